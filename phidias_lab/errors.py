@@ -1,0 +1,75 @@
+"""What a user is told when something is wrong: what was given, what was expected, what to do next.
+
+Every error that a user can cause is a `PhidiasError`. The doors (command line, dashboard, notebook) show its sentence
+and nothing else; a traceback is shown only on request. Each kind has the exit code that scripts can rely on.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class PhidiasError(Exception):
+    """Base of all errors that come with a sentence for the user."""
+
+    exit_code = 1
+
+
+class ParameterError(PhidiasError, ValueError):
+    """A parameter, option or order does not fit the declaration."""
+
+    exit_code = 2
+
+
+class InputError(PhidiasError, ValueError):
+    """An input cannot be found, opened or used as declared."""
+
+    exit_code = 3
+
+
+class UnknownNameError(ParameterError, LookupError):
+    """A chain, entry, variable or run of that name does not exist."""
+
+
+class ProductError(PhidiasError, OSError):
+    """A product or a run record cannot be written, or stands in the way."""
+
+    exit_code = 4
+
+
+class RunFailedError(PhidiasError, RuntimeError):
+    """The chain itself failed; the run's log holds the details."""
+
+    exit_code = 5
+
+
+class RunCancelledError(PhidiasError, RuntimeError):
+    """The run was cancelled before it finished."""
+
+    exit_code = 130
+
+
+class MissingExtraError(PhidiasError, ImportError):
+    """An optional part of the lab is not installed."""
+
+    exit_code = 6
+
+    def __init__(self, what: str, extra: str):
+        self.extra = extra
+        super().__init__(
+            f"{what} needs the extra '{extra}', which is not installed here. "
+            f"Install it with:  pip install 'phidias-lab[{extra}]'"
+        )
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """A phrase that offers the closest known names, or lists the known ones when none is close."""
+    known = sorted(str(k) for k in known)
+    close = difflib.get_close_matches(str(name), known, n=3, cutoff=0.5)
+    if close:
+        return "Did you mean " + " or ".join(repr(c) for c in close) + "?"
+    if not known:
+        return "None is known here."
+    shown = ", ".join(known[:12]) + (", ..." if len(known) > 12 else "")
+    return f"Known: {shown}."

@@ -1,0 +1,93 @@
+"""Where this lab keeps things. Read from the environment, then the user's settings file, then a default.
+
+    PHIDIAS_LAKE       root of the data lake: a folder or an fsspec address such as s3://bucket/lake
+    PHIDIAS_RUNS       folder of the run records
+    PHIDIAS_CATALOGS   further catalogue files or folders, separated like PATH
+
+The settings file is `settings.yaml` in the user's configuration folder, with the keys `lake`, `runs`, `catalogs`.
+Nothing here is cached, so a test or a notebook may change the environment at any time.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import platformdirs
+import yaml
+
+from phidias_lab.errors import ParameterError, nearest
+
+APP = "phidias_lab"
+KEYS = ("lake", "runs", "catalogs")
+
+
+def user_data() -> Path:
+    """The user's own folder for data of the lab."""
+    return Path(platformdirs.user_data_dir(APP, appauthor=False))
+
+
+def settings_file() -> Path:
+    return Path(platformdirs.user_config_dir(APP, appauthor=False)) / "settings.yaml"
+
+
+def _from_file() -> dict:
+    path = settings_file()
+    if not path.is_file():
+        return {}
+    try:
+        content = yaml.safe_load(path.read_text()) or {}
+    except yaml.YAMLError as error:
+        raise ParameterError(f"The settings file {path} is not valid YAML ({error}). Mend or remove it.") from None
+    if not isinstance(content, dict):
+        raise ParameterError(f"The settings file {path} must hold keys and values; known keys: {', '.join(KEYS)}.")
+    for key in content:
+        if key not in KEYS:
+            raise ParameterError(f"The settings file {path} has the unknown key {key!r}. {nearest(key, KEYS)}")
+    return content
+
+
+def _setting(key: str, default: str) -> str:
+    value = os.environ.get(f"PHIDIAS_{key.upper()}") or _from_file().get(key)
+    return str(value) if value else default
+
+
+def lake_root() -> str:
+    """Root of the lake, as a folder or an fsspec address, without a trailing slash."""
+    root = _setting("lake", str(user_data() / "lake"))
+    return root.rstrip("/") if "://" in root else str(Path(root).expanduser().absolute())
+
+
+def lake_path(relative: str) -> str:
+    """The address of something in the lake: `ocean/truth.zarr` below the lake's root."""
+    return f"{lake_root()}/{relative.lstrip('/')}"
+
+
+def runs_root() -> Path:
+    """Folder of the run records."""
+    return Path(_setting("runs", str(user_data() / "runs"))).expanduser().absolute()
+
+
+def checkout_root() -> Path | None:
+    """The root of the source checkout this package runs from, or None when it is installed."""
+    root = Path(__file__).resolve().parent.parent
+    return root if (root / "pyproject.toml").is_file() and (root / "catalogs").is_dir() else None
+
+
+def user_catalog_file() -> Path:
+    """The catalogue that `phidias catalog add` writes."""
+    return user_data() / "catalogs" / "mine.yaml"
+
+
+def catalog_places() -> list[Path]:
+    """Files and folders that are searched for catalogues, in order: checkout, named by the user, user's own, installed."""
+    places: list[Path] = []
+    checkout = checkout_root()
+    if checkout:
+        places.append(checkout / "catalogs")
+    named = _setting("catalogs", "")
+    places += [Path(p).expanduser() for p in named.split(os.pathsep) if p]
+    places.append(user_data() / "catalogs")
+    places.append(Path(sys.prefix) / "share" / APP / "catalogs")
+    return places
