@@ -151,10 +151,7 @@ class Chain(param.Parameterized):
             if not isinstance(parameter, Variable) or "{" + name not in template:
                 continue
             chosen, data = getattr(self, name), inputs[parameter.of]
-            if hasattr(data, "columns"):
-                attributes = column_attributes(data).get(chosen, {})
-            else:
-                attributes = data[chosen].attrs
+            attributes = column_attributes(data).get(chosen, {}) if hasattr(data, "columns") else data[chosen].attrs
             facts = {
                 f"{{{name}}}": chosen,
                 f"{{{name}.units}}": attributes.get("units"),

@@ -15,6 +15,7 @@ The value a parameter holds is always its JSON form, so that an order is what th
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import re
@@ -149,7 +150,7 @@ class Number(Declared, param.Number):
         return f"a finite number{_bounds_phrase(self.bounds, self.units)}"
 
     def _canonical(self, value):
-        if isinstance(value, bool) or isinstance(value, str | bytes) or not hasattr(value, "__float__"):
+        if isinstance(value, (bool, str | bytes)) or not hasattr(value, "__float__"):
             raise self.refusal(value, self.expected())
         try:
             number = float(value)
@@ -325,7 +326,7 @@ class Numbers(Declared, param.Parameter):
             raise self.refusal(value, self.expected()) from None
         low, high = self.bounds
         inside = all(math.isfinite(v) and (low is None or v >= low) and (high is None or v <= high) for v in numbers)
-        rising = all(b > a for a, b in zip(numbers, numbers[1:], strict=False))
+        rising = all(b > a for a, b in itertools.pairwise(numbers))
         if not numbers or not inside or (self.metadata["increasing"] and not rising):
             raise self.refusal(value, self.expected())
         return numbers
