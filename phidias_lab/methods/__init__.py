@@ -1,0 +1,1 @@
+"""Numerics by technique: arrays in, arrays out."""

@@ -1,0 +1,153 @@
+"""Direct solvers of the sparse symmetric positive definite system, by name.
+
+`splu` (SuperLU inside scipy) is always there.  `pardiso` (oneMKL by way of pypardiso) is taken for large systems where
+it is installed.  `cholmod` (scikit-sparse) has GPL parts, so it is imported only when it is asked for by name.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from scipy import sparse
+from scipy.sparse import linalg
+
+from phidias_lab.errors import InputError, MissingExtraError, ParameterError, nearest
+
+SMALL = 20_000
+"""Below this many nodes scipy factorises in well under a second, and loading another library would take longer."""
+
+
+class Factor(Protocol):
+    """A factorised matrix."""
+
+    name: str
+
+    def solve(self, right: np.ndarray) -> np.ndarray:
+        """Solve for one right-hand side or for a block of them (columns)."""
+
+
+@dataclass(frozen=True)
+class Solver:
+    """A way to factorise: the package it needs, whether its licence lets `auto` choose it, and how."""
+
+    name: str
+    package: str
+    free_choice: bool
+    factorise: Callable[[sparse.csr_array], Factor]
+
+
+class SuperLU:
+    """LU in symmetric mode: minimum degree on A + A' and pivots on the diagonal, which a definite matrix allows."""
+
+    name = "splu"
+
+    def __init__(self, matrix: sparse.csr_array):
+        try:
+            self.lu = linalg.splu(
+                matrix.tocsc(), permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options={"SymmetricMode": True}
+            )
+        except RuntimeError as error:
+            raise _singular() from error
+
+    def solve(self, right: np.ndarray) -> np.ndarray:
+        return self.lu.solve(right)
+
+
+class Pardiso:
+    """Cholesky by oneMKL PARDISO, in its reproducible mode: same input, same bytes, whatever the threads."""
+
+    name = "pardiso"
+
+    def __init__(self, matrix: sparse.csr_array):
+        from pypardiso import PyPardisoSolver
+        from pypardiso.pardiso_wrapper import PyPardisoError
+
+        self.upper = sparse.csr_matrix(sparse.triu(matrix, format="csr"))
+        self.upper.sort_indices()
+        self.pardiso = PyPardisoSolver(mtype=2)
+        self.pardiso.set_iparm(1, 1)  # the values below are ours, not the defaults
+        self.pardiso.set_iparm(2, 2)  # nested dissection
+        self.pardiso.set_iparm(34, 1)  # conditional numerical reproducibility
+        try:
+            self.pardiso.factorize(self.upper)
+        except PyPardisoError as error:
+            raise _singular() from error
+
+    def solve(self, right: np.ndarray) -> np.ndarray:
+        return self.pardiso.solve(self.upper, np.asfortranarray(right))
+
+    def __del__(self):
+        if hasattr(self, "pardiso"):
+            self.pardiso.free_memory(everything=True)
+
+
+class Cholmod:
+    """Supernodal Cholesky by CHOLMOD (GPL), nested dissection where it was built with METIS."""
+
+    name = "cholmod"
+
+    def __init__(self, matrix: sparse.csr_array):
+        from sksparse import cholmod
+
+        try:
+            self.factor = cholmod.cholesky(sparse.csc_matrix(matrix), ordering_method="best")
+        except cholmod.CholmodNotPositiveDefiniteError as error:
+            raise _singular() from error
+
+    def solve(self, right: np.ndarray) -> np.ndarray:
+        return self.factor(right)
+
+
+SOLVERS = {
+    "splu": Solver("splu", "scipy", True, SuperLU),
+    "pardiso": Solver("pardiso", "pypardiso", True, Pardiso),
+    "cholmod": Solver("cholmod", "sksparse", False, Cholmod),
+}
+
+
+def available() -> tuple[str, ...]:
+    """Names of the solvers whose package is installed (found, not imported)."""
+    return tuple(name for name, solver in SOLVERS.items() if importlib.util.find_spec(solver.package))
+
+
+def choose(nodes: int) -> str:
+    """The solver that `auto` stands for on a grid of that many sea nodes."""
+    return "pardiso" if nodes >= SMALL and "pardiso" in available() else "splu"
+
+
+def check(solver: str) -> str:
+    """The name of a solver that exists, or `auto`; others are refused with a sentence."""
+    if solver != "auto" and solver not in SOLVERS:
+        raise ParameterError(f"There is no solver {solver!r}. {nearest(str(solver), ['auto', *SOLVERS])}")
+    if solver != "auto" and solver not in available():
+        raise MissingExtraError(f"The solver {solver!r}", "ocean")
+    return solver
+
+
+def factorise(matrix: sparse.csr_array, solver: str = "auto") -> Factor:
+    """Factorise a symmetric positive definite matrix."""
+    name = check(solver)
+    if name == "auto":
+        name = choose(matrix.shape[0])
+    return SOLVERS[name].factorise(matrix)
+
+
+def solve(factor: Factor, matrix: sparse.csr_array, right: np.ndarray) -> np.ndarray:
+    """Solve one system and check the residual, so that a breakdown is never taken for a field."""
+    solution = factor.solve(right)
+    residual = np.abs(matrix @ solution - right).max()
+    scale = abs(matrix).sum(axis=0).max() * np.abs(solution).max() + np.abs(right).max()
+    if not residual <= 1e-8 * scale:
+        raise _singular()
+    return solution
+
+
+def _singular() -> InputError:
+    return InputError(
+        "The system has no unique solution to working precision. Look for correlation lengths of very many grid cells, "
+        "noise close to 0, or a norm without its first coefficient on a sea area without observations."
+    )
