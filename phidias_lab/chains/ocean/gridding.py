@@ -174,7 +174,7 @@ class Gridding(Chain):
     edge_stretch = number(
         1.0,
         bounds=(0, 3),
-        doc="How far the edges of the grid are moved out, in correlation lengths, so that they matter less; 0 leaves them",
+        doc="How far the rim around the grid is moved out, in correlation lengths, so that walls matter less; 0 has no rim",
         level="expert",
     )
     solver = choice("auto", ["auto", *solvers.SOLVERS], doc="How the linear system is solved", level="expert")
@@ -378,6 +378,19 @@ def _prepared(rows: pd.DataFrame, name: str, drop_duplicates: bool) -> pd.DataFr
     return rows[~key.duplicated()]
 
 
+def _is_cyclic(longitude: np.ndarray) -> bool:
+    """Whether the grid goes around the globe."""
+    return longitude.size > 2 and np.isclose(longitude[-1] - longitude[0] + (longitude[1] - longitude[0]), 360.0)
+
+
+def _with_rim(values: np.ndarray, rim: int) -> np.ndarray:
+    """A coordinate with `rim` more values at each end. The rim is what edge stretching moves away; the nodes of the
+    domain itself then stay where they are."""
+    if not rim:
+        return values
+    return np.r_[2 * values[0] - values[1], values, 2 * values[-1] - values[-2]]
+
+
 def analyse_levels(plan: Plan, group: slice, mask: np.ndarray, rows: pd.DataFrame) -> tuple[np.ndarray, ...]:
     """Analysis, relative error variance, absolute error, background and number of observations of some levels."""
     settings = plan.parameters
@@ -389,42 +402,47 @@ def analyse_levels(plan: Plan, group: slice, mask: np.ndarray, rows: pd.DataFram
     if values.size == 0 or not sea.any():
         return missing, missing, missing, np.full((1, depth.size), np.nan), np.zeros((1, depth.size), np.int64)
     background = float(values.mean()) if settings["background"] == "mean" else 0.0
-    across, along = variational.metrics_on_sphere(plan.longitude, plan.latitude)
-    metrics, coords = [along.T, across.T], [plan.latitude, plan.longitude]
+    rim = 1 if settings["edge_stretch"] > 0 else 0
+    cyclic = _is_cyclic(plan.longitude)
+    lat, lon = _with_rim(plan.latitude, rim), plan.longitude if cyclic else _with_rim(plan.longitude, rim)
+    across, along = variational.metrics_on_sphere(lon, lat, period=360.0 if cyclic else 0.0)
+    metrics, coords = [along.T, across.T], [lat, lon]
     places = [near["latitude"].to_numpy(float), near["longitude"].to_numpy(float)]
-    length, flat = [settings["length"]] * 2, depth.size == 1
+    length, periods, flat = [settings["length"]] * 2, [0.0, 360.0 if cyclic else 0.0], depth.size == 1
     if flat:
         sea = sea[0]
     else:
-        downward = 1.0 / variational.local_resolution(depth)
-        metrics = [
-            np.broadcast_to(downward[:, None, None], sea.shape),
-            *(np.broadcast_to(m, sea.shape) for m in metrics),
-        ]
-        coords = [depth, *coords]
+        down = _with_rim(depth, rim)
+        metrics = [1.0 / variational.local_resolution(down)[:, None, None], *(m[None] for m in metrics)]
+        coords, periods = [down, *coords], [0.0, *periods]
         # What lies in a level's own cell but above the first or below the last level belongs to that level.
         places = [np.clip(near["depth"].to_numpy(float), depth[0], depth[-1]), *places]
         length = [settings["vertical_length"], *length]
+    widths = [(0, 0) if p else (rim, rim) for p in periods]
+    padded = np.pad(sea, widths, mode="edge")
+    metrics = [np.broadcast_to(m, padded.shape) for m in metrics]
+    inner = tuple(slice(w[0], n - w[1]) for w, n in zip(widths, padded.shape, strict=True))
     analysis = variational.analyse(
-        sea,
+        padded,
         metrics,
         coords,
         places,
         values - background,
         length,
         settings["noise"],
+        cyclic=periods,
         edge_stretch=settings["edge_stretch"],
         error="exact" if settings["error"] == "exact" else None,
         solver=settings["solver"],
     )
     used = np.asarray(analysis.observations_used, bool)
     shape = (1, depth.size, plan.latitude.size, plan.longitude.size)
-    field = (analysis.field + background).reshape(shape)
+    field = (analysis.field[inner] + background).reshape(shape)
     level = np.searchsorted(edges[1:, 0], near["depth"].to_numpy(float), side="right")
     number = np.bincount(level[used], minlength=depth.size).astype(np.int64)[None]
     if settings["error"] != "exact":
         return field, missing, missing, np.full((1, depth.size), background), number
-    relative = np.asarray(analysis.error_variance).reshape(shape)
+    relative = np.asarray(analysis.error_variance)[inner].reshape(shape)
     # Observations vary by the field's variance and that of their errors: s2 (1 + noise).
     variance = float(np.mean((values - background)[used] ** 2)) / (1.0 + settings["noise"]) if used.any() else np.nan
     return field, relative, np.sqrt(relative * variance), np.full((1, depth.size), background), number
