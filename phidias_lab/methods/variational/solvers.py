@@ -145,8 +145,8 @@ def solve(factor: Factor, matrix: sparse.csr_array, right: np.ndarray) -> np.nda
     """Solve one system and check the residual, so that a breakdown is never taken for a field."""
     solution = factor.solve(right)
     residual = np.abs(matrix @ solution - right).max()
-    # Rounding of the product leaves eps |matrix| |solution|: against the right-hand side that is eps times the condition
-    # that matters here.  Near 1 nothing of the solution is certain; a NaN fails the comparison too.
+    # Rounding of the product leaves eps |matrix| |solution|: against the right-hand side that is eps times the
+    # condition that matters here.  Near 1 nothing of the solution is certain; a NaN fails the comparison too.
     if not residual <= 1e-3 * np.abs(right).max():
         raise _singular()
     return solution
