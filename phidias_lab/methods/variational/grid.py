@@ -38,8 +38,8 @@ class Grid:
     @cached_property
     def number(self) -> np.ndarray:
         """Number of each sea node in C order, -1 on land."""
-        number = np.full(self.mask.shape, -1, np.int64)
-        number[self.mask] = np.arange(self.nodes)
+        number = np.full(self.mask.shape, -1, np.int32)
+        number[self.mask] = np.arange(self.nodes, dtype=np.int32)
         return number
 
     @cached_property

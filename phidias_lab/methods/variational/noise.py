@@ -30,7 +30,10 @@ def covariance(noise, count: int, name: str = "noise") -> np.ndarray | sparse.cs
         matrix = sparse.csr_array(noise) if noise.ndim == 2 else None
     if matrix is None or matrix.shape != (count, count):
         shape = np.shape(noise) if matrix is None else matrix.shape
-        raise ParameterError(f"{name} has the shape {shape}, but a matrix of {count} x {count} is needed.")
+        raise ParameterError(
+            f"{name} has the shape {shape}, but a matrix of {count} x {count} is needed. "
+            f"Give one row and column for each value, ignored ones included."
+        )
     if not np.isfinite(matrix.data).all():
         raise ParameterError(f"{name} holds values that are not finite. Leave out what has no known error.")
     if abs(matrix - matrix.T).sum() > 1e-10 * abs(matrix).sum():

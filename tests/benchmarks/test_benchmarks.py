@@ -1,0 +1,40 @@
+"""The benchmarks run, small: they measure what they say and write what they print."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+
+import pytest
+
+BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
+
+
+def load(name: str):
+    spec = importlib.util.spec_from_file_location(f"benchmark_{name}", BENCHMARKS / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_gridding_is_compared_with_octave_divand_on_the_same_problem(needs, tmp_path, capsys):
+    needs("octave-cli")
+    report = load("ocean_gridding").main(["20x18", "--solvers", "splu", "--results", str(tmp_path)])
+    assert json.loads((tmp_path / "ocean_gridding.json").read_text())["results"] == report["results"]
+    (result,) = report["results"]
+    ours, peer = result["runs"]
+    assert (ours["solver"], peer["solver"]) == ("splu", "octave-divand")
+    assert ours["difference"] <= 1e-9
+    assert ours["times_faster"] == pytest.approx(peer["seconds"] / ours["seconds"])
+    assert "20x18" in capsys.readouterr().out
+
+
+def test_the_limit_counts_the_operations_of_a_banded_factor_exactly():
+    # In one dimension B^-1 reaches two neighbours on either side, and a good order fills nothing in: 3 entries a column.
+    factor = load("ocean_gridding").measure_factor((50,))
+    sea = factor["nodes"]
+    assert sea == 45
+    assert sea <= factor["nnz_l"] <= 3 * sea
+    assert factor["nnz_l"] <= factor["operations"] <= 9 * sea
+    assert factor["limit_seconds"] == pytest.approx(factor["operations"] / factor["matmul_per_second"])

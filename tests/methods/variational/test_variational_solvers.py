@@ -1,0 +1,63 @@
+"""The solvers by name."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import sparse
+
+from phidias_lab.errors import InputError, MissingExtraError, ParameterError
+from phidias_lab.methods.variational import analyse, solvers, variance
+
+
+def test_every_installed_solver_gives_the_same_field_and_error(problem, difference):
+    p = problem((12, 11), flow=True)
+    reference = analyse(**p, error="exact", solver="splu")
+    for name in solvers.available():
+        result = analyse(**p, error="exact", solver=name)
+        assert result.solver == name
+        assert difference(result.field, reference.field) < 1e-9
+        assert difference(result.error_variance, reference.error_variance) < 1e-9
+
+
+def test_scipy_is_always_there_and_small_grids_need_no_other():
+    assert "splu" in solvers.available()
+    assert solvers.choose(100) == "splu"
+
+
+@pytest.mark.parametrize(
+    ("installed", "choice"),
+    [(("splu",), "splu"), (("splu", "pardiso", "cholmod"), "pardiso"), (("splu", "cholmod"), "splu")],
+)
+def test_large_grids_take_pardiso_where_it_is_and_never_the_gpl_by_themselves(monkeypatch, installed, choice):
+    monkeypatch.setattr(solvers, "available", lambda: installed)
+    assert solvers.choose(10**6) == choice
+
+
+def test_an_unknown_solver_is_refused_with_the_nearest_name(problem):
+    with pytest.raises(ParameterError, match=r"no solver 'spul'.*'splu'"):
+        analyse(**problem((5, 4)), solver="spul")
+
+
+def test_a_solver_that_is_not_installed_says_what_to_install(monkeypatch):
+    monkeypatch.setattr(solvers, "available", lambda: ("splu",))
+    with pytest.raises(MissingExtraError, match=r"phidias-lab\[ocean\]"):
+        solvers.check("pardiso")
+    with pytest.raises(ParameterError, match="needs the package 'sksparse'"):
+        solvers.check("cholmod")
+
+
+@pytest.mark.parametrize("name", solvers.available())
+def test_a_singular_system_is_refused(name):
+    # Free level: rows sum to zero.
+    chain = sparse.diags_array([[-1.0] * 4, [1.0, 2, 2, 2, 1], [-1.0] * 4], offsets=[-1, 0, 1]).tocsr()
+    right = np.ones(5)
+    with pytest.raises(InputError, match="no unique solution"):
+        solvers.solve(solvers.factorise(chain, name), chain, right)
+
+
+def test_the_error_variance_does_not_depend_on_the_size_of_a_block(problem, monkeypatch):
+    p = problem((9, 8))
+    whole = analyse(**p, error="exact").error_variance
+    monkeypatch.setattr(variance, "BLOCK_BYTES", 8 * 71 * 7)
+    np.testing.assert_allclose(analyse(**p, error="exact").error_variance, whole, rtol=1e-13)
