@@ -33,7 +33,7 @@ def pieces(table: Any) -> Iterator[pd.DataFrame]:
     """A pandas DataFrame as it is, a dask DataFrame partition by partition; a named index becomes a column."""
     if not hasattr(table, "columns") or not hasattr(table, "dtypes"):
         raise ProductError(f"A table is written from a DataFrame; got a {type(table).__name__}.")
-    attrs = dict(getattr(table, "attrs", None) or {})
+    attrs = table_attributes(table)
     for piece in (p.compute() for p in table.partitions) if hasattr(table, "partitions") else (table,):
         if not isinstance(piece.index, pd.RangeIndex) and any(n is not None for n in piece.index.names):
             piece = piece.reset_index()
@@ -42,8 +42,18 @@ def pieces(table: Any) -> Iterator[pd.DataFrame]:
         yield piece
 
 
+def table_attributes(table: Any) -> dict[str, Any]:
+    """The attributes of a table; a dask DataFrame that was made from a pandas one keeps them in its empty example."""
+    return dict(getattr(table, "attrs", None) or getattr(getattr(table, "_meta", None), "attrs", None) or {})
+
+
 def _text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, sort_keys=True, default=str)
+
+
+def _value(text: str) -> Any:
+    """What `_text` wrote; only lists were more than text."""
+    return json.loads(text) if text.startswith("[") and text.endswith("]") else text
 
 
 def _schema(piece: pd.DataFrame, geo: bool, words: Mapping[str, str]) -> pa.Schema:
@@ -87,7 +97,7 @@ def write_parquet(
         "source": cf.source(chain, order, facts),
         "phidias_order": order.dumps(),
     }
-    crs = (getattr(table, "attrs", None) or {}).get("crs")
+    crs = table_attributes(table).get("crs")
     if geo and crs not in (None, "OGC:CRS84", "EPSG:4326"):
         raise ProductError(f"Features are written in longitude and latitude (OGC:CRS84), not in {crs!r}. Convert them.")
     writer, schema, kinds, box, last = None, None, set(), [np.inf, np.inf, -np.inf, -np.inf], None
@@ -230,7 +240,7 @@ def open_table(path: Path, columns: list[dict] | None) -> pd.DataFrame:
     if geo:
         table = _shapes(table)
     table.attrs["columns"] = {
-        f.name: {k.decode(): v.decode() for k, v in f.metadata.items() if k != b"PARQUET:field_id"}
+        f.name: {k.decode(): _value(v.decode()) for k, v in f.metadata.items() if k != b"PARQUET:field_id"}
         for f in arrow.schema
         if f.metadata and set(f.metadata) - {b"PARQUET:field_id"}
     }
