@@ -230,7 +230,8 @@ def prepared(data: xr.Dataset, chain: Mapping, order: Order, facts: Mapping) -> 
             attrs = {}
         elif name in data.data_vars:
             attrs.setdefault("coverage_content_type", content_type(attrs))
-        changed = variable.copy(deep=False)
+        # Text of fixed width has no Zarr v3 specification; text of any length has.
+        changed = variable.astype(object) if variable.dtype.kind == "U" else variable.copy(deep=False)
         changed.attrs = _attributes(attrs)
         variables[name] = _aligned(changed) if name in data.data_vars else changed
         encoding[name] = _encoding(variable, fill=name in data.data_vars and name not in bounds)
@@ -268,6 +269,26 @@ def disk_errors(folder: Path) -> Iterator[None]:
         raise OSError(errno.EIO, f"The NetCDF library could not read or write ({error})", str(folder)) from error
 
 
+def _let_go(path: Path) -> None:
+    """Point what the HDF5 library still holds open of a file it cannot finish at the null device.
+
+    On a full disk HDF5 can neither flush nor close the file, and would hold its space until the process ends. Closing
+    the descriptor behind its back would let a later file get the same number, and HDF5 write into that one.
+    """
+    held = Path("/proc/self/fd")
+    if not held.is_dir():
+        return
+    for entry in held.iterdir():
+        try:
+            if os.readlink(entry) != str(path.resolve()):
+                continue
+        except FileNotFoundError:
+            continue
+        null = os.open(os.devnull, os.O_RDWR)
+        os.dup2(null, int(entry.name))
+        os.close(null)
+
+
 def _probe(folder: Path) -> None:
     """Raise the OSError that a small file would meet in this folder; the library hides the disk's own reason."""
     probe = folder / ".probe"
@@ -287,7 +308,11 @@ def write_netcdf(data: xr.Dataset, path: Path, *, chain: Mapping, order: Order, 
         if encoding[name] and variable.ndim:
             encoding[name].update(zlib=True, complevel=4, shuffle=True, chunksizes=stored_chunks(variable.shape))
     with disk_errors(path.parent):
-        data.to_netcdf(path, engine="netcdf4", format="NETCDF4", encoding=encoding)
+        try:
+            data.to_netcdf(path, engine="netcdf4", format="NETCDF4", encoding=encoding)
+        except BaseException:
+            _let_go(path)
+            raise
 
 
 def write_zarr(data: xr.Dataset, path: Path, *, chain: Mapping, order: Order, facts: Mapping) -> None:

@@ -23,7 +23,7 @@ import numpy as np
 from phidias_lab.errors import ProductError
 
 #: Bytes of decoded values that are held at once.
-SLAB = 32 * 2**20
+SLAB = 16 * 2**20
 
 
 def slabs(shape: tuple[int, ...], itemsize: int, limit: int = SLAB) -> Iterator[tuple]:
@@ -99,7 +99,7 @@ def type_name(dtype: Any) -> str:
     return {"M": "datetime", "m": "timedelta"}.get(dtype.kind, dtype.newbyteorder("=").name)
 
 
-def canonical(values: np.ndarray) -> bytes:
+def canonical(values: np.ndarray) -> bytes | memoryview:
     """The bytes of an array that go into its checksum."""
     values = np.asarray(values)
     kind = values.dtype.kind
@@ -113,15 +113,20 @@ def canonical(values: np.ndarray) -> bytes:
         values = np.array(values, dtype=values.dtype.newbyteorder("<"), order="C", copy=True)
         parts = values if kind == "f" else values.view(values.real.dtype)
         parts[np.isnan(parts)] = np.nan
-        return values.tobytes()
-    return np.ascontiguousarray(values, dtype=values.dtype.newbyteorder("<")).tobytes()
+        return _buffer(values)
+    return _buffer(np.ascontiguousarray(values, dtype=values.dtype.newbyteorder("<")))
+
+
+def _buffer(values: np.ndarray) -> bytes | memoryview:
+    """The bytes of a contiguous array without a copy of it; a memoryview of nothing cannot be cast."""
+    return memoryview(values.reshape(-1)).cast("B") if values.size else b""
 
 
 class _Sum:
     def __init__(self, name: str, kind: str):
         self._hash = hashlib.sha256(f"{name}\n{kind}\n".encode())
 
-    def update(self, content: bytes) -> None:
+    def update(self, content: bytes | memoryview) -> None:
         self._hash.update(content)
 
     def digest(self, shape: Iterable[int]) -> str:
@@ -144,7 +149,7 @@ def of_dataset(data: Any) -> dict[str, str]:
     return {str(name): of_array(str(name), data.variables[name]) for name in sorted(data.variables, key=str)}
 
 
-def _column(series: Any) -> tuple[str, bytes]:
+def _column(series: Any) -> tuple[str, bytes | memoryview]:
     """Type and bytes of one piece of a column; nullable columns carry a mark per value."""
     import pandas as pd
 

@@ -149,7 +149,8 @@ def _arrow(piece: pd.DataFrame, schema: pa.Schema, geo: bool) -> pa.Table:
     index = schema.get_field_index(GEOMETRY)
     arrow = pa.Table.from_pandas(plain, schema=schema.remove(index), preserve_index=False)
     wkb = pa.array(shapely.to_wkb(shapes, byte_order=1, output_dimension=3), type=pa.binary(), from_pandas=True)
-    return arrow.add_column(index, schema.field(index), wkb).cast(schema)
+    columns = [*arrow.columns[:index], wkb, *arrow.columns[index:]]
+    return pa.Table.from_arrays(columns, schema=schema)
 
 
 def _columns(schema: pa.Schema, piece: pd.DataFrame) -> list[dict[str, Any]]:
@@ -190,7 +191,7 @@ def _shapes(piece: pd.DataFrame) -> pd.DataFrame:
 
 
 def _csv_options(columns: list[dict] | None) -> dict[str, Any]:
-    options: dict[str, Any] = {"float_precision": "round_trip", "keep_default_na": False, "na_values": [""]}
+    options: dict[str, Any] = {"keep_default_na": False, "na_values": [""]}
     types = {c["name"]: c["type"] for c in columns or ()}
     times = [n for n, t in types.items() if t.startswith("datetime")]
     others = {n: t for n, t in types.items() if n not in times and t not in ("object", "category", "bool")}
