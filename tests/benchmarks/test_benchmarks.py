@@ -31,7 +31,7 @@ def test_gridding_is_compared_with_octave_divand_on_the_same_problem(needs, tmp_
 
 
 def test_the_limit_counts_the_operations_of_a_banded_factor_exactly():
-    # In one dimension B^-1 reaches two neighbours on either side, and a good order fills nothing in: 3 entries a column.
+    # In one dimension B^-1 reaches two neighbours on either side, and a good order fills nothing in: 3 a column.
     factor = load("ocean_gridding").measure_factor((50,))
     sea = factor["nodes"]
     assert sea == 45

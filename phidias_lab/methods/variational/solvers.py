@@ -86,7 +86,7 @@ class Pardiso:
 
 
 class Cholmod:
-    """Supernodal Cholesky by CHOLMOD (GPL), nested dissection where it was built with METIS."""
+    """Supernodal Cholesky by CHOLMOD (GPL), by the interface of scikit-sparse 0.4."""
 
     name = "cholmod"
 
@@ -94,7 +94,7 @@ class Cholmod:
         from sksparse import cholmod
 
         try:
-            self.factor = cholmod.cholesky(sparse.csc_matrix(matrix), ordering_method="best")
+            self.factor = cholmod.cholesky(sparse.csc_matrix(matrix), ordering_method="default")
         except cholmod.CholmodNotPositiveDefiniteError as error:
             raise _singular() from error
 
