@@ -113,7 +113,7 @@ def measure_factor(shape: tuple[int, ...]) -> dict:
     }
 
 
-def matmul_rate(size: int = 1500, repeats: int = 3) -> float:
+def matmul_rate(size: int = 2000, repeats: int = 5) -> float:
     """Floating-point operations per second of the best of some dense products, on all cores numpy takes."""
     a = np.random.default_rng(0).standard_normal((size, size))
     best = math.inf

@@ -6,12 +6,13 @@ it is installed.  `cholmod` (scikit-sparse) has GPL parts, so it is imported onl
 
 from __future__ import annotations
 
-import importlib.util
+import importlib.metadata
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
+from packaging.specifiers import SpecifierSet
 from scipy import sparse
 from scipy.sparse import linalg
 
@@ -32,10 +33,11 @@ class Factor(Protocol):
 
 @dataclass(frozen=True)
 class Solver:
-    """A way to factorise: its name, the package it needs, the extra that brings it (if one does), and how."""
+    """A way to factorise: its name, the package it needs with its versions, the extra that brings it, and how."""
 
     name: str
     package: str
+    versions: str
     extra: str | None
     factorise: Callable[[sparse.csr_array], Factor]
 
@@ -103,15 +105,23 @@ class Cholmod:
 
 
 SOLVERS = {
-    "splu": Solver("splu", "scipy", None, SuperLU),
-    "pardiso": Solver("pardiso", "pypardiso", "ocean", Pardiso),
-    "cholmod": Solver("cholmod", "sksparse", None, Cholmod),
+    "splu": Solver("splu", "scipy", "", None, SuperLU),
+    "pardiso": Solver("pardiso", "pypardiso", "", "ocean", Pardiso),
+    # Version 0.5 of scikit-sparse has another interface to CHOLMOD.
+    "cholmod": Solver("cholmod", "scikit-sparse", "<0.5", None, Cholmod),
 }
 
 
 def available() -> tuple[str, ...]:
-    """Names of the solvers whose package is installed (found, not imported)."""
-    return tuple(name for name, solver in SOLVERS.items() if importlib.util.find_spec(solver.package))
+    """Names of the solvers whose package is installed in a version that fits (looked up, not imported)."""
+    return tuple(name for name, solver in SOLVERS.items() if _installed(solver.package, solver.versions))
+
+
+def _installed(package: str, versions: str) -> bool:
+    try:
+        return SpecifierSet(versions).contains(importlib.metadata.version(package), prereleases=True)
+    except importlib.metadata.PackageNotFoundError:
+        return False
 
 
 def choose(nodes: int) -> str:
@@ -127,7 +137,7 @@ def check(solver: str) -> str:
         if extra := SOLVERS[solver].extra:
             raise MissingExtraError(f"The solver {solver!r}", extra)
         raise ParameterError(
-            f"The solver {solver!r} needs the package {SOLVERS[solver].package!r}, which is not installed here. "
+            f"The solver {solver!r} needs the package '{SOLVERS[solver].package}{SOLVERS[solver].versions}', which is not installed here. "
             f"Use one of {', '.join(['auto', *available()])}, or install that package."
         )
     return solver
