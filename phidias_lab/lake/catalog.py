@@ -264,7 +264,9 @@ def _checksum(system: Any, inner: str, path: str) -> tuple[str, int]:
                 stamp = info.get("mtime") or info.get("LastModified") or info.get("ETag") or ""
                 whole.update(f"{part}\0{info['size']}\0{stamp}\n".encode())
     except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror or error}. Check the name and its permissions.") from None
+        raise InputError(
+            f"{path} cannot be read: {error.strerror or error}. Check the name and its permissions."
+        ) from None
     return f"{'sha256' if size <= HASHED else 'stat'}:{whole.hexdigest()}", size
 
 
@@ -394,4 +396,6 @@ def _write(target: Path, content: dict) -> None:
         os.replace(temporary, target)
     except OSError as error:
         temporary.unlink(missing_ok=True)
-        raise ProductError(f"The catalogue {target} cannot be written ({error.strerror}). Check its permissions.") from None
+        raise ProductError(
+            f"The catalogue {target} cannot be written ({error.strerror}). Check its permissions."
+        ) from None

@@ -118,6 +118,8 @@ class Cube(_Source):
         known = self._manifest()
         with errors_of_reading(self._label()):
             data = self._open(known)
+            # Zarr lists its arrays in no order of its own.
+            data = data[(known or {}).get("variables") or sorted(data.data_vars)]
         if self.variable != ALL:
             if self.variable not in data.data_vars:
                 raise ParameterError(
@@ -126,11 +128,11 @@ class Cube(_Source):
             data = data[[self.variable]]
         if region is not None:
             lon, lat = (_coordinate(data, n, self._label()) for n in (_LONGITUDES, _LATITUDES))
-            data = data.isel({lon.name: np.flatnonzero(in_region(lon.values, region))})
-            data = data.isel({lat.name: np.flatnonzero((lat.values >= region[1]) & (lat.values <= region[3]))})
+            data = _cut(data, lon, in_region(lon.values, region))
+            data = _cut(data, lat, (lat.values >= region[1]) & (lat.values <= region[3]))
         if time is not None:
             when = _coordinate(data, _TIMES, self._label())
-            data = data.isel({when.name: np.flatnonzero((when.values >= time[0]) & (when.values < time[1]))})
+            data = _cut(data, when, (when.values >= time[0]) & (when.values < time[1]))
         return data
 
     def read(self) -> xr.Dataset:
@@ -162,6 +164,13 @@ def _coordinate(data: xr.Dataset, names: Sequence[str], label: str) -> xr.DataAr
         if coordinate.ndim == 1 and (name in names or coordinate.attrs.get("standard_name") == names[0]):
             return coordinate
     raise InputError(f"{label} has no coordinate {names[0]!r}, so it cannot be cut by it. Leave that parameter empty.")
+
+
+def _cut(data: xr.Dataset, along: xr.DataArray, keep: np.ndarray) -> xr.Dataset:
+    """The part of the data where `keep` holds along a coordinate; a slice where that part is in one piece."""
+    index = np.flatnonzero(keep)
+    whole = index.size and index[-1] - index[0] + 1 == index.size
+    return data.isel({along.dims[0]: slice(int(index[0]), int(index[-1]) + 1) if whole else index})
 
 
 class Table(_Source):
@@ -250,7 +259,9 @@ class Table(_Source):
         if region is not None:
             lon, lat = (ds.field(self._column(schema.names, described, n)) for n in (_LONGITUDES, _LATITUDES))
             west, south, east, north = region
-            turns = [(lon + t >= west) & (lon + t <= east) if t else (lon >= west) & (lon <= east) for t in (0, -360, 360)]
+            turns = [
+                (lon + t >= west) & (lon + t <= east) if t else (lon >= west) & (lon <= east) for t in (0, -360, 360)
+            ]
             where = (turns[0] | turns[1] | turns[2]) & (lat >= south) & (lat <= north)
             if known and known.get("layout", {}).get("tile_degrees") == tiles.DEGREES:
                 tile = ds.field("tile").isin(tiles.tiles_of(*region))

@@ -43,7 +43,7 @@ def write_cube(data: xr.Dataset, folder: Path, *, entry: str, chunks: Mapping[st
             data.to_zarr(folder, mode="w-", zarr_format=3, consolidated=False, encoding=encoding)
     finally:
         numcodecs.blosc.use_threads = threads
-    return manifest.write(folder, entry=entry, kind="cube", version=version)
+    return manifest.write(folder, entry=entry, kind="cube", version=version, facts={"variables": list(data.data_vars)})
 
 
 def write_table(table: pd.DataFrame, folder: Path, *, entry: str, version: str, row_group: int = ROW_GROUP) -> dict:

@@ -185,7 +185,30 @@ NORTH_EAST_ATLANTIC = Sea(
         "chlorophyll": (0.6, 0.4, 100.0),
     },
     mixing=400.0,
-    levels=(2, 5, 10, 20, 30, 40, 50, 75, 100, 125, 150, 200, 250, 300, 400, 500, 600, 800, 1000, 1250, 1500, 1750, 2000),
+    levels=(
+        2,
+        5,
+        10,
+        20,
+        30,
+        40,
+        50,
+        75,
+        100,
+        150,
+        200,
+        250,
+        300,
+        400,
+        500,
+        600,
+        800,
+        1000,
+        1250,
+        1500,
+        1750,
+        2000,
+    ),  # fmt: skip
     counts={"cruises": 190, "stations": 16, "floats": 34, "cycles": 80, "moorings": 7, "lines": 26, "voyages": 9},
 )
 
@@ -206,7 +229,7 @@ BALTIC = Sea(
         "chlorophyll": (0.5, 0.4, 40.0),
     },
     mixing=60.0,
-    levels=(1, 5, 10, 15, 20, 25, 30, 40, 50, 60, 70, 80, 90, 100, 125, 150, 175, 200),
+    levels=(1, 5, 10, 15, 20, 25, 30, 40, 50, 60, 70, 80, 90, 100, 125, 150, 175, 200),  # fmt: skip
     counts={"cruises": 300, "stations": 18, "floats": 6, "cycles": 60, "moorings": 10, "lines": 30, "voyages": 12},
 )
 
@@ -303,7 +326,7 @@ def domain(of: Sea) -> xr.Dataset:
 
 
 def equal_area(longitude, latitude, centre: tuple[float, float]) -> tuple[np.ndarray, np.ndarray]:
-    """Lambert azimuthal equal-area projection (m) of the sphere (Snyder 1987, USGS Professional Paper 1395, eq. 24-2 to 24-4).
+    """Lambert azimuthal equal-area projection (m) of the sphere (Snyder 1987, USGS Prof. Paper 1395, eq. 24-2 to 24-4).
 
     Within 15 degrees of the centre distances are true to about one per cent.
     """
@@ -537,7 +560,9 @@ def _casts(of: Sea, shape: xr.Dataset, random: np.random.Generator) -> pd.DataFr
         first, last = MONTHS[0].astype("datetime64[m]"), (MONTHS[-1] + 1).astype("datetime64[m]")
         lon, lat = np.round(lon, 4), np.round(lat, 4)
         good = (time >= first) & (time < last)
-        good &= (lon >= of.longitude[0]) & (lon <= of.longitude[-1]) & (lat >= of.latitude[0]) & (lat <= of.latitude[-1])
+        good &= (
+            (lon >= of.longitude[0]) & (lon <= of.longitude[-1]) & (lat >= of.latitude[0]) & (lat <= of.latitude[-1])
+        )
         good &= ~is_land(lon, lat, "50m")
         index = np.flatnonzero(good)
         which = number + np.arange(len(index))
@@ -554,9 +579,9 @@ def _casts(of: Sea, shape: xr.Dataset, random: np.random.Generator) -> pd.DataFr
     # Research cruises: stations along a slightly winding line, six hours apart.
     cruises, stations = counts["cruises"], counts["stations"]
     lon, lat = _nodes_at(random, of, surface, cruises)
-    heading = np.cumsum(
-        np.concatenate([random.uniform(0, 2 * np.pi, (cruises, 1)), random.normal(0, 0.3, (cruises, stations - 1))], 1), 1
-    )
+    turns = random.normal(0, 0.3, (cruises, stations))
+    turns[:, 0] = random.uniform(0, 2 * np.pi, cruises)
+    heading = np.cumsum(turns, axis=1)
     step = of.length * random.uniform(0.1, 0.35, (cruises, 1)) * np.ones((1, stations))
     step[:, 0] = 0
     x, y = np.cumsum(step * np.sin(heading), 1), np.cumsum(step * np.cos(heading), 1)
@@ -665,7 +690,7 @@ def _observed(of: Sea, fields: xr.Dataset, shape: xr.Dataset, seed: int) -> pd.D
 def _with_duplicates(table: pd.DataFrame, random: np.random.Generator) -> pd.DataFrame:
     """Some casts once more, as a second data centre would deliver them: other names, coarser place, time and values."""
     casts = table["cast_number"].unique()
-    twice = random.choice(casts, int(round(DUPLICATED_CASTS * len(casts))), replace=False)
+    twice = random.choice(casts, round(DUPLICATED_CASTS * len(casts)), replace=False)
     again = np.flatnonzero(np.isin(table["cast_number"], twice))
     copy = table.iloc[again].copy()
     copy["platform"] = "other-" + copy["platform"]
@@ -815,7 +840,10 @@ def gridding(seed: int = 0) -> dict:
         bad = table[f"{name}_qc"] == 4
         table.loc[bad, name] += np.float32(20 * of.deviation[name][0])
     known = observation_columns()
-    table.attrs = {"columns": {c: known[c] for c in table.columns}, **_says_synthetic("A small sea: observations", seed)}
+    table.attrs = {
+        "columns": {c: known[c] for c in table.columns},
+        **_says_synthetic("A small sea: observations", seed),
+    }
     shape = xr.Dataset(
         {
             "mask": (
