@@ -18,7 +18,9 @@ def parse_memory(text: str | int) -> int:
         return text
     match = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*(B|KiB|MiB|GiB|TiB)\s*", str(text))
     if not match:
-        raise ParameterError(f"{text!r} is not an amount of memory. Write a number and a unit such as '8GiB' or '512MiB'.")
+        raise ParameterError(
+            f"{text!r} is not an amount of memory. Write a number and a unit such as '8GiB' or '512MiB'."
+        )
     return int(float(match[1]) * _UNITS[match[2]])
 
 
@@ -58,7 +60,9 @@ class Resources:
 
     def __post_init__(self):
         if self.cores < 1 or self.gpus < 0:
-            raise ParameterError(f"Resources need at least one core and no negative GPUs; got {self.cores}, {self.gpus}.")
+            raise ParameterError(
+                f"Resources need at least one core and no negative GPUs; got {self.cores}, {self.gpus}."
+            )
         parse_memory(self.memory)
         parse_walltime(self.walltime)
 

@@ -1,0 +1,6 @@
+"""`python -m phidias_lab` is the command `phidias`."""
+
+from phidias_lab.services.command_line import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,448 @@
+"""ocean.gridding: scattered observations onto a grid, with the error of the result."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import dask
+import dask.array as da
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from phidias_lab.contract import Chain, Input, Resources, Var, choice, flag, number, numbers, period, region, variable
+from phidias_lab.contract.parameters import region_bounds, region_contains
+from phidias_lab.errors import InputError
+from phidias_lab.methods import variational
+from phidias_lab.methods.variational import solvers
+
+DIMS = ("time", "depth", "latitude", "longitude")
+#: Flags of the SeaDataNet scheme L20 that are accepted: 1 good, 2 probably good.
+ACCEPTED = {"good": (1,), "probably_good": (1, 2), "all": None}
+#: Two observations closer than this are the same one, delivered twice.
+SAME_DEGREES, SAME_METRES, SAME_TIME = 0.001, 0.1, "1min"
+#: Bytes per node of a sparse LU of the 13-point operator of the plane (measured: 1.3 GiB at 500 x 500) and of space.
+BYTES_PER_NODE = {2: 5_600, 3: 30_000}
+
+
+def _grows(sizes: Mapping, parameters: Mapping) -> Mapping:
+    domain = sizes.get("domain", {})
+    nodes = domain.get("latitude", 1) * domain.get("longitude", 1)
+    if parameters["vertical_length"] > 0:
+        return {"memory": nodes * domain.get("depth", 1) * BYTES_PER_NODE[3]}
+    return {"memory": 2 * nodes * BYTES_PER_NODE[2]}
+
+
+@dataclass(frozen=True)
+class Window:
+    """A span of time: from start, up to but without end."""
+
+    start: pd.Timestamp
+    end: pd.Timestamp
+
+    @property
+    def middle(self) -> pd.Timestamp:
+        return self.start + (self.end - self.start) / 2
+
+
+def windows(first: pd.Timestamp, last: pd.Timestamp, every: str) -> list[Window]:
+    """Windows that cover first to last (both days belong): whole, or by calendar year, season (DJF, MAM, ...) or month."""
+    first, stop = first.normalize(), last.normalize() + pd.Timedelta(days=1)
+    if every == "whole":
+        return [Window(first, stop)]
+    months = {"yearly": 12, "seasonal": 3, "monthly": 1}[every]
+    start = first.replace(day=1)
+    # Seasons begin with December, so months are counted from there; years begin with January.
+    start -= pd.DateOffset(months=start.month % 3 if every == "seasonal" else (start.month - 1) % months)
+    found = []
+    while start < stop:
+        end = start + pd.DateOffset(months=months)
+        found.append(Window(max(start, first), min(end, stop)))
+        start = end
+    return found
+
+
+class Gridding(Chain):
+    """Analyse scattered ocean observations onto a grid, with an error field.
+
+    The analysis is the field that is at once close to the observations and smooth, where smooth is measured by the norm
+    of DIVAnd: coasts and the sea floor stop the influence of an observation, and the error of the result comes from the
+    same equations. Each depth level and time window is analysed by itself, or all levels together when a vertical
+    correlation length is given.
+    """
+
+    title = "Variational gridding of in-situ observations"
+    version = "1.0"
+    inputs = {
+        "observations": Input(
+            "table",
+            doc="observations, one row each; a column <variable>_qc holds SeaDataNet L20 flags where there is one",
+            default="ocean.observations",
+            variables={
+                "longitude": Var("degrees_east", standard_name="longitude"),
+                "latitude": Var("degrees_north", standard_name="latitude"),
+                "depth": Var("m", standard_name="depth", doc="positive downwards"),
+                "time": Var(standard_name="time"),
+            },
+        ),
+        "domain": Input(
+            "cube",
+            doc="the grid, and where it is sea",
+            default="ocean.north_east_atlantic",
+            dims=("depth", "latitude", "longitude"),
+            variables={
+                "mask": Var("1", standard_name="sea_binary_mask", doc="1 at sea, 0 on land and below the sea floor"),
+                "longitude": Var("degrees_east", standard_name="longitude"),
+                "latitude": Var("degrees_north", standard_name="latitude"),
+                "depth": Var("m", standard_name="depth"),
+            },
+        ),
+    }
+    outputs = {
+        "analysis": Var(
+            "{variable.units}", "{variable.standard_name}", "analysis of {variable}", DIMS, cell_methods="time: mean"
+        ),
+        "analysis_error": Var(
+            "{variable.units}",
+            "{variable.standard_name} standard_error",
+            "standard deviation of the error of the analysis of {variable}",
+            DIMS,
+            optional=True,
+        ),
+        "error_variance": Var(
+            "1", None, "error variance of the analysis over background variance", DIMS, optional=True
+        ),
+        "background": Var(
+            "{variable.units}", None, "mean of the observations, to which the analysis returns", DIMS[:2]
+        ),
+        "observations_used": Var("1", "number_of_observations", "number of observations used", DIMS[:2]),
+    }
+    resources = Resources(cores=2, memory="2GiB", walltime="00:30:00", grows=_grows)
+    scene = "phidias_lab.testing.scenes.ocean:gridding"
+    references = (
+        "Barth et al. 2014, divand-1.0: n-dimensional variational data analysis for ocean observations, "
+        "Geosci. Model Dev. 7, 225-241, doi:10.5194/gmd-7-225-2014",
+        "Troupin et al. 2012, Generation of analysis and consistent error fields using the Data Interpolating "
+        "Variational Analysis (DIVA), Ocean Modelling 52-53, 90-101, doi:10.1016/j.ocemod.2012.05.002",
+    )
+
+    variable = variable("temperature", of="observations", doc="What is gridded")
+    length = number(
+        200e3,
+        bounds=(1e3, 2e6),
+        units="m",
+        scale="log",
+        doc="Horizontal correlation length: how far an observation speaks",
+    )
+    noise = number(
+        0.5,
+        bounds=(1e-4, 100),
+        units="1",
+        scale="log",
+        doc="Variance of the observation errors over that of the field: large trusts the observations less",
+    )
+    windows = choice(
+        "whole",
+        ["whole", "yearly", "seasonal", "monthly"],
+        doc="How the period is cut; each part is analysed by itself",
+    )
+    period = period(doc="First and last day; empty is all there is")
+    region = region(doc="Part of the domain; empty is all of it")
+    depths = numbers(
+        None, bounds=(0, 12000), units="m", increasing=True, doc="Levels of the domain to analyse; empty is all of them"
+    )
+    quality = choice("probably_good", list(ACCEPTED), doc="Worst quality flag that is accepted", level="expert")
+    drop_duplicates = flag(
+        True, doc="Use observations only once that are the same within 0.001 degree, 0.1 m and 1 minute", level="expert"
+    )
+    background = choice(
+        "mean",
+        ["mean", "none"],
+        doc="What is subtracted first: the mean of the observations, or nothing",
+        level="expert",
+    )
+    vertical_length = number(
+        0.0,
+        bounds=(0, 5000),
+        units="m",
+        doc="Vertical correlation length; 0 analyses each level by itself",
+        level="expert",
+    )
+    error = choice("exact", ["exact", "none"], doc="How the error variance is computed", level="expert")
+    edge_stretch = number(
+        1.0,
+        bounds=(0, 3),
+        doc="How far the rim around the grid is moved out, in correlation lengths, so that walls matter less; 0 has no rim",
+        level="expert",
+    )
+    solver = choice("auto", ["auto", *solvers.SOLVERS], doc="How the linear system is solved", level="expert")
+
+    def resolve(self, inputs: Mapping[str, Any]) -> Mapping[str, Any]:
+        domain = self._domain(inputs["domain"])
+        plane = domain.sizes["latitude"] * domain.sizes["longitude"]
+        nodes = plane * (domain.sizes["depth"] if self.vertical_length > 0 else 1)
+        solver = solvers.choose(nodes) if self.solver == "auto" else self.solver
+        return {"solver": solver, "depths": [float(d) for d in domain["depth"].values]}
+
+    def run(self, observations: Any, domain: xr.Dataset) -> xr.Dataset:
+        levels = np.asarray(domain["depth"].values, float)
+        domain = self._domain(domain)
+        table = self._filtered(observations, domain)
+        spans = self._windows(table)
+        return self._assemble(table, domain, levels, spans)
+
+    # The domain -------------------------------------------------------------------------------------------------
+
+    def _domain(self, domain: xr.Dataset) -> xr.Dataset:
+        """The part of the domain that is asked for; only the mask is read."""
+        domain = domain[["mask"]].transpose("depth", "latitude", "longitude").sortby(["depth", "latitude", "longitude"])
+        for name in ("latitude", "longitude"):
+            values = domain[name].values
+            if values.ndim != 1 or not np.isfinite(values).all() or (np.diff(values) <= 0).any():
+                raise InputError(
+                    f"The domain's {name} must be a vector of different finite numbers. Choose a regular domain."
+                )
+        if self.depths is not None:
+            levels = domain["depth"].values
+            for depth in self.depths:
+                if not np.isclose(levels, depth).any():
+                    raise InputError(
+                        f"Parameter 'depths' was given {depth:g} m, which is no level of the domain. "
+                        f"Its levels are {', '.join(f'{v:g}' for v in levels)} m."
+                    )
+            domain = domain.sel(depth=self.depths, method="nearest")
+        if self.region is not None:
+            domain = self._cut(domain)
+        if min(domain.sizes["latitude"], domain.sizes["longitude"]) < 2:
+            raise InputError("The domain has less than two rows or columns of nodes. Choose a larger region.")
+        return domain
+
+    def _cut(self, domain: xr.Dataset) -> xr.Dataset:
+        west, south, east, north = region_bounds(self.region)
+        lon, lat = domain["longitude"].values, domain["latitude"].values
+        turned = west + np.mod(lon - west, 360.0)
+        keep_lon, keep_lat = turned <= east, (lat >= south) & (lat <= north)
+        if keep_lon.sum() < 2 or keep_lat.sum() < 2:
+            raise InputError(
+                f"The region {west:g},{south:g},{east:g},{north:g} holds less than two rows or columns of the domain, "
+                f"which spans {lon.min():g} to {lon.max():g} degrees east and {lat.min():g} to {lat.max():g} degrees "
+                "north. Choose a region inside it, or another domain."
+            )
+        domain = domain.isel(longitude=keep_lon, latitude=keep_lat)
+        if isinstance(self.region, dict):
+            lon2, lat2 = np.meshgrid(domain["longitude"].values, domain["latitude"].values)
+            inside = xr.DataArray(region_contains(self.region, lon2, lat2), dims=("latitude", "longitude"))
+            domain = domain.assign(mask=domain["mask"].where(inside, 0))
+        return domain
+
+    # The observations -------------------------------------------------------------------------------------------
+
+    def _filtered(self, observations: Any, domain: xr.Dataset) -> Any:
+        """The columns and rows that can matter, still lazy; the conditions are of the kind that a reader can push down."""
+        import dask.dataframe as dd
+
+        if isinstance(observations, pd.DataFrame):
+            observations = dd.from_pandas(observations, npartitions=1, sort=False)
+        if getattr(observations.dtypes["time"], "kind", "O") != "M":
+            raise InputError("The column 'time' of the observations holds no dates. Convert it to dates first.")
+        flags = f"{self.variable}_qc"
+        columns = ["longitude", "latitude", "depth", "time", self.variable]
+        columns += [flags] if flags in observations.columns else []
+        table = observations[columns]
+        south, north = float(domain["latitude"].min()), float(domain["latitude"].max())
+        table = table[(table["latitude"] >= south) & (table["latitude"] <= north)]
+        if self.period is not None:
+            start, end = (pd.Timestamp(day) for day in self.period)
+            table = table[(table["time"] >= start) & (table["time"] < end.normalize() + pd.Timedelta(days=1))]
+        accepted = ACCEPTED[self.quality]
+        return table.map_partitions(
+            _select,
+            domain["longitude"].values,
+            self.region,
+            self.variable,
+            flags,
+            accepted,
+            meta=table._meta[columns[:5]].astype({self.variable: float}),
+        )
+
+    def _windows(self, table: Any) -> list[Window]:
+        self.report(0.0, "looking at the observations")
+        number_of, first, last = dask.compute(table["time"].count(), table["time"].min(), table["time"].max())
+        if number_of == 0:
+            period = "" if self.period is None else f" between {self.period[0]} and {self.period[1]}"
+            raise InputError(
+                f"No observation of {self.variable!r} with quality {self.quality!r} lies in the domain{period}. "
+                "Choose another period, region, quality or variable."
+            )
+        if self.period is not None:
+            first, last = (pd.Timestamp(day) for day in self.period)
+        self.report(1.0, f"{number_of} observations")
+        return windows(pd.Timestamp(first), pd.Timestamp(last), self.windows)
+
+    # The analysis -----------------------------------------------------------------------------------------------
+
+    def _assemble(self, table: Any, domain: xr.Dataset, levels: np.ndarray, spans: list[Window]) -> xr.Dataset:
+        mask = domain["mask"].data
+        lat, lon, depth = (domain[n].values.astype(float) for n in ("latitude", "longitude", "depth"))
+        plan = Plan(lon, lat, depth, cell_edges(levels, depth), self.parameters)
+        together = self.vertical_length > 0 and depth.size > 1
+        with_error = self.error == "exact"
+        whole_mask = dask.delayed(np.asarray)(mask)
+        names = ["analysis", *(["error_variance", "analysis_error"] if with_error else []), "background", "used"]
+        blocks: dict[str, list] = {name: [] for name in names}
+        groups = [slice(0, depth.size)] if together else [slice(k, k + 1) for k in range(depth.size)]
+        for span in spans:
+            inside = table[(table["time"] >= span.start) & (table["time"] < span.end)]
+            chosen = dask.delayed(_prepared)(inside, self.variable, self.drop_duplicates)
+            rows: dict[str, list] = {name: [] for name in names}
+            for group in groups:
+                result = dask.delayed(analyse_levels, nout=5)(plan, group, whole_mask, chosen)
+                thick = group.stop - group.start
+                for name in names:
+                    flat = name in ("background", "used")
+                    shape = (1, thick) if flat else (1, thick, lat.size, lon.size)
+                    dtype = np.int64 if name == "used" else np.float64
+                    rows[name].append(da.from_delayed(result[_ORDER.index(name)], shape, dtype))
+            for name in names:
+                blocks[name].append(da.concatenate(rows[name], axis=1))
+        variables = {
+            name: (DIMS if name not in ("background", "used") else DIMS[:2], da.concatenate(parts, axis=0))
+            for name, parts in blocks.items()
+        }
+        result = xr.Dataset(variables).rename(used="observations_used")
+        result = result.assign_coords(
+            time=("time", [w.middle for w in spans], {"standard_name": "time", "axis": "T", "bounds": "time_bounds"}),
+            depth=("depth", depth, {"standard_name": "depth", "units": "m", "positive": "down", "axis": "Z"}),
+            latitude=("latitude", lat, {"standard_name": "latitude", "units": "degrees_north", "axis": "Y"}),
+            longitude=("longitude", lon, {"standard_name": "longitude", "units": "degrees_east", "axis": "X"}),
+        )
+        bounds = np.array([[w.start, w.end] for w in spans], dtype="datetime64[ns]")
+        return result.assign_coords(time_bounds=(("time", "bounds"), bounds))
+
+
+_ORDER = ("analysis", "error_variance", "analysis_error", "background", "used")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that the analysis of any level needs beside the mask and the observations."""
+
+    longitude: np.ndarray
+    latitude: np.ndarray
+    depth: np.ndarray
+    edges: np.ndarray
+    parameters: Mapping[str, Any]
+
+
+def cell_edges(levels: np.ndarray, chosen: np.ndarray) -> np.ndarray:
+    """Upper and lower bound of each chosen level's own cell: half-way to the neighbouring levels of the domain."""
+    levels = np.sort(np.asarray(levels, float))
+    if levels.size == 1:
+        return np.array([[-np.inf, np.inf]])
+    middle = (levels[1:] + levels[:-1]) / 2
+    upper = np.r_[levels[0] - (middle[0] - levels[0]), middle]
+    lower = np.r_[middle, levels[-1] + (levels[-1] - middle[-1])]
+    rows = [int(np.argmin(np.abs(levels - depth))) for depth in chosen]
+    return np.column_stack([upper[rows], lower[rows]])
+
+
+def _select(rows: pd.DataFrame, longitude: np.ndarray, region: Any, name: str, flags: str, accepted) -> pd.DataFrame:
+    """The rows in reach of the domain, with an accepted flag and a value; longitudes in the domain's convention."""
+    west, east = longitude[0], longitude[-1]
+    lon = west + np.mod(rows["longitude"].to_numpy(float) - west, 360.0)
+    value = rows[name].to_numpy(float)
+    keep = (lon <= east) & np.isfinite(value) & rows[["latitude", "depth"]].notna().all(axis=1).to_numpy()
+    if accepted is not None and flags in rows:
+        keep &= rows[flags].isin(accepted).to_numpy()
+    if region is not None:
+        keep &= region_contains(region, lon, rows["latitude"])
+    chosen = rows.loc[keep, ["longitude", "latitude", "depth", "time", name]]
+    return chosen.assign(longitude=lon[keep], **{name: value[keep]}).astype({name: float})
+
+
+def _prepared(rows: pd.DataFrame, name: str, drop_duplicates: bool) -> pd.DataFrame:
+    """Observations in an order that does not depend on how the table was stored, each one once if so asked."""
+    rows = rows.sort_values(["time", "depth", "latitude", "longitude", name], kind="stable", ignore_index=True)
+    if not drop_duplicates:
+        return rows
+    key = pd.DataFrame(
+        {
+            "longitude": (rows["longitude"] / SAME_DEGREES).round(),
+            "latitude": (rows["latitude"] / SAME_DEGREES).round(),
+            "depth": (rows["depth"] / SAME_METRES).round(),
+            "time": rows["time"].dt.round(SAME_TIME),
+        }
+    )
+    return rows[~key.duplicated()]
+
+
+def _is_cyclic(longitude: np.ndarray) -> bool:
+    """Whether the grid goes around the globe."""
+    return longitude.size > 2 and np.isclose(longitude[-1] - longitude[0] + (longitude[1] - longitude[0]), 360.0)
+
+
+def _with_rim(values: np.ndarray, rim: int) -> np.ndarray:
+    """A coordinate with `rim` more values at each end. The rim is what edge stretching moves away; the nodes of the
+    domain itself then stay where they are."""
+    if not rim:
+        return values
+    return np.r_[2 * values[0] - values[1], values, 2 * values[-1] - values[-2]]
+
+
+def analyse_levels(plan: Plan, group: slice, mask: np.ndarray, rows: pd.DataFrame) -> tuple[np.ndarray, ...]:
+    """Analysis, relative error variance, absolute error, background and number of observations of some levels."""
+    settings = plan.parameters
+    depth, edges = plan.depth[group], plan.edges[group]
+    sea = np.asarray(mask[group]) > 0
+    missing = np.full((1, *sea.shape), np.nan)
+    near = rows[(rows["depth"] >= edges[0, 0]) & (rows["depth"] < edges[-1, 1])]
+    values = near[settings["variable"]].to_numpy(float)
+    if values.size == 0 or not sea.any():
+        return missing, missing, missing, np.full((1, depth.size), np.nan), np.zeros((1, depth.size), np.int64)
+    background = float(values.mean()) if settings["background"] == "mean" else 0.0
+    rim = 1 if settings["edge_stretch"] > 0 else 0
+    cyclic = _is_cyclic(plan.longitude)
+    lat, lon = _with_rim(plan.latitude, rim), plan.longitude if cyclic else _with_rim(plan.longitude, rim)
+    across, along = variational.metrics_on_sphere(lon, lat, period=360.0 if cyclic else 0.0)
+    metrics, coords = [along.T, across.T], [lat, lon]
+    places = [near["latitude"].to_numpy(float), near["longitude"].to_numpy(float)]
+    length, periods, flat = [settings["length"]] * 2, [0.0, 360.0 if cyclic else 0.0], depth.size == 1
+    if flat:
+        sea = sea[0]
+    else:
+        down = _with_rim(depth, rim)
+        metrics = [1.0 / variational.local_resolution(down)[:, None, None], *(m[None] for m in metrics)]
+        coords, periods = [down, *coords], [0.0, *periods]
+        # What lies in a level's own cell but above the first or below the last level belongs to that level.
+        places = [np.clip(near["depth"].to_numpy(float), depth[0], depth[-1]), *places]
+        length = [settings["vertical_length"], *length]
+    widths = [(0, 0) if p else (rim, rim) for p in periods]
+    padded = np.pad(sea, widths, mode="edge")
+    metrics = [np.broadcast_to(m, padded.shape) for m in metrics]
+    inner = tuple(slice(w[0], n - w[1]) for w, n in zip(widths, padded.shape, strict=True))
+    analysis = variational.analyse(
+        padded,
+        metrics,
+        coords,
+        places,
+        values - background,
+        length,
+        settings["noise"],
+        cyclic=periods,
+        edge_stretch=settings["edge_stretch"],
+        error="exact" if settings["error"] == "exact" else None,
+        solver=settings["solver"],
+    )
+    used = np.asarray(analysis.observations_used, bool)
+    shape = (1, depth.size, plan.latitude.size, plan.longitude.size)
+    field = (analysis.field[inner] + background).reshape(shape)
+    level = np.searchsorted(edges[1:, 0], near["depth"].to_numpy(float), side="right")
+    number = np.bincount(level[used], minlength=depth.size).astype(np.int64)[None]
+    if settings["error"] != "exact":
+        return field, missing, missing, np.full((1, depth.size), background), number
+    relative = np.asarray(analysis.error_variance)[inner].reshape(shape)
+    # Observations vary by the field's variance and that of their errors: s2 (1 + noise).
+    variance = float(np.mean((values - background)[used] ** 2)) / (1.0 + settings["noise"]) if used.any() else np.nan
+    return field, relative, np.sqrt(relative * variance), np.full((1, depth.size), background), number

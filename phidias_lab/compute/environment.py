@@ -1,0 +1,106 @@
+"""What a run ran on: host, cores, versions, lock, git; and what it took: time and memory."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+import platform
+import resource
+import socket
+import subprocess
+import sys
+import time
+from importlib import metadata
+from pathlib import Path
+
+import psutil
+
+#: Packages whose version can change a number; they stand in the record by name, all others in the lock's hash.
+NAMED = ("phidias-lab", "numpy", "scipy", "pandas", "xarray", "dask", "zarr", "netCDF4", "pyarrow")
+
+_started = time.time()
+
+
+def cores() -> int:
+    """Cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
+
+
+def worker() -> dict:
+    """Who does the run; the birth time tells a process from a later one of the same id."""
+    return {"pid": os.getpid(), "born": psutil.Process().create_time(), "host": socket.gethostname()}
+
+
+@functools.cache
+def lock() -> str:
+    """Hash of everything that is installed: equal hashes, equal environments."""
+    installed = sorted({f"{d.name.lower()}=={d.version}" for d in metadata.distributions() if d.name})
+    return hashlib.sha256("\n".join(installed).encode()).hexdigest()
+
+
+def git_version(checkout: Path | None) -> str | None:
+    """Commit of the checkout, marked when files differ from it."""
+    if checkout is None or not (checkout / ".git").exists():
+        return None
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(checkout), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip() or None
+
+
+def facts(checkout: Path | None = None) -> dict:
+    """The environment of a run, as plain values."""
+    versions = {"python": platform.python_version()}
+    for name in NAMED:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return {
+        "versions": versions,
+        "lock": lock(),
+        "git": git_version(checkout),
+        "host": socket.gethostname(),
+        "machine": platform.machine(),
+        "system": platform.system(),
+        "processor": _processor(),
+        "cores": cores(),
+        "threads_per_call": int(os.environ.get("OMP_NUM_THREADS", 0)) or None,
+    }
+
+
+def _processor() -> str | None:
+    try:
+        with open("/proc/cpuinfo") as lines:
+            return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), None)
+    except OSError:
+        return platform.processor() or None
+
+
+def peak_memory() -> int:
+    """Largest resident size of this process, bytes. (getrusage would also count the process it was started from.)"""
+    try:
+        with open("/proc/self/status") as lines:
+            return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
+    except (OSError, StopIteration):
+        unit = 1 if sys.platform == "darwin" else 1024
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def measures(record: dict) -> dict:
+    """What the run took, added to what earlier attempts of the same run took."""
+    before = record.get("measures") or {}
+    times = os.times()
+    return {
+        "wall_seconds": round(before.get("wall_seconds", 0.0) + time.time() - _started, 3),
+        "cpu_seconds": round(before.get("cpu_seconds", 0.0) + times.user + times.system, 3),
+        "peak_memory_bytes": max(before.get("peak_memory_bytes", 0), peak_memory()),
+    }

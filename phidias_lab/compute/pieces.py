@@ -1,0 +1,135 @@
+"""Compute a lazy cube piece by piece, keeping each finished piece on disk.
+
+A piece is what lies between two chunk borders along every dimension that is chunked. Pieces run side by side in threads
+and share what they have in common (one graph). A finished piece is a file that appeared by a rename, so a run that was
+killed goes on with those that are missing, and gives the same values as one that was not.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import threading
+import zipfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import dask
+import numpy as np
+import xarray as xr
+
+
+def finish(
+    result: xr.Dataset, work: Path, report: Callable[[float, str], None], threads: int = 1
+) -> tuple[xr.Dataset, int]:
+    """The same cube, its values read lazily from finished pieces in `work`; and how many pieces were there already."""
+    lazy = [name for name in result.variables if dask.is_dask_collection(result[name].data)]
+    if not lazy:
+        return result, 0
+    borders = _borders(result, lazy)
+    slices = {dim: [slice(a, b) for a, b in itertools.pairwise(edges)] for dim, edges in borders.items()}
+    work.mkdir(parents=True, exist_ok=True)
+    indices = list(itertools.product(*(range(len(s)) for s in slices.values())))
+    done = [index for index in indices if _intact(work / _name(index))]
+    finished = set(done)
+    total, count, lock = len(indices), len(finished), threading.Lock()
+
+    def store(path: Path, values: Mapping[str, np.ndarray]) -> None:
+        nonlocal count
+        temporary = path.with_name(f".{path.name}.{threading.get_ident()}")
+        try:
+            with open(temporary, "wb") as stream:
+                np.savez(stream, **values)
+                stream.flush()
+                os.fsync(stream.fileno())
+            os.replace(temporary, path)
+        except BaseException:
+            with contextlib.suppress(FileNotFoundError):
+                temporary.unlink()
+            raise
+        with lock:
+            count += 1
+            report(count / total, f"piece {count} of {total}")
+
+    report(count / total, f"piece {count} of {total}")
+    tasks = []
+    for index in indices:
+        if index in finished:
+            continue
+        where = {dim: parts[i] for (dim, parts), i in zip(slices.items(), index, strict=True)}
+        values = {
+            name: result[name].isel({d: s for d, s in where.items() if d in result[name].dims}).data
+            for name in lazy
+            if _belongs(result[name].dims, slices, index)
+        }
+        tasks.append(dask.delayed(store, pure=False)(work / _name(index), values))
+    if tasks:
+        dask.compute(*tasks, scheduler="threads", num_workers=max(1, threads))
+    return _assemble(result, lazy, slices, work), len(done)
+
+
+def _borders(result: xr.Dataset, lazy: list[str]) -> dict[str, list[int]]:
+    """For each dimension that some variable cuts, all borders any variable has."""
+    borders: dict[str, set[int]] = {}
+    for name in lazy:
+        for dim, chunks in zip(result[name].dims, result[name].data.chunks, strict=True):
+            borders.setdefault(str(dim), set()).update([0, *np.cumsum(chunks).tolist()])
+    return {dim: sorted(edges) for dim, edges in borders.items() if len(edges) > 2}
+
+
+def _belongs(dims, slices, index) -> bool:
+    """A variable without a cut dimension belongs to the first piece along it only."""
+    return all(i == 0 or dim in dims for dim, i in zip(slices, index, strict=True))
+
+
+def _name(index: tuple[int, ...]) -> str:
+    return "piece-" + ("-".join(f"{i:05d}" for i in index) or "all") + ".npz"
+
+
+def _intact(path: Path) -> bool:
+    """Whether a piece is there and whole; a damaged one is computed again."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.testzip() is None
+    except (OSError, zipfile.BadZipFile):
+        return False
+
+
+def _assemble(result, lazy, slices, work) -> xr.Dataset:
+    import dask.array as da
+
+    def load(path, name):
+        with np.load(path, allow_pickle=False) as archive:
+            return archive[name]
+
+    def block(name, array, prefix, dims_left):
+        if not dims_left:
+            index = tuple(prefix.get(dim, 0) for dim in slices)
+            shape = tuple(
+                slices[d][prefix[d]].stop - slices[d][prefix[d]].start if d in prefix else array.sizes[d]
+                for d in array.dims
+            )
+            return da.from_delayed(dask.delayed(load)(work / _name(index), name), shape, array.dtype)
+        dim, *rest = dims_left
+        return [block(name, array, {**prefix, dim: i}, rest) for i in range(len(slices[dim]))]
+
+    whole = result.copy()
+    for name in lazy:
+        array = result[name]
+        # Blocks nest in the order of the array's own dimensions; dimensions that are not cut have one block.
+        cut = [d for d in array.dims if d in slices]
+        nested = block(name, array, {}, cut)
+        for position, dim in enumerate(array.dims):
+            if dim not in slices:
+                nested = _wrap(nested, position)
+        data = da.block(nested) if isinstance(nested, list) else nested
+        whole[name] = (array.dims, data, array.attrs, array.encoding)
+    return whole
+
+
+def _wrap(nested, depth: int):
+    """Put one more list level at `depth`, so that da.block sees one level per dimension."""
+    if depth == 0:
+        return [nested]
+    return [_wrap(inner, depth - 1) for inner in nested]

@@ -1,0 +1,452 @@
+"""Runs as plain files: a folder that says what was asked, what happened and what came out, and survives its process.
+
+    <runs>/<id>/
+      asked.json      the order as it was asked
+      order.json      the complete order: every parameter, open choices resolved
+      launched.json   who started which process (written by the starter)
+      record.json     states, environment, inputs, measures, error (written by the worker)
+      progress.json   fraction and message
+      log.txt         everything the worker said
+      inputs/         data that were in memory when the run was asked for, under their checksum
+      work/           finished pieces, so that a resumed run does not compute them again
+      product/        the product; it appears by one rename
+
+Each file has one writer and is replaced atomically, so a reader never sees half of it and no lock is needed. A worker
+that died is recognised by its process id and birth time; the run is then shown as interrupted.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from phidias_lab import settings
+from phidias_lab.contract import order as orders
+from phidias_lab.contract.order import Order
+from phidias_lab.contract.resources import show_memory
+from phidias_lab.errors import ParameterError, PhidiasError, ProductError, RunCancelledError, RunFailedError, nearest
+
+WAITING, RUNNING, DONE, FAILED, CANCELLED, INTERRUPTED = (
+    "waiting",
+    "running",
+    "done",
+    "failed",
+    "cancelled",
+    "interrupted",
+)
+STATES = (WAITING, RUNNING, DONE, FAILED, CANCELLED, INTERRUPTED)
+ENDED = (DONE, FAILED, CANCELLED, INTERRUPTED)
+_HEARTBEAT_LOST = 60.0  # seconds without a sign of life after which a worker on another host counts as dead
+_LAUNCH_GRACE = 30.0  # seconds a folder may wait for its process
+
+# Children of this process: polled so that a finished worker does not stay behind as a zombie.
+_children: dict[str, subprocess.Popen] = {}
+
+
+def now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Replace a JSON file in one step."""
+    text = json.dumps(content, indent=2, sort_keys=True, allow_nan=False, default=str) + "\n"
+    write_text(path, text)
+
+
+def write_text(path: Path, text: str) -> None:
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
+        raise
+
+
+def read_json(path: Path) -> dict:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError):
+        return {}
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run is: fraction 0 to 1, what it is doing, and the seconds left if that can be said."""
+
+    fraction: float
+    message: str
+    seconds_left: float | None = None
+
+    def __str__(self):
+        left = "" if self.seconds_left is None else f", about {timedelta(seconds=round(self.seconds_left))} left"
+        return f"{self.fraction:.0%} {self.message}{left}"
+
+
+class Run:
+    """A view of one run's folder. Any number of them may exist, in any process."""
+
+    def __init__(self, folder: str | Path):
+        self.folder = Path(folder)
+
+    def __repr__(self):
+        return f"<Run {self.id}: {self.status}, {self.progress}>"
+
+    def __eq__(self, other):
+        return isinstance(other, Run) and other.folder == self.folder
+
+    def __hash__(self):
+        return hash(self.folder)
+
+    @property
+    def id(self) -> str:
+        return self.folder.name
+
+    @property
+    def record(self) -> dict:
+        """What is known of the run: states with times, environment, inputs, measures."""
+        return read_json(self.folder / "record.json")
+
+    @property
+    def order(self) -> Order:
+        return orders.load(self.folder / "order.json")
+
+    @property
+    def log(self) -> str:
+        try:
+            return (self.folder / "log.txt").read_text(encoding="utf-8", errors="replace")
+        except OSError:
+            return ""
+
+    @property
+    def error(self) -> str | None:
+        """The sentence that says why the run failed."""
+        return (self.record.get("error") or {}).get("sentence")
+
+    @property
+    def created(self) -> datetime:
+        asked = read_json(self.folder / "launched.json").get("asked")
+        states = self.record.get("states") or []
+        stamp = asked or (states[0]["time"] if states else None)
+        if stamp:
+            return datetime.fromisoformat(stamp)
+        try:
+            return datetime.fromtimestamp(self.folder.stat().st_mtime, UTC)
+        except OSError:
+            return datetime.now(UTC)
+
+    @property
+    def status(self) -> str:
+        child = _children.get(str(self.folder))
+        if child is not None and child.poll() is not None:
+            del _children[str(self.folder)]
+        states = self.record.get("states") or []
+        last = states[-1]["state"] if states else WAITING
+        if last in (DONE, FAILED, CANCELLED) or self._worker_alive():
+            return last
+        # The worker may have written its last word between the two looks.
+        states = self.record.get("states") or []
+        last = states[-1]["state"] if states else WAITING
+        if last in (DONE, FAILED, CANCELLED):
+            return last
+        if last == WAITING and not self._launched_long_ago():
+            return WAITING
+        return INTERRUPTED
+
+    def _launched_long_ago(self) -> bool:
+        launched = read_json(self.folder / "launched.json")
+        if launched.get("pid"):
+            return True
+        return (datetime.now(UTC) - self.created).total_seconds() > _LAUNCH_GRACE
+
+    def _worker_alive(self) -> bool:
+        worker = self.record.get("worker") or read_json(self.folder / "launched.json")
+        if not worker.get("pid"):
+            return False
+        if worker.get("host") != socket.gethostname():
+            try:
+                return time.time() - (self.folder / "heartbeat").stat().st_mtime < _HEARTBEAT_LOST
+            except OSError:
+                return False
+        try:
+            process = psutil.Process(worker["pid"])
+            born = abs(process.create_time() - worker.get("born", process.create_time())) < 2.0
+            return born and process.status() != psutil.STATUS_ZOMBIE
+        except psutil.Error:
+            return False
+
+    @property
+    def progress(self) -> Progress:
+        found = read_json(self.folder / "progress.json")
+        status = self.status
+        if status == DONE:
+            return Progress(1.0, "done")
+        fraction = float(found.get("fraction", 0.0))
+        message = str(found.get("message", "waiting for the process to start"))
+        if status in ENDED:
+            return Progress(fraction, status)
+        left = None
+        since, base = found.get("pieces_since"), float(found.get("pieces_from", 0.0))
+        if since and fraction - base > 0.02:
+            spent = time.time() - since
+            left = max(0.0, spent / (fraction - base) * (1.0 - fraction))
+        return Progress(fraction, message, left)
+
+    @property
+    def product(self):
+        """The product, or a sentence that says why there is none."""
+        from phidias_lab.products import Product
+
+        folder = self.folder / "product"
+        if not folder.is_dir():
+            raise self._no_product()
+        return Product(folder)
+
+    def _no_product(self) -> PhidiasError:
+        status = self.status
+        if status == FAILED:
+            return RunFailedError(f"The run {self.id} failed: {self.error}")
+        if status == CANCELLED:
+            return RunCancelledError(f"The run {self.id} was cancelled, so it has no product. Run its order again.")
+        if status == INTERRUPTED:
+            return RunFailedError(
+                f"The run {self.id} was interrupted: its process ended without a word. "
+                f"'phidias runs resume {self.id}' goes on where it stopped; 'phidias runs log {self.id}' shows its log."
+            )
+        return ProductError(f"The run {self.id} is {status}; its product appears when it is done. Wait for it.")
+
+    def wait(self, timeout: float | None = None) -> str:
+        """Wait until the run has ended, at most `timeout` seconds; gives the state."""
+        end = None if timeout is None else time.monotonic() + timeout
+        pause = 0.02
+        while True:
+            status = self.status
+            if status in ENDED or (end is not None and time.monotonic() >= end):
+                return status
+            time.sleep(pause)
+            pause = min(pause * 1.5, 0.25)
+
+    def result(self, timeout: float | None = None) -> Any:
+        """Wait, then open the product lazily."""
+        if self.wait(timeout) != DONE:
+            raise self._no_product()
+        return self.product.open()
+
+    def cancel(self, patience: float = 10.0) -> str:
+        """Stop the run. The worker gets `patience` seconds to leave; then it is killed. Gives the state."""
+        if self.status in ENDED:
+            return self.status
+        (self.folder / "cancel").touch()
+        if self.wait(patience) in ENDED and self.status != INTERRUPTED:
+            return self.status
+        worker = self.record.get("worker") or read_json(self.folder / "launched.json")
+        if worker.get("host") != socket.gethostname():
+            raise RunFailedError(
+                f"The run {self.id} runs on the host {worker.get('host')} and has not answered the request to stop. "
+                "It stops as soon as it sees it; look again later."
+            )
+        if self._worker_alive():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(worker["pid"], signal.SIGKILL)
+            self.wait(5.0)
+        self.clear_unfinished()
+        self.add_state(CANCELLED)
+        return self.status
+
+    def clear_unfinished(self) -> None:
+        """Remove a product that was being written."""
+        for partial in self.folder.glob("product.partial*"):
+            shutil.rmtree(partial, ignore_errors=True)
+
+    def add_state(self, state: str, **more: Any) -> None:
+        record = self.record
+        record.setdefault("id", self.id)
+        record.setdefault("states", []).append({"state": state, "time": now()})
+        record.update(more)
+        write_json(self.folder / "record.json", record)
+
+    def resume(self) -> Run:
+        """Go on with a run that failed, was cancelled or interrupted; finished pieces are not computed again."""
+        status = self.status
+        if status == DONE:
+            raise ParameterError(
+                f"The run {self.id} is done; there is nothing to resume. 'phidias rerun' runs it again."
+            )
+        if status in (WAITING, RUNNING):
+            raise ParameterError(f"The run {self.id} is {status}; it needs no resuming. Wait for it or cancel it.")
+        (self.folder / "cancel").unlink(missing_ok=True)
+        self.clear_unfinished()
+        record = self.record
+        for key in ("worker", "error"):
+            record.pop(key, None)
+        record.setdefault("states", []).append({"state": WAITING, "time": now()})
+        write_json(self.folder / "record.json", record)
+        launch(self)
+        return self
+
+    def remove(self) -> int:
+        """Delete the run's folder; gives the bytes freed."""
+        if self.status in (WAITING, RUNNING):
+            raise ParameterError(f"The run {self.id} is {self.status}. Cancel it before you remove it.")
+        size = self.size_bytes
+        shutil.rmtree(self.folder)
+        return size
+
+    @property
+    def size_bytes(self) -> int:
+        total = 0
+        for path in self.folder.rglob("*"):
+            with contextlib.suppress(OSError):
+                if path.is_file() and not path.is_symlink():
+                    total += path.stat().st_size
+        return total
+
+
+def create(asked: Order, complete: Order, root: Path | None = None) -> Run:
+    """A new run folder that holds its order; nothing is started yet."""
+    root = settings.runs_root() if root is None else Path(root)
+    stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        while True:
+            folder = root / f"{stamp}-{complete.chain}-{secrets.token_hex(3)}"
+            try:
+                folder.mkdir(mode=0o750)
+                break
+            except FileExistsError:
+                continue
+        write_text(folder / "asked.json", asked.dumps())
+        write_text(folder / "order.json", complete.dumps())
+    except OSError as error:
+        raise unwritable(root, error) from None
+    return Run(folder)
+
+
+def unwritable(place: Path, error: OSError) -> ProductError:
+    """Why nothing can be written to a place, and what to do."""
+    reason = error.strerror or str(error)
+    with contextlib.suppress(OSError):
+        existing = next(p for p in (place, *place.parents) if p.exists())
+        free = shutil.disk_usage(existing).free
+        if free < 50 * 2**20:
+            reason += f"; only {show_memory(free)} are free there"
+    return ProductError(
+        f"{place} cannot be written: {reason}. Free some space ('phidias runs prune' tells what runs take) or choose "
+        "another folder with the setting PHIDIAS_RUNS."
+    )
+
+
+def launch(run: Run) -> None:
+    """Start the worker of a run: a process of its own, so that it outlives a notebook and can be stopped at any time."""
+    environment = dict(os.environ)
+    # One thread per library call: results then do not depend on how many cores the machine has, and pieces of the work,
+    # not the insides of one call, are what runs side by side.
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS"):
+        environment[name] = "1"
+    environment["PYTHONHASHSEED"] = "0"
+    environment["PYTHONUNBUFFERED"] = "1"
+    asked = now()
+    with open(run.folder / "log.txt", "ab") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "phidias_lab.flow", str(run.folder)],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            cwd=run.folder,
+            env=environment,
+            start_new_session=True,
+        )
+    _children[str(run.folder)] = process
+    try:
+        born = psutil.Process(process.pid).create_time()
+    except psutil.Error:
+        born = time.time()
+    write_json(
+        run.folder / "launched.json",
+        {
+            "pid": process.pid,
+            "born": born,
+            "host": socket.gethostname(),
+            "asked": asked,
+            "lab": os.environ.get("PHIDIAS_LAB"),
+        },
+    )
+
+
+def runs(root: str | Path | None = None) -> list[Run]:
+    """All runs, newest first."""
+    root = settings.runs_root() if root is None else Path(root)
+    if not root.is_dir():
+        return []
+    found = [Run(p) for p in root.iterdir() if (p / "order.json").is_file()]
+    return sorted(found, key=lambda run: run.id, reverse=True)
+
+
+def find(name: str, root: str | Path | None = None) -> Run:
+    """The run of that id, of that unique beginning or ending of an id, or the `last` one."""
+    known = runs(root)
+    if name == "last":
+        if not known:
+            raise ParameterError("There is no run yet. 'phidias run CHAIN' makes one.")
+        return known[0]
+    if os.sep in name and (Path(name) / "order.json").is_file() and (Path(name) / "asked.json").is_file():
+        return Run(Path(name).absolute())
+    exact = [r for r in known if r.id == name]
+    close = exact or [r for r in known if name and (r.id.startswith(name) or r.id.endswith(name))]
+    if len(close) == 1:
+        return close[0]
+    if close:
+        raise ParameterError(
+            f"{name!r} fits {len(close)} runs: {', '.join(r.id for r in close[:5])}. Write more of the id."
+        )
+    raise ParameterError(
+        f"There is no run {name!r}. {nearest(name, [r.id for r in known[:50]])} 'phidias runs' lists them."
+    )
+
+
+def prune(
+    *,
+    older_than: timedelta | None = None,
+    keep: int | None = None,
+    states: Sequence[str] = ENDED,
+    dry_run: bool = False,
+    root: str | Path | None = None,
+) -> list[tuple[str, int]]:
+    """Remove ended runs: those older than a time, beyond the newest `keep`, in the given states. Gives ids and bytes."""
+    return [(run.id, run.size_bytes if dry_run else run.remove()) for run in _prunable(older_than, keep, states, root)]
+
+
+def _prunable(older_than, keep, states, root) -> Iterator[Run]:
+    for state in states:
+        if state not in ENDED:
+            raise ParameterError(f"Runs that are {state!r} cannot be pruned. {nearest(state, ENDED)}")
+    ended = [r for r in runs(root) if r.status in states]
+    limit = datetime.now(UTC) - older_than if older_than is not None else None
+    for position, run in enumerate(ended):
+        if keep is not None and position < keep:
+            continue
+        if limit is not None and run.created > limit:
+            continue
+        yield run

@@ -1,0 +1,208 @@
+"""What goes into a chain and what comes out: kinds, dimensions, variables, units, standard names; and the check at the door.
+
+Kinds and their containers:
+
+    cube      xarray.Dataset, lazy                table     dask or pandas DataFrame
+    features  DataFrame with a `geometry` column  events    table with time, place and kind
+    model     a directory of files
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from phidias_lab.errors import InputError, ParameterError, nearest
+
+KINDS = ("cube", "table", "features", "events", "model")
+
+# Spellings of the same unit that occur in files; units that differ otherwise are converted by pint.
+_SAME_UNITS = {
+    "degree_east": "degrees_east", "degreeE": "degrees_east", "degreesE": "degrees_east",
+    "degree_north": "degrees_north", "degreeN": "degrees_north", "degreesN": "degrees_north",
+    "meter": "m", "metre": "m", "meters": "m", "metres": "m",
+    "degC": "degree_Celsius", "celsius": "degree_Celsius", "Celsius": "degree_Celsius", "deg_C": "degree_Celsius",
+    "PSU": "1e-3", "psu": "1e-3", "": "1", "dimensionless": "1",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Var:
+    """One variable (of a cube) or column (of a table).
+
+    `units` may be `"{name}"` where name is a parameter of kind variable: the units are then those of the variable that
+    the user chose; `standard_name` and `long_name` may use the same form.
+    """
+
+    units: str | None = None
+    standard_name: str | None = None
+    long_name: str | None = None
+    dims: tuple[str, ...] | None = None
+    cell_methods: str | None = None
+    optional: bool = False
+    doc: str = ""
+
+    def attributes(self) -> dict[str, str]:
+        known = {n: getattr(self, n) for n in ("units", "standard_name", "long_name", "cell_methods")}
+        return {n: v for n, v in known.items() if v is not None}
+
+
+@dataclass(frozen=True)
+class Input:
+    """What a chain asks for: the kind, the dimensions of a cube, the variables or columns, and a default entry."""
+
+    kind: str
+    doc: str = ""
+    dims: tuple[str, ...] = ()
+    variables: Mapping[str, Var] = field(default_factory=dict)
+    optional: bool = False
+    default: str | None = None
+
+    def __post_init__(self):
+        if self.kind not in KINDS:
+            raise ParameterError(f"An input's kind is one of {', '.join(KINDS)}, not {self.kind!r}.")
+
+    def describe(self) -> dict:
+        return {
+            "kind": self.kind,
+            "doc": self.doc,
+            "dims": list(self.dims),
+            "variables": {
+                n: {**v.attributes(), "doc": v.doc, "optional": v.optional} for n, v in self.variables.items()
+            },
+            "optional": self.optional,
+            "default": self.default,
+        }
+
+
+def same_units(given: str, declared: str) -> bool:
+    def plain(units):
+        units = str(units).strip()
+        return _SAME_UNITS.get(units, units)
+
+    return plain(given) == plain(declared)
+
+
+def converter(given: str, declared: str):
+    """A function that turns values in `given` units into `declared` units; None when they are the same."""
+    if same_units(given, declared):
+        return None
+    import pint
+
+    registry = pint.get_application_registry()
+    try:
+        a, b = (registry.Unit(_SAME_UNITS.get(u, u)) for u in (given, declared))
+    except (pint.errors.PintError, ValueError, AttributeError, TypeError):
+        raise InputError(f"units {given!r} cannot be compared with the declared {declared!r}") from None
+    if not a.is_compatible_with(b):
+        raise InputError(f"units {given!r} do not convert to the declared {declared!r}")
+    # An affine map (offset for temperatures) is read off two values, so lazy arrays stay lazy.
+    zero = registry.Quantity(0.0, a).to(b).magnitude
+    one = registry.Quantity(1.0, a).to(b).magnitude
+    return lambda values: values * (one - zero) + zero
+
+
+def check_input(name: str, declared: Input, data: Any) -> Any:
+    """The input with the declared units, or an InputError that says what is missing. Data stay lazy."""
+    if declared.kind == "cube":
+        return _check_cube(name, declared, data)
+    if declared.kind in ("table", "features", "events"):
+        return _check_table(name, declared, data)
+    return data
+
+
+def _check_cube(name, declared, data):
+    import xarray as xr
+
+    if isinstance(data, xr.DataArray):
+        data = data.to_dataset(name=data.name or next(iter(declared.variables), "data"))
+    if not isinstance(data, xr.Dataset):
+        raise InputError(
+            f"Input {name!r} must be a cube (an xarray Dataset, a NetCDF file or a Zarr store) but is a "
+            f"{type(data).__name__}. Choose an entry of kind cube; 'phidias catalog list' shows them."
+        )
+    for variable, wanted in declared.variables.items():
+        if variable not in data.variables:
+            if wanted.optional:
+                continue
+            raise InputError(
+                f"Input {name!r} has no variable {variable!r}, which the chain needs"
+                f"{f' ({wanted.doc})' if wanted.doc else ''}. {nearest(variable, data.variables)}"
+            )
+        data = data.assign({variable: _converted(name, variable, wanted, data[variable])})
+    for dim in declared.dims:
+        if dim not in data.dims:
+            raise InputError(
+                f"Input {name!r} has no dimension {dim!r}; it has {', '.join(map(str, data.dims)) or 'none'}. "
+                f"Rename its dimensions to {', '.join(declared.dims)}."
+            )
+        if data.sizes[dim] == 0:
+            raise InputError(f"Input {name!r} is empty along {dim!r}. Choose a larger region or another entry.")
+    return data
+
+
+def _converted(name, variable, wanted, array):
+    given = array.attrs.get("units")
+    if wanted.units is None or "{" in wanted.units or given is None or array.dtype.kind in "MmOSU":
+        return array
+    try:
+        convert = converter(given, wanted.units)
+    except InputError as error:
+        raise InputError(f"Input {name!r}, variable {variable!r}: {error}. Correct its units attribute.") from None
+    if convert is None:
+        return array
+    converted = convert(array)
+    converted.attrs = {**array.attrs, "units": wanted.units}
+    return converted
+
+
+def column_attributes(table: Any) -> dict[str, dict]:
+    """Units and names of a table's columns, where the table carries them."""
+    return dict((getattr(table, "attrs", None) or {}).get("columns") or {})
+
+
+def _check_table(name, declared, data):
+    if not hasattr(data, "columns") or not hasattr(data, "dtypes"):
+        raise InputError(
+            f"Input {name!r} must be a table (a DataFrame, Parquet or CSV) but is a {type(data).__name__}. "
+            "Choose an entry of kind table; 'phidias catalog list' shows them."
+        )
+    attributes = column_attributes(data)
+    changed = {}
+    for column, wanted in declared.variables.items():
+        if column not in data.columns:
+            if wanted.optional:
+                continue
+            raise InputError(
+                f"Input {name!r} has no column {column!r}, which the chain needs"
+                f"{f' ({wanted.doc})' if wanted.doc else ''}. {nearest(column, data.columns)}"
+            )
+        kind = getattr(data.dtypes[column], "kind", "O")
+        if wanted.units is not None and kind not in "iuf":
+            raise InputError(
+                f"Input {name!r}, column {column!r} holds {data.dtypes[column]}, but numbers in {wanted.units} are needed. "
+                "Convert the column to numbers first."
+            )
+        given = attributes.get(column, {}).get("units")
+        if given and wanted.units and "{" not in wanted.units:
+            try:
+                convert = converter(given, wanted.units)
+            except InputError as error:
+                raise InputError(f"Input {name!r}, column {column!r}: {error}. Correct its units.") from None
+            if convert is not None:
+                changed[column] = convert(data[column])
+                attributes[column] = {**attributes[column], "units": wanted.units}
+    if changed:
+        data = data.assign(**changed)
+        data.attrs = {**(data.attrs or {}), "columns": attributes}
+    return data
+
+
+def choose_variable(parameter: str, asked: str, of: str, data: Any) -> None:
+    """Refuse a variable that the input does not have."""
+    names = list(data.columns) if hasattr(data, "columns") else list(data.data_vars)
+    if asked not in names:
+        raise InputError(
+            f"Parameter {parameter!r} was given {asked!r}; the input {of!r} has no such variable. {nearest(asked, names)}"
+        )

@@ -1,0 +1,72 @@
+"""Which chains exist: the entry-point group `phidias_lab.chains`, for ours and for everybody's.
+
+Listing reads package metadata and imports nothing. A class is imported when it is asked for.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from importlib.metadata import EntryPoint, entry_points
+
+from phidias_lab.errors import ParameterError, UnknownNameError, nearest
+
+GROUP = "phidias_lab.chains"
+
+
+def _package(entry: EntryPoint) -> str:
+    return entry.dist.name if entry.dist is not None else entry.value.split(".")[0]
+
+
+def _entries() -> dict[str, list[EntryPoint]]:
+    found: dict[str, list[EntryPoint]] = defaultdict(list)
+    for entry in entry_points(group=GROUP):
+        # The same distribution may be seen twice on the path (a checkout and its installed metadata): that is no clash.
+        if all((_package(entry), entry.value) != (_package(e), e.value) for e in found[entry.name]):
+            found[entry.name].append(entry)
+    return dict(found)
+
+
+def chains() -> list[str]:
+    """Ids of all chains that are installed."""
+    return sorted(_entries())
+
+
+def provider(chain_id: str) -> str:
+    """The package a chain comes from."""
+    return _package(_entry(chain_id))
+
+
+def _entry(chain_id: str) -> EntryPoint:
+    found = _entries()
+    if chain_id not in found:
+        raise UnknownNameError(
+            f"There is no chain {chain_id!r}. {nearest(chain_id, found)} 'phidias chains' lists all of them."
+        )
+    if len(found[chain_id]) > 1:
+        packages = " and ".join(sorted(_package(e) for e in found[chain_id]))
+        raise ParameterError(
+            f"The chain id {chain_id!r} is claimed by {packages}. Uninstall one of them: an id belongs to one package."
+        )
+    return found[chain_id][0]
+
+
+def chain(chain_id: str):
+    """The class of a chain."""
+    from phidias_lab.contract.chain import Chain
+
+    entry = _entry(chain_id)
+    package = _package(entry)
+    try:
+        found = entry.load()
+    except Exception as error:
+        raise ParameterError(
+            f"The chain {chain_id!r} of the package {package!r} cannot be imported: {type(error).__name__}: {error}. "
+            f"Repair or uninstall {package!r}; the other chains are not affected."
+        ) from error
+    if not (isinstance(found, type) and issubclass(found, Chain)):
+        raise ParameterError(
+            f"{entry.value!r}, declared as chain {chain_id!r} by the package {package!r}, is not a Chain. "
+            "Its entry point must name a subclass of phidias_lab.Chain."
+        )
+    found.id = chain_id
+    return found

@@ -1,0 +1,505 @@
+"""An order in, a product out: the whole system on one page.
+
+`run` takes an order from any door, checks what is cheap to check, writes a run folder and starts a worker process.
+`execute` is what the worker does: open the inputs, check them, call the chain, finish the pieces, write the product and
+rename it into place. Nothing else makes a product, so every product can be run again from the order inside it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from phidias_lab import settings
+from phidias_lab.compute import runs
+from phidias_lab.compute.runs import CANCELLED, DONE, FAILED, RUNNING, Run
+from phidias_lab.contract import order as orders
+from phidias_lab.contract import registry
+from phidias_lab.contract.chain import Chain
+from phidias_lab.contract.order import Order
+from phidias_lab.errors import (
+    InputError,
+    ParameterError,
+    PhidiasError,
+    ProductError,
+    UnknownNameError,
+    nearest,
+)
+
+
+def run(
+    what: str | Path | Mapping | Order | Chain | type[Chain],
+    *,
+    inputs: Mapping[str, Any] | None = None,
+    title: str | None = None,
+    output: str | Path | None = None,
+    format: str | None = None,
+    overwrite: bool = False,
+    **parameters: Any,
+) -> Run:
+    """Ask for a run and return at once.
+
+    `what` is a chain's id, its class or a configured instance, an Order, an order's JSON object, or the path of an order
+    file. Inputs are catalogue addresses, files, or data in memory; those not given take the chain's default entry.
+    """
+    order, memory = prepare(
+        what, inputs=inputs, title=title, output=output, format=format, overwrite=overwrite, **parameters
+    )
+    asked = order
+    reserve = _reserve(order)
+    try:
+        started = runs.create(asked, order)
+        if memory:
+            order = order.with_(inputs={**order.inputs, **_store(started, memory)})
+            runs.write_text(started.folder / "asked.json", order.dumps())
+            runs.write_text(started.folder / "order.json", order.dumps())
+        if reserve is not None:
+            reserve.write_text(str(started.folder))
+        runs.launch(started)
+    except BaseException:
+        if reserve is not None:
+            reserve.unlink(missing_ok=True)
+        raise
+    return started
+
+
+def prepare(what: Any, *, inputs=None, title=None, output=None, format=None, overwrite=False, **parameters):
+    """The complete order, every parameter in it, and the inputs that are in memory. Refuses what cannot work."""
+    order = _order(what)
+    chain_class = registry.chain(order.chain)
+    if order.version and order.version != chain_class.version:
+        raise ParameterError(
+            f"The order asks for version {order.version!r} of {order.chain}; version {chain_class.version!r} is installed. "
+            f'Install the package that has {order.version!r}, or set "version": "{chain_class.version}" in the order '
+            "after reading what changed."
+        )
+    chain = chain_class(**{**order.parameters, **parameters})
+    references, memory = {}, {}
+    given = {**order.inputs, **(inputs or {})}
+    for name in given:
+        if name not in chain_class.inputs:
+            raise UnknownNameError(f"{order.chain} has no input {name!r}. {nearest(name, chain_class.inputs)}")
+    for name, wanted in chain_class.inputs.items():
+        value = given.get(name, wanted.default)
+        if value is None:
+            if wanted.optional:
+                continue
+            raise InputError(
+                f"{order.chain} needs the input {name!r} ({wanted.kind}: {wanted.doc}). "
+                "Give a catalogue entry, a file or data in memory."
+            )
+        if hasattr(value, "columns") or hasattr(value, "data_vars") or hasattr(value, "coords"):
+            memory[name] = value
+        else:
+            references[name] = _settled(orders.reference(value, f"The input {name!r}"), name, _home(what))
+    destination = dict(order.output)
+    if output is not None:
+        destination["path"] = str(Path(output).expanduser().absolute())
+    if format is not None:
+        destination["format"] = format
+    if overwrite:
+        destination["overwrite"] = True
+    destination = _destination(destination, chain_class.kind)
+    complete = Order(
+        chain=order.chain,
+        version=chain_class.version,
+        parameters=chain.parameters,
+        inputs=references,
+        output=destination,
+        title=title or order.title,
+    )
+    return complete, memory
+
+
+def _order(what: Any) -> Order:
+    if isinstance(what, Order):
+        return orders.from_document(what.document())
+    if isinstance(what, Chain):
+        return Order(_registered(type(what)), what.version, what.parameters)
+    if isinstance(what, type) and issubclass(what, Chain):
+        return Order(_registered(what), what.version)
+    if isinstance(what, Mapping):
+        return orders.from_document(what)
+    if isinstance(what, Path) or (isinstance(what, str) and what.endswith(".json")):
+        return orders.load(what)
+    if isinstance(what, str):
+        return Order(what, "")
+    raise ParameterError(
+        f"A run is asked for by a chain's id, a chain, an order or an order file; got a {type(what).__name__}."
+    )
+
+
+def _registered(cls: type[Chain]) -> str:
+    for chain_id in registry.chains():
+        if cls.id == chain_id:
+            return chain_id
+    raise ParameterError(
+        f"{cls.__name__} is not registered, so no worker could find it. Declare it in the entry-point group "
+        f"{registry.GROUP!r} of a package (docs/do/add-a-chain.md); or call the chain itself, which records no run."
+    )
+
+
+def _home(what: Any) -> Path | None:
+    """Where stored inputs of an order file lie: beside it."""
+    if isinstance(what, Path) or (isinstance(what, str) and what.endswith(".json")):
+        return Path(what).absolute().parent
+    return None
+
+
+def _settled(reference: dict, name: str, home: Path | None) -> dict:
+    """A reference that means the same from any folder; what does not exist is refused now and not in the worker."""
+    if "entry" in reference:
+        from phidias_lab.lake import catalog
+
+        catalog.check(reference["entry"], reference.get("parameters") or {})
+    elif "file" in reference and "://" not in reference["file"]:
+        path = Path(reference["file"]).expanduser().absolute()
+        if not path.exists():
+            raise InputError(
+                f"The input {name!r} names the file {path}, which does not exist. Check the path; a catalogue entry is "
+                "written like ocean.observations."
+            )
+        reference = {"file": str(path)}
+    elif "stored" in reference:
+        _stored_file(reference, home)
+    return reference
+
+
+def _stored_file(reference: Mapping, home: Path | None = None) -> Path:
+    """The file of data that were in memory: beside its order, else in any run that holds the same checksum."""
+    stored, digest = Path(reference["stored"]).name, reference.get("sha256")
+    places = [home / "inputs"] if home else []
+    places += [run.folder / "inputs" for run in runs.runs()]
+    for place in places:
+        if (place / stored).is_file() and (digest is None or _sha256(place / stored) == digest):
+            return place / stored
+    raise InputError(
+        f"The order's input {stored!r} was in memory when the order was made and is stored with its run, which is not "
+        f"found below {settings.runs_root()}. Give the run's folder back, or name another input."
+    )
+
+
+def _store(run: Run, memory: Mapping[str, Any]) -> dict[str, dict]:
+    """Keep inputs that are in memory with the run, under their checksum, so that the order stays complete."""
+    from phidias_lab.lake import files
+
+    folder = run.folder / "inputs"
+    references = {}
+    try:
+        folder.mkdir(exist_ok=True)
+        for name, value in memory.items():
+            written = files.store(value, folder, name)
+            digest = _sha256(written)
+            final = written.with_name(f"{name}-{digest[:12]}{written.suffix}")
+            os.replace(written, final)
+            references[name] = {"stored": final.name, "sha256": digest}
+    except OSError as error:
+        shutil.rmtree(run.folder, ignore_errors=True)
+        raise runs.unwritable(run.folder, error) from None
+    except PhidiasError:
+        shutil.rmtree(run.folder, ignore_errors=True)
+        raise
+    return references
+
+
+def _sha256(path: Path) -> str:
+    import hashlib
+
+    with open(path, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+# Where the product goes ---------------------------------------------------------------------------------------------
+
+
+def _destination(output: dict, kind: str) -> dict:
+    from phidias_lab import products
+
+    formats = products.formats(kind)
+    path = output.get("path")
+    if path is not None and output.get("format") is None:
+        output["format"] = {v: k for k, v in products.SUFFIXES.items()}.get(Path(path).suffix.lower())
+    if output.get("format") is None:
+        output["format"] = formats[0]
+    if output["format"] not in formats:
+        raise ParameterError(
+            f"The format {output['format']!r} does not suit a product of kind {kind}. "
+            f"{nearest(output['format'], formats)} Known: {', '.join(formats)}."
+        )
+    return output
+
+
+def _reserve(order: Order) -> Path | None:
+    """Claim the path a product is to appear at, so that two runs never write the same one."""
+    if not order.output.get("path"):
+        return None
+    path = Path(order.output["path"])
+    if path.exists() and not order.output.get("overwrite"):
+        raise ProductError(f"{path} exists already. Choose another name, or allow it to be replaced (overwrite).")
+    if not path.parent.is_dir():
+        raise ProductError(f"The folder {path.parent} does not exist. Make it, or choose another output path.")
+    claim = _claim(path)
+    for _ in range(2):
+        try:
+            os.close(os.open(claim, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o640))
+            return claim
+        except FileExistsError:
+            if _claimed_by_living(claim):
+                raise ProductError(
+                    f"Another run ({Path(claim.read_text() or '?').name}) is writing {path} at this moment. "
+                    "Wait for it, cancel it, or choose another output path."
+                ) from None
+            claim.unlink(missing_ok=True)
+        except OSError as error:
+            raise ProductError(f"{path} cannot be written: {error.strerror}. Choose another output path.") from None
+    raise ProductError(f"{path} is claimed by another run. Choose another output path.")
+
+
+def _claim(path: Path) -> Path:
+    return path.with_name(f".{path.name}.claimed")
+
+
+def _claimed_by_living(claim: Path) -> bool:
+    try:
+        owner = claim.read_text().strip()
+        young = time.time() - claim.stat().st_mtime < 30
+    except OSError:
+        return False
+    if not owner:
+        return young
+    return Run(owner).status in (runs.WAITING, RUNNING)
+
+
+def _publish(order: Order, product_folder: Path) -> None:
+    """Copy the product to the path that was asked for, in one step as seen from outside."""
+    path = order.output.get("path")
+    if not path:
+        return
+    from phidias_lab.products import Product
+
+    target = Path(path)
+    source = Product(product_folder).path if target.suffix else product_folder
+    temporary = target.with_name(f".{target.name}.partial-{os.getpid()}")
+    try:
+        if source.is_dir():
+            shutil.copytree(source, temporary)
+        else:
+            shutil.copyfile(source, temporary)
+        if target.is_dir() and order.output.get("overwrite"):
+            old = target.with_name(f".{target.name}.old-{os.getpid()}")
+            os.replace(target, old)
+            os.replace(temporary, target)
+            shutil.rmtree(old)
+        else:
+            os.replace(temporary, target)
+    except OSError:
+        _remove(temporary)
+        raise
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+# What the worker does -----------------------------------------------------------------------------------------------
+
+
+class _Watch(threading.Thread):
+    """Sign of life, progress on disk, and an ear for the request to stop."""
+
+    def __init__(self, run: Run):
+        super().__init__(daemon=True)
+        self.run_ = run
+        self.lock = threading.Lock()
+        self.latest: dict[str, Any] = {"fraction": 0.0, "message": "starting"}
+        self.written: dict[str, Any] = {}
+        self.over = threading.Event()
+
+    def report(self, fraction: float, message: str = "") -> None:
+        with self.lock:
+            self.latest = {
+                **self.latest,
+                "fraction": min(1.0, max(0.0, float(fraction))),
+                "message": str(message)[:200],
+            }
+
+    def begin_pieces(self, fraction: float) -> None:
+        with self.lock:
+            self.latest = {**self.latest, "pieces_since": time.time(), "pieces_from": fraction}
+
+    def run(self) -> None:
+        beat = 0.0
+        while not self.over.wait(0.1):
+            if (self.run_.folder / "cancel").exists():
+                self.stop()
+            with contextlib.suppress(OSError):
+                if self.latest != self.written:
+                    self.written = self.latest
+                    runs.write_json(self.run_.folder / "progress.json", self.written)
+                if time.time() - beat > 5:
+                    (self.run_.folder / "heartbeat").touch()
+                    beat = time.time()
+
+    def stop(self) -> None:
+        """Leave at once, whatever the chain is doing: what is finished stays, what is half written goes."""
+        with self.lock:
+            self.run_.clear_unfinished()
+            _clear_output(self.run_)
+            self.run_.add_state(CANCELLED, measures=_measures(self.run_))
+            os._exit(130)
+
+
+def _clear_output(run: Run) -> None:
+    with contextlib.suppress(PhidiasError, OSError):
+        path = run.order.output.get("path")
+        if path:
+            _remove(Path(path).with_name(f".{Path(path).name}.partial-{os.getpid()}"))
+            claim = _claim(Path(path))
+            if claim.exists() and claim.read_text().strip() in ("", str(run.folder)):
+                claim.unlink()
+
+
+def execute(run: Run) -> str:
+    """Do a run in this process and record it; gives the state."""
+    from phidias_lab.compute import environment
+
+    run.add_state(RUNNING, worker=environment.worker(), lab=os.environ.get("PHIDIAS_LAB"))
+    watch = _Watch(run)
+    watch.start()
+    try:
+        _produce(run, watch)
+        state, more = DONE, {}
+    except PhidiasError as error:
+        state, more = FAILED, {"error": _failure(error)}
+        _log_traceback(error)
+    except OSError as error:
+        state, more = FAILED, {"error": _failure(runs.unwritable(run.folder, error))}
+        _log_traceback(error)
+    except MemoryError as error:
+        sentence = (
+            f"The chain ran out of memory ({error}). Choose a smaller region or period, or a machine with more memory."
+        )
+        state, more = FAILED, {"error": {"sentence": sentence, "kind": "MemoryError", "exit_code": 5}}
+        _log_traceback(error)
+    except Exception as error:  # noqa: BLE001 - whatever a chain raises is recorded and said, never lost
+        sentence = (
+            f"{type(error).__name__} in the chain: {error}. The run's log ('phidias runs log {run.id}') tells where."
+        )
+        state, more = FAILED, {"error": {"sentence": sentence, "kind": type(error).__name__, "exit_code": 5}}
+        _log_traceback(error)
+    watch.over.set()
+    watch.join()
+    with watch.lock:
+        if state != DONE:
+            run.clear_unfinished()
+        _clear_output(run)
+        run.add_state(state, measures=_measures(run), **more)
+    return state
+
+
+def _failure(error: PhidiasError) -> dict:
+    return {"sentence": str(error), "kind": type(error).__name__, "exit_code": error.exit_code}
+
+
+def _log_traceback(error: BaseException) -> None:
+    import traceback
+
+    traceback.print_exception(error)
+
+
+def _measures(run: Run) -> dict:
+    from phidias_lab.compute import environment
+
+    return environment.measures(run.record)
+
+
+def _produce(run: Run, watch: _Watch) -> None:
+    from phidias_lab import products
+    from phidias_lab.compute import environment, pieces
+    from phidias_lab.lake import files
+
+    facts = environment.facts(settings.checkout_root())
+    order = run.order
+    chain_class = registry.chain(order.chain)
+    watch.report(0.01, "opening the inputs")
+    opened, identities = {}, {}
+    for name, reference in order.inputs.items():
+        opened[name], identities[name] = _open(reference, run)
+    chain = chain_class(**order.parameters)
+    checked = chain.checked(opened)
+    chain = chain.resolved(checked)
+    order = order.with_(parameters=chain.parameters)
+    runs.write_text(run.folder / "order.json", order.dumps())
+    seeds = {n: v for n, v in chain.parameters.items() if n == "seed" or n.endswith("_seed")}
+    record = run.record
+    record.update(facts=facts, inputs=identities, seeds=seeds, order_sha256=order.digest())
+    runs.write_json(run.folder / "record.json", record)
+
+    threads = max(1, min(chain_class.resources.cores, environment.cores()))
+    chain.report = lambda fraction, message="": watch.report(0.02 + 0.08 * fraction, message)
+    watch.report(0.02, "preparing")
+    with files.errors_of_reading():
+        result = chain.stamped(chain.run(**checked), checked)
+        watch.begin_pieces(0.1)
+        if chain_class.kind == "cube":
+            result, known = pieces.finish(
+                result, run.folder / "work", lambda f, text: watch.report(0.1 + 0.8 * f, text), threads
+            )
+            if known:
+                print(f"{known} finished pieces were found and are used again")
+        elif hasattr(result, "compute"):
+            result = result.compute()
+    watch.report(0.92, "writing the product")
+    partial = run.folder / "product.partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    states = run.record["states"]
+    facts = {
+        **facts,
+        "run": run.id,
+        "started": next(s["time"] for s in reversed(states) if s["state"] == RUNNING),
+        "ended": runs.now(),
+        "inputs": identities,
+        "seeds": seeds,
+    }
+    partial.mkdir()
+    product = products.write(
+        result, partial, chain=chain_class.describe(), order=order, facts=facts, format=order.output.get("format")
+    )
+    record = run.record
+    record["checksums"] = product.checksums
+    with watch.lock:  # from here on a request to stop comes too late
+        os.replace(partial, run.folder / "product")
+        _publish(order, run.folder / "product")
+        runs.write_json(run.folder / "record.json", record)
+        shutil.rmtree(run.folder / "work", ignore_errors=True)
+    watch.report(1.0, "done")
+
+
+def _open(reference: Mapping, run: Run) -> tuple[Any, dict]:
+    from phidias_lab.lake import catalog, files
+
+    if "entry" in reference:
+        return catalog.open_entry(reference["entry"], reference.get("parameters") or {})
+    if "stored" in reference:
+        path = _stored_file(reference, run.folder)
+        data, identity = files.open_file(str(path))
+        return data, {**identity, "stored": reference["stored"], "checksum": reference.get("sha256")}
+    return files.open_file(reference["file"])
+
+
+def main(argv: list[str]) -> int:
+    return 0 if execute(Run(argv[0])) == DONE else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

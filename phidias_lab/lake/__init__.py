@@ -1,0 +1,6 @@
+"""The lake: data kept ready as Zarr cubes and Parquet tables, and the catalogues on top. The only place that knows intake.
+
+from phidias_lab.lake import catalog
+catalog.entries()                                       what there is, without opening any data
+catalog.open_entry("ocean.observations", {"region": "-20,40,0,55"})
+"""

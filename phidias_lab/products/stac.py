@@ -1,0 +1,201 @@
+"""A product as a STAC 1.1 Item.
+
+Fields that STAC extensions define (`file:checksum`, `processing:software`, `cube:dimensions`, `table:columns`) are
+written under their names, but no extension is declared in `stac_extensions`: a declaration promises validity against a
+schema that lives on the web, and an item must be checkable without a network. The core item is valid by itself.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from phidias_lab.contract.order import Order
+from phidias_lab.contract.parameters import region_bounds
+from phidias_lab.errors import ProductError
+from phidias_lab.products import cf, checksum
+
+MEDIA = {
+    ".nc": "application/netcdf",
+    ".zarr": "application/vnd.zarr; version=3",
+    ".tif": "image/tiff; application=geotiff; profile=cloud-optimized",
+    ".parquet": "application/vnd.apache.parquet",
+    ".csv": "text/csv",
+    ".json": "application/json",
+}
+
+
+def west_east(longitudes: np.ndarray) -> tuple[float, float]:
+    """The smallest longitude interval in -180..180 that holds all points; west is larger than east across the date line."""
+    turned = np.unique((np.asarray(longitudes, dtype=float) + 180.0) % 360.0 - 180.0)
+    if turned.size == 1:
+        # +180 and -180 are the same meridian; a point keeps the sign it was given.
+        only = float(longitudes[0])
+        return (only, only) if -180 <= only <= 180 else (float(turned[0]), float(turned[0]))
+    low, high = float(np.min(longitudes)), float(np.max(longitudes))
+    if low >= -180 and high <= 180 and high - low < 360:
+        return low, high
+    gaps = np.diff(np.append(turned, turned[0] + 360.0))
+    widest = int(np.argmax(gaps))
+    # A grid around the globe has no gap wider than its step.
+    if gaps[widest] <= 1.5 * float(np.median(gaps)):
+        return -180.0, 180.0
+    return float(turned[(widest + 1) % turned.size]), float(turned[widest])
+
+
+def box_geometry(west: float, south: float, east: float, north: float) -> dict:
+    """A bounding box as GeoJSON; a box across the date line is cut there (RFC 7946, 3.1.9)."""
+
+    def ring(w: float, e: float) -> list:
+        return [[w, south], [e, south], [e, north], [w, north], [w, south]]
+
+    if west == east and south == north:
+        return {"type": "Point", "coordinates": [west, south]}
+    if west == east or south == north:
+        return {"type": "LineString", "coordinates": [[west, south], [east, north]]}
+    if west > east:
+        return {"type": "MultiPolygon", "coordinates": [[ring(west, 180.0)], [ring(-180.0, east)]]}
+    return {"type": "Polygon", "coordinates": [ring(west, east)]}
+
+
+def declared_value(chain: Mapping, order: Order, kind: str) -> Any:
+    """The value the order gives to the chain's first parameter of this kind, or None."""
+    for name, parameter in (chain.get("parameters") or {}).items():
+        if parameter.get("kind") == kind and order.parameters.get(name) is not None:
+            return order.parameters[name]
+    return None
+
+
+def dimensions(data: Any) -> dict[str, dict]:
+    """`cube:dimensions` of a Dataset."""
+    found = {}
+    for name in map(str, data.dims):
+        kind = {"longitude": "spatial", "latitude": "spatial", "depth": "spatial", "time": "temporal"}.get(
+            name, "other"
+        )
+        entry: dict[str, Any] = {"type": kind}
+        axis = {"longitude": "x", "latitude": "y", "depth": "z"}.get(name)
+        if axis:
+            entry["axis"] = axis
+        if name in data.variables and data[name].size:
+            if data[name].dtype.kind == "M":
+                values = data[name].values
+                entry["extent"] = [cf.iso(values.min()), cf.iso(values.max())]
+            elif data[name].dtype.kind in "iuf":
+                entry["extent"] = list(cf.extent(data, name) or (None, None))
+            if data[name].attrs.get("units"):
+                entry["unit"] = str(data[name].attrs["units"])
+        elif kind == "other":
+            entry["values"] = list(range(data.sizes[name])) if data.sizes[name] <= 100 else []
+        found[name] = entry
+    return found
+
+
+def variables(data: Any) -> dict[str, dict]:
+    """`cube:variables` of a Dataset."""
+    bounds = cf.bounds_names(data)
+    found = {}
+    for name, array in data.data_vars.items():
+        entry = {"dimensions": [str(d) for d in array.dims], "type": "auxiliary" if name in bounds else "data"}
+        for field, attribute in (("description", "long_name"), ("unit", "units")):
+            if array.attrs.get(attribute):
+                entry[field] = str(array.attrs[attribute])
+        found[str(name)] = entry
+    return found
+
+
+def cube_place_and_time(data: Any) -> tuple[list[float] | None, tuple | None]:
+    """Bounding box [west, south, east, north] and time coverage of a Dataset."""
+    latitudes, box = cf.extent(data, "latitude"), None
+    if latitudes and cf.extent(data, "longitude"):
+        longitudes = np.asarray(data["longitude"].values, dtype=float).ravel()
+        west, east = west_east(longitudes[np.isfinite(longitudes)])
+        box = [west, latitudes[0], east, latitudes[1]]
+    return box, cf.time_coverage(data)
+
+
+def asset(path: Path, role: str, title: str) -> dict:
+    """One file of the product, with size and checksum; a store of many files has neither of its own."""
+    entry: dict[str, Any] = {"href": f"./{path.name}", "title": title, "roles": [role]}
+    if path.suffix in MEDIA:
+        entry["type"] = MEDIA[path.suffix]
+    if path.is_file():
+        entry["file:size"] = path.stat().st_size
+        entry["file:checksum"] = checksum.multihash(path)
+    return entry
+
+
+def item(
+    *,
+    chain: Mapping,
+    order: Order,
+    facts: Mapping,
+    data: Mapping[str, Path],
+    documents: Mapping[str, Path],
+    box: list[float] | None,
+    times: tuple | None,
+    more: Mapping[str, Any],
+) -> dict:
+    """The Item of a product: `data` and `documents` are its files by asset name, `more` further properties."""
+    import pystac
+
+    made = facts.get("ended") or facts.get("started")
+    properties: dict[str, Any] = {
+        "title": order.title or chain.get("title") or chain["id"],
+        "phidias:chain": chain["id"],
+        "phidias:chain_version": chain["version"],
+        "processing:lineage": cf.source(chain, order, facts),
+        **more,
+    }
+    if chain.get("summary"):
+        properties["description"] = chain["summary"]
+    if cf.software(facts):
+        properties["processing:software"] = cf.software(facts)
+    if made:
+        properties["created"] = made
+    if facts.get("license"):
+        properties["license"] = facts["license"]
+
+    # Place and time come from the data; where the data have none, from what was ordered; a date last from the run itself.
+    if box is None:
+        asked = declared_value(chain, order, "region")
+        if asked is not None:
+            west, south, east, north = region_bounds(asked)
+            box = [*(west_east(np.array([west, east])) if east - west < 360 else (-180.0, 180.0))]
+            box = [box[0], south, box[1], north]
+    period = declared_value(chain, order, "period")
+    if times is None and period:
+        times = (np.datetime64(period[0]), np.datetime64(period[1]) + np.timedelta64(1, "D") - np.timedelta64(1, "s"))
+    if times is not None:
+        start, end = (cf.iso(t) for t in times)
+        properties["datetime"] = start if start == end else None
+        properties["start_datetime"], properties["end_datetime"] = start, end
+    elif made:
+        properties["datetime"] = made
+    else:
+        raise ProductError(
+            "A product needs a date: neither the data nor the order nor the facts of the run hold one. "
+            "Pass facts with 'ended', an ISO 8601 time."
+        )
+    entry = {
+        "type": "Feature",
+        "stac_version": "1.1.0",
+        "stac_extensions": [],
+        "id": str(facts.get("run") or f"{chain['id']}-{order.digest()[:12]}"),
+        "geometry": box_geometry(*box) if box else None,
+        "properties": properties,
+        "links": [],
+        "assets": {
+            **{name: asset(path, "data", name) for name, path in data.items()},
+            **{name: asset(path, "metadata", name) for name, path in documents.items()},
+        },
+    }
+    if box:
+        entry["bbox"] = box
+    # pystac reads and writes the item once, so what it cannot understand is found here and not by a catalogue client.
+    checked = pystac.Item.from_dict(json.loads(json.dumps(entry, allow_nan=False)))
+    return checked.to_dict(include_self_link=False, transform_hrefs=False)

@@ -1,0 +1,240 @@
+"""ocean.gridding: what a data manager would check before trusting a map."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+import xarray as xr
+from scipy.special import kv
+
+from phidias_lab.chains.ocean import gridding
+from phidias_lab.chains.ocean.gridding import Gridding, cell_edges, windows
+from phidias_lab.errors import InputError
+
+LON = np.arange(-12.0, -3.9, 0.5)
+LAT = np.arange(44.0, 50.1, 0.5)
+KM_PER_DEGREE = 111.195
+
+
+def make_domain(depth=(0.0, 10.0, 50.0), land=True) -> xr.Dataset:
+    mask = np.ones((len(depth), LAT.size, LON.size), np.int8)
+    if land:
+        mask[:, 3:6, 8:12] = 0
+    return xr.Dataset(
+        {"mask": (("depth", "latitude", "longitude"), mask)},
+        coords={"depth": list(depth), "latitude": LAT, "longitude": LON},
+    )
+
+
+def make_observations(number=400, seed=1, depth=(0.0, 10.0, 50.0), **columns) -> pd.DataFrame:
+    rng = np.random.default_rng(seed)
+    table = pd.DataFrame(
+        {
+            "longitude": rng.uniform(LON[0], LON[-1], number),
+            "latitude": rng.uniform(LAT[0], LAT[-1], number),
+            "depth": rng.choice(depth, number),
+            "time": pd.Timestamp("2010-01-01") + pd.to_timedelta(rng.uniform(0, 360, number), unit="D"),
+        }
+    )
+    table["temperature"] = 15 + np.sin(table["longitude"]) + 0.05 * rng.standard_normal(number)
+    table["temperature_qc"] = 1
+    table.attrs["columns"] = {"temperature": {"units": "degree_Celsius", "standard_name": "sea_water_temperature"}}
+    return table.assign(**columns)
+
+
+def grid(observations, domain=None, **parameters) -> xr.Dataset:
+    return Gridding(**parameters)(
+        observations=observations, domain=make_domain() if domain is None else domain
+    ).compute()
+
+
+def test_a_smooth_field_is_recovered_at_sea_and_nothing_is_said_on_land():
+    result = grid(make_observations(1200), noise=0.005)
+    truth = 15 + np.sin(result["longitude"])
+    sea = make_domain()["mask"].astype(bool)
+    error = (result["analysis"].isel(time=0) - truth).where(sea)
+    # The data have an error of 0.05 and the field a deviation of 0.7; linear interpolation on half-degree cells costs as
+    # much as the noise does, so twice the noise is what can be asked.
+    assert float(np.sqrt((error**2).mean())) < 0.1
+    for name in ("analysis", "error_variance", "analysis_error"):
+        assert np.isnan(result[name].isel(time=0).where(~sea)).all()
+        assert np.isfinite(result[name].isel(time=0).where(sea, 0)).all()
+
+
+def test_units_and_names_come_from_the_variable_that_was_chosen():
+    result = grid(make_observations())
+    assert result["analysis"].attrs["units"] == "degree_Celsius"
+    assert result["analysis"].attrs["standard_name"] == "sea_water_temperature"
+    assert result["analysis_error"].attrs["standard_name"] == "sea_water_temperature standard_error"
+    assert result["error_variance"].attrs["units"] == "1"
+
+
+def test_the_error_grows_from_the_data_to_the_background_far_from_them():
+    table = make_observations(400, depth=(0.0,))
+    table = table[table["longitude"] < -9]
+    result = grid(table, make_domain(land=False), length=60e3, noise=0.1, edge_stretch=1.0)
+    relative = result["error_variance"].isel(time=0, depth=0)
+    near, far = relative.sel(longitude=slice(-12, -10)), relative.sel(longitude=slice(-6.5, -5.5))
+    assert float(near.mean()) < 0.6
+    # Far from data the relative variance is that of the background; edge cells of the grid moderate, not remove, the rest.
+    assert float(far.mean()) == pytest.approx(1.0, abs=0.15)
+
+
+def kernel_covariance(a, b, length):
+    """Covariance of the plane's field with the default norm, r K1(r) (Barth et al. 2014), independent of our code."""
+    lon1, lat1 = (c[:, None] for c in a)
+    lon2, lat2 = (c[None, :] for c in b)
+    east = np.deg2rad(lon2 - lon1) * np.cos(np.deg2rad((lat1 + lat2) / 2))
+    r = 6372795.477598 * np.hypot(east, np.deg2rad(lat2 - lat1)) / length
+    return np.where(r < 1e-9, 1.0, r * kv(1, np.maximum(r, 1e-9)))
+
+
+def test_the_stated_error_is_the_error_that_is_made():
+    # Truth and observations are drawn from the very statistics the chain assumes, so the errors it makes, divided by
+    # those it states, must have unit variance. 40 draws x 50 nodes far apart: the mean square has a standard deviation
+    # of about 0.05 (nodes within a draw are correlated), and the local estimate of the variance adds some; hence 0.2.
+    rng = np.random.default_rng(5)
+    length, noise, number = 80e3, 0.2, 150
+    domain = make_domain(depth=(0.0,), land=False)
+    lon2, lat2 = np.meshgrid(LON, LAT)
+    inner = (lon2 > -11) & (lon2 < -5) & (lat2 > 45) & (lat2 < 49)
+    squares = []
+    for _ in range(40):
+        lon, lat = rng.uniform(LON[0], LON[-1], number), rng.uniform(LAT[0], LAT[-1], number)
+        places = np.r_[lon, lon2[inner]], np.r_[lat, lat2[inner]]
+        covariance = kernel_covariance(places, places, length)
+        draw = np.linalg.cholesky(covariance + 1e-8 * np.eye(len(covariance))) @ rng.standard_normal(len(covariance))
+        observed = draw[:number] + np.sqrt(noise) * rng.standard_normal(number)
+        table = make_observations(number, depth=(0.0,), longitude=lon, latitude=lat, temperature=observed)
+        result = grid(table, domain, length=length, noise=noise, background="none", error="exact")
+        analysis, stated = (result[n].values[0, 0][inner] for n in ("analysis", "analysis_error"))
+        squares.append(np.mean(((analysis - draw[number:]) / stated) ** 2))
+    assert np.mean(squares) == pytest.approx(1.0, abs=0.2)
+
+
+def test_bad_flags_are_left_out_and_the_accepted_ones_are_a_choice():
+    table = make_observations(300)
+    table.loc[::3, "temperature"] += 100
+    table.loc[::3, "temperature_qc"] = 4
+    table.loc[1::3, "temperature_qc"] = 2
+    assert int(grid(table)["observations_used"].sum()) <= 200
+    assert float(grid(table)["analysis"].max()) < 20
+    assert int(grid(table, quality="good")["observations_used"].sum()) <= 100
+    assert float(grid(table, quality="all")["analysis"].max()) > 30
+
+
+def test_an_observation_delivered_twice_counts_once():
+    table = make_observations(200)
+    again = table.assign(longitude=table["longitude"] + 1e-5)
+    twice = pd.concat([table, again], ignore_index=True)
+    twice.attrs = table.attrs
+    once = grid(table)
+    xr.testing.assert_allclose(grid(twice)["analysis"], once["analysis"], atol=1e-3)
+    assert int(grid(twice)["observations_used"].sum()) == int(once["observations_used"].sum())
+    kept = grid(twice, drop_duplicates=False)
+    assert int(kept["observations_used"].sum()) == 2 * int(once["observations_used"].sum())
+    assert float(kept["error_variance"].mean()) < float(once["error_variance"].mean())
+
+
+def test_longitudes_from_0_to_360_give_the_same_map():
+    table = make_observations()
+    turned = table.assign(longitude=table["longitude"] % 360)
+    turned.attrs = table.attrs
+    xr.testing.assert_allclose(grid(turned)["analysis"], grid(table)["analysis"], rtol=1e-9)
+
+
+def test_the_order_of_the_rows_does_not_change_a_bit():
+    table = make_observations()
+    shuffled = table.sample(frac=1, random_state=3)
+    shuffled.attrs = table.attrs
+    assert grid(shuffled)["analysis"].values.tobytes() == grid(table)["analysis"].values.tobytes()
+
+
+def test_each_level_uses_the_observations_of_its_own_cell():
+    table = make_observations(300, depth=(0.0, 4.0, 6.0, 29.0, 31.0, 200.0))
+    used = grid(table)["observations_used"].values[0]
+    depth = table["depth"]
+    # Half-way between 0, 10 and 50 m lie 5 and 30 m; the last cell is as thick below 50 m as above it.
+    assert used.sum() < len(table)
+    inside = [(depth < 5).sum(), ((depth >= 5) & (depth < 30)).sum(), ((depth >= 30) & (depth < 70)).sum()]
+    lost = [inside[k] - used[k] for k in range(3)]
+    assert all(0 <= n <= 0.2 * inside[k] for k, n in enumerate(lost)), (used, inside)  # some lie on the island
+
+
+def test_chosen_depths_keep_their_cell_of_the_whole_domain():
+    np.testing.assert_allclose(cell_edges(np.array([0.0, 10.0, 50.0]), np.array([10.0])), [[5.0, 30.0]])
+    whole, part = grid(make_observations()), grid(make_observations(), depths=[10.0])
+    np.testing.assert_allclose(part["analysis"].values[:, 0], whole["analysis"].values[:, 1], rtol=1e-12)
+
+
+def test_a_vertical_length_ties_the_levels_together():
+    table = make_observations(depth=(0.0,))
+    alone = grid(table, error="none")
+    assert np.isnan(alone["analysis"].isel(depth=1)).all()
+    tied = grid(table, vertical_length=20.0, error="none")
+    sea = make_domain()["mask"].isel(depth=1).astype(bool)
+    assert np.isfinite(tied["analysis"].isel(time=0, depth=1).where(sea, 0)).all()
+    anomaly = np.abs(tied["analysis"] - tied["background"]).mean(["time", "latitude", "longitude"])
+    assert anomaly[0] > anomaly[1] > anomaly[2]
+
+
+def test_a_month_without_data_is_empty_and_says_so():
+    table = make_observations()
+    table = table[~table["time"].dt.month.isin([5])]
+    result = grid(table, windows="monthly", error="none")
+    assert result.sizes["time"] == 12
+    assert int(result["observations_used"].isel(time=4).sum()) == 0
+    assert np.isnan(result["analysis"].isel(time=4)).all()
+    assert np.isfinite(result["analysis"].isel(time=3)).any()
+
+
+@pytest.mark.parametrize(
+    ("every", "starts"),
+    [
+        ("whole", ["2010-01-15"]),
+        ("yearly", ["2010-01-15", "2011-01-01"]),
+        ("seasonal", ["2010-01-15", "2010-03-01", "2010-06-01", "2010-09-01", "2010-12-01", "2011-03-01"]),
+    ],
+)
+def test_windows_follow_the_calendar_and_cover_the_period_once(every, starts):
+    found = windows(pd.Timestamp("2010-01-15"), pd.Timestamp("2011-03-02T10:00"), every)
+    assert [str(w.start.date()) for w in found] == starts
+    assert found[-1].end == pd.Timestamp("2011-03-03")
+    assert all(a.end == b.start for a, b in zip(found[:-1], found[1:], strict=True))
+
+
+def test_a_region_cuts_the_domain_and_a_polygon_masks_it():
+    box = grid(make_observations(), region=[-10, 45, -6, 48])
+    assert (float(box["longitude"].min()), float(box["longitude"].max())) == (-10, -6)
+    triangle = {"type": "Polygon", "coordinates": [[[-12, 44], [-4, 44], [-12, 50], [-12, 44]]]}
+    part = grid(make_observations(), region=triangle)
+    assert np.isnan(part["analysis"].sel(longitude=-4, latitude=50)).all()
+    assert np.isfinite(part["analysis"].sel(longitude=-11.5, latitude=44.5)).all()
+
+
+def test_auto_becomes_a_solver_that_is_named_in_the_order():
+    chain = Gridding()
+    checked = chain.checked({"observations": make_observations(), "domain": make_domain()})
+    resolved = chain.resolved(checked).parameters
+    assert resolved["solver"] in gridding.solvers.available()
+    assert resolved["depths"] == [0.0, 10.0, 50.0]
+
+
+@pytest.mark.parametrize(
+    ("parameters", "said"),
+    [
+        ({"region": [100, 10, 110, 20]}, "spans -12 to -4 degrees east"),
+        ({"period": ["1950-01-01", "1950-12-31"]}, "No observation of 'temperature'"),
+        ({"depths": [7.0]}, "Its levels are 0, 10, 50 m"),
+        ({"variable": "temprature"}, "Did you mean 'temperature'"),
+    ],
+)
+def test_what_cannot_work_is_refused_in_a_sentence(parameters, said):
+    with pytest.raises(InputError, match=said):
+        grid(make_observations(), **parameters)
+
+
+def test_a_table_without_dates_is_refused():
+    with pytest.raises(InputError, match="holds no dates"):
+        grid(make_observations().assign(time="yesterday"))
