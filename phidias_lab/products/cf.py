@@ -258,7 +258,7 @@ def _encoding(variable: xr.Variable, fill: bool) -> dict:
 
 @contextmanager
 def disk_errors(folder: Path) -> Iterator[None]:
-    """The NetCDF library's own errors as OSError, with the disk's reason (full, quota, read-only) where there is one."""
+    """The NetCDF library's own errors as OSError, with the disk's reason (full, quota, read-only) where it has one."""
     try:
         yield
     except RuntimeError as error:

@@ -74,7 +74,7 @@ def _object_bytes(value: Any) -> bytes:
         tag, content = b"\x08", b"".join(_object_bytes(v) for v in value)
     else:
         raise ProductError(
-            f"A value of type {type(value).__name__} has no checksum; products hold numbers, times, text and geometries. "
+            f"A value of type {type(value).__name__} has no checksum; products hold numbers, times, text, geometries. "
             "Convert it in the chain."
         )
     return tag + struct.pack("<Q", len(content)) + content

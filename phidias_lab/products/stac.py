@@ -30,7 +30,7 @@ MEDIA = {
 
 
 def west_east(longitudes: np.ndarray) -> tuple[float, float]:
-    """The smallest longitude interval in -180..180 that holds all points; west is larger than east across the date line."""
+    """The smallest interval in -180..180 that holds all points; west is larger than east across the date line."""
     turned = np.unique((np.asarray(longitudes, dtype=float) + 180.0) % 360.0 - 180.0)
     if turned.size == 1:
         # +180 and -180 are the same meridian; a point keeps the sign it was given.
@@ -160,7 +160,7 @@ def item(
     if facts.get("license"):
         properties["license"] = facts["license"]
 
-    # Place and time come from the data; where the data have none, from what was ordered; a date last from the run itself.
+    # Place and time come from the data; where they have none, from the order; a date last from the run itself.
     if box is None:
         asked = declared_value(chain, order, "region")
         if asked is not None:
