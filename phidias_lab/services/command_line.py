@@ -1,0 +1,124 @@
+"""The command `phidias`: its group, and what every command has in common when something goes wrong.
+
+Exit codes that scripts may trust:
+
+    0    done                                            5    the chain failed; the run's log says why
+    1    another error that has a sentence               6    an optional part (an extra) is not installed
+    2    a parameter, option, name or order is wrong     7    a product that was run again differs
+    3    an input cannot be found or used                70   a defect of phidias_lab itself
+    4    a product or a record cannot be written         130, 143   cancelled with Ctrl-C, stopped by SIGTERM
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Sequence
+from importlib import import_module
+
+import click
+
+from phidias_lab import __version__
+from phidias_lab.errors import PhidiasError, UnknownNameError, nearest
+
+#: One module each in phidias_lab.services.commands, in the order in which a newcomer needs them.
+COMMANDS = ("chains", "describe", "run", "runs", "rerun", "export", "lake", "catalog", "lab")
+
+DIFFERS = 7
+DEFECT = 70
+
+
+class Terminated(BaseException):
+    """SIGTERM or SIGHUP arrived. Not an Exception, for the same reason that KeyboardInterrupt is none."""
+
+    def __init__(self, number: int):
+        self.number = number
+        super().__init__(f"stopped by {signal.Signals(number).name}")
+
+
+class Commands(click.Group):
+    """A group whose commands are imported when they are asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in COMMANDS:
+            return None
+        return import_module(f"phidias_lab.services.commands.{name}").command
+
+    def resolve_command(self, ctx: click.Context, args: list[str]):
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            raise UnknownNameError(
+                f"There is no command {args[0]!r}. {nearest(args[0], COMMANDS)} 'phidias --help' explains them."
+            )
+        return super().resolve_command(ctx, args)
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.option("--debug", is_flag=True, help="Show the full traceback of an error.")
+@click.version_option(__version__, prog_name="phidias", message="%(prog)s %(version)s")
+@click.pass_obj
+def phidias(settings: dict, debug: bool) -> None:
+    """Find Earth-observation data, process them, tune the processing, share the products."""
+    settings["debug"] = debug or settings["debug"]
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code. Every error ends here as one sentence on stderr."""
+    settings = {"debug": bool(os.environ.get("PHIDIAS_DEBUG"))}
+    try:
+        # Not standalone: click would print and exit by itself, and every kind of error would have the same code.
+        result = phidias.main(args=args, prog_name="phidias", standalone_mode=False, obj=settings)
+        sys.stdout.flush()
+        return result if isinstance(result, int) else 0
+    except click.exceptions.Exit as error:
+        return error.exit_code
+    except BrokenPipeError:
+        # The reader (head, less) has seen enough. Python would complain again when it flushes stdout at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + 13
+    except (KeyboardInterrupt, click.Abort):
+        _say("Cancelled.")
+        return 130
+    except Terminated as error:
+        _say(f"Stopped by {signal.Signals(error.number).name}.")
+        return 128 + error.number
+    except PhidiasError as error:
+        _traceback(settings)
+        _say(f"Error: {error}")
+        return error.exit_code
+    except click.ClickException as error:
+        _traceback(settings)
+        _say(f"Error: {_sentence(error)}")
+        return error.exit_code
+    except Exception as error:  # noqa: BLE001  the last door: a user never meets a bare traceback
+        _traceback(settings)
+        _say(
+            f"Error: phidias_lab met {type(error).__name__}: {str(error) or 'no message'}. This is a defect of the lab "
+            "or of a chain, not of your input; 'phidias --debug ...' with the same words shows where it happened."
+        )
+        return DEFECT
+
+
+def _sentence(error: click.ClickException) -> str:
+    """Click's message, and where help is."""
+    message = error.format_message().strip()
+    message += "" if message.endswith((".", "?", "!", ")")) else "."
+    ctx = getattr(error, "ctx", None)
+    return f"{message} See '{ctx.command_path} --help'." if ctx is not None else message
+
+
+def _say(text: str) -> None:
+    # A closed stderr is no reason for another error.
+    try:
+        print(text, file=sys.stderr, flush=True)
+    except (OSError, ValueError):
+        return
+
+
+def _traceback(settings: dict) -> None:
+    if settings["debug"]:
+        traceback.print_exc()

@@ -1,0 +1,120 @@
+"""Follow a run from a terminal until it has ended; Ctrl-C and SIGTERM stop the run itself, not only the watching."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import click
+
+from phidias_lab.services.command_line import Terminated
+from phidias_lab.services.commands.show import ProgressLine, duration
+
+
+@contextlib.contextmanager
+def signals_stop() -> Iterator[None]:
+    """Within, SIGTERM (a batch system's way to end a job) raises Terminated where the main thread stands."""
+
+    def stop(number: int, frame: Any) -> None:
+        raise Terminated(number)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def follow(run: Any, quiet: bool = False) -> str:
+    """Show the progress of a run until it has ended; gives its state."""
+    with ProgressLine(run.order.chain, quiet) as line:
+        while True:
+            state = run.wait(timeout=0.25)
+            if state in ("waiting", "running"):
+                now = run.progress
+                line.update(now.fraction, now.message, now.seconds_left)
+            else:
+                return state
+
+
+def finished(start: Any, quiet: bool = False) -> Any:
+    """Start a run (`start()` gives it), follow it to its end, and give it; a run that is not done is an error.
+
+    The signal handler stands before the run does, so that no moment is left in which a signal ends this process
+    and leaves the run behind.
+    """
+    run = None
+    with signals_stop():
+        try:
+            run = start()
+            state = follow(run, quiet)
+        except (KeyboardInterrupt, Terminated):
+            if run is not None:
+                _stop(run)
+            raise
+    if state == "done":
+        return run
+    raise run_error(run, state)
+
+
+def _stop(run: Any) -> None:
+    # A second Ctrl-C while the run is leaving would leave it half stopped.
+    with contextlib.suppress(ValueError):
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    click.echo(f"Stopping the run {run.id} ...", err=True)
+    state = run.cancel()
+    click.echo(
+        f"The run {run.id} is {state}; no product was written. 'phidias runs resume {run.id}' goes on with it.", err=True
+    )
+
+
+def run_error(run: Any, state: str) -> Exception:
+    from phidias_lab.errors import RunCancelledError, RunFailedError
+
+    if state == "cancelled":
+        return RunCancelledError(f"The run {run.id} was cancelled. 'phidias runs resume {run.id}' goes on with it.")
+    if state == "failed":
+        sentence = (run.error or "It left no message").rstrip(".")
+        return RunFailedError(f"The run {run.id} failed: {sentence}. 'phidias runs log {run.id}' shows its log.")
+    return RunFailedError(
+        f"The run {run.id} is {state}: its process ended without a word. 'phidias runs resume {run.id}' goes on with "
+        f"it; 'phidias runs log {run.id}' shows its log."
+    )
+
+
+def summary(run: Any) -> dict:
+    """What a script wants to know of a run that is done."""
+    record = run.record
+    product = run.product
+    return {
+        "run": run.id,
+        "status": run.status,
+        "folder": str(run.folder),
+        "product": str(product.path),
+        "output": record.get("output"),
+        "checksums": dict(product.checksums),
+        "wall_seconds": record.get("wall_seconds"),
+        "peak_memory_bytes": record.get("peak_memory_bytes"),
+    }
+
+
+def print_summary(facts: dict) -> None:
+    from phidias_lab.contract.resources import show_memory
+
+    click.echo(f"Run      {facts['run']}")
+    click.echo(f"Product  {facts['output'] or facts['product']}")
+    for variable, checksum in facts["checksums"].items():
+        click.echo(f"         {variable}  sha256 {checksum[:12]}")
+    measures = []
+    if facts["wall_seconds"] is not None:
+        measures.append(duration(facts["wall_seconds"]))
+    if facts["peak_memory_bytes"] is not None:
+        measures.append(f"peak memory {show_memory(facts['peak_memory_bytes'])}")
+    if measures:
+        click.echo(f"Took     {', '.join(measures)}")
