@@ -12,7 +12,9 @@ from phidias_lab.services.commands.show import duration, print_json, print_table
 @click.command("describe")
 @click.argument("chain_id", metavar="CHAIN")
 @click.option("--json", "form", flag_value="json", help="Print the declaration as JSON.")
-@click.option("--order", "form", flag_value="order", help="Print a complete order with all defaults, for 'phidias run'.")
+@click.option(
+    "--order", "form", flag_value="order", help="Print a complete order with all defaults, for 'phidias run'."
+)
 @click.option("--schema", "form", flag_value="schema", help="Print the JSON Schema of the parameters.")
 def command(chain_id: str, form: str | None) -> None:
     """Show parameters, inputs, outputs and resources of CHAIN.

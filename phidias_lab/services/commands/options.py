@@ -49,7 +49,11 @@ def parameter_options(declared: Mapping[str, Any], taken: set[str]) -> list[Para
             metavar = "|".join(str(o) for o in parameter.options) if parameter.kind == "choice" else None
             options.append(
                 ParameterOption(
-                    [name, spelled], type=Typed(parameter), default=None, metavar=metavar or _metavar(parameter), **common
+                    [name, spelled],
+                    type=Typed(parameter),
+                    default=None,
+                    metavar=metavar or _metavar(parameter),
+                    **common,
                 )
             )
     return options
@@ -120,7 +124,8 @@ def input_reference(text: str, known: Mapping[str, Any] | None = None) -> tuple[
 def _value(text: str) -> Any:
     try:
         value = json.loads(text)
-    except (json.JSONDecodeError, RecursionError):
+        # Python's JSON reader also takes NaN and Infinity, which no order may hold: they stay text.
+        json.dumps(value, allow_nan=False)
+    except (ValueError, RecursionError):
         return text
-    # Python's JSON reader also takes NaN and Infinity, which no order may hold.
-    return text if isinstance(value, float) and value != value or value in (float("inf"), -float("inf")) else value
+    return value

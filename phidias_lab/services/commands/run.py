@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +24,12 @@ _INPUT_HELP = (
 )
 
 
-def _shared_options() -> list[click.Option]:
-    def option(name: str, *args: Any, **kwargs: Any) -> click.Option:
-        return click.Option([SHARED + name, *(args or (f"--{name}",))], **kwargs)
+def option(name: str, *spelled: str, **kwargs: Any) -> click.Option:
+    """An option that every chain shares."""
+    return click.Option([SHARED + name, *(spelled or (f"--{name}",))], **kwargs)
 
+
+def run_options() -> list[click.Option]:
     return [
         option("input", multiple=True, metavar="NAME=REF", help=_INPUT_HELP),
         option(
@@ -45,18 +48,17 @@ def _shared_options() -> list[click.Option]:
 
 
 class ChainCommand(click.Command):
-    """`phidias run CHAIN`, with the options of that chain."""
+    """A command about one chain: its parameters are options, beside those that every chain shares."""
 
-    def __init__(self, chain: type):
+    def __init__(self, chain: type, shared: list[click.Option], callback: Callable, argument: str | None = None):
         self.chain = chain
-        shared = _shared_options()
         taken = {"--help", "--debug"} | {spelling for option in shared for spelling in option.opts}
         options = parameter_options(chain.declared(), taken)
         description = chain.describe()
         super().__init__(
             chain.id,
-            params=[click.Argument(["shared_chain"], required=False, metavar=chain.id), *options, *shared],
-            callback=click.pass_context(execute),
+            params=[click.Argument(["shared_target"], required=False, metavar=argument or chain.id), *options, *shared],
+            callback=click.pass_context(callback),
             help=f"{description['title']}.\n\n{description['summary']}",
         )
 
@@ -94,7 +96,7 @@ class RunCommand(click.Command):
             return super().make_context(info_name, args, parent, **extra)
         from phidias_lab.contract.registry import chain
 
-        return ChainCommand(chain(chain_id)).make_context(info_name, args, parent, **extra)
+        return ChainCommand(chain(chain_id), run_options(), execute).make_context(info_name, args, parent, **extra)
 
 
 def _chain_in(args: list[str]) -> str | None:
@@ -117,12 +119,14 @@ def _chain_in(args: list[str]) -> str | None:
 
 
 def _without_chain(**_: Any) -> None:
-    raise ParameterError("Name the chain to run, as in 'phidias run ocean.gridding'. 'phidias chains' lists all of them.")
+    raise ParameterError(
+        "Name the chain to run, as in 'phidias run ocean.gridding'. 'phidias chains' lists all of them."
+    )
 
 
 command = RunCommand(
     "run",
-    params=[click.Argument(["chain"], required=False), *_shared_options()],
+    params=[click.Argument(["chain"], required=False), *run_options()],
     callback=_without_chain,
     help="""Run CHAIN and write its product.
 
@@ -137,58 +141,49 @@ command = RunCommand(
 )
 
 
-def build_order(chain: type, ctx: click.Context):
-    """The order that the words on the command line ask for."""
+def start(ctx: click.Context) -> Any:
+    """Ask the flow for the run that the words on the command line describe."""
+    from phidias_lab import flow
     from phidias_lab.contract.order import Order, load
 
+    chain = ctx.command.chain
     shared = {k.removeprefix(SHARED): v for k, v in ctx.params.items() if k.startswith(SHARED)}
-    base = Order(chain=chain.id, version=chain.version)
+    what: Any = Order(chain=chain.id, version=chain.version)
     if shared["order"]:
-        base = load(shared["order"])
-        if base.chain != chain.id:
+        asked = load(shared["order"]).chain
+        if asked != chain.id:
             raise ParameterError(
-                f"The order file {shared['order']} is for the chain {base.chain!r}, not {chain.id!r}. "
+                f"The order file {shared['order']} is for the chain {asked!r}, not {chain.id!r}. "
                 "Leave the chain out, or give the order of that chain."
             )
-    inputs = dict(base.inputs)
-    for text in shared["input"]:
-        name, where = input_reference(text, chain.inputs)
-        inputs[name] = where
-    output = dict(base.output)
-    if shared["output"]:
-        output["path"] = str(Path(shared["output"]).expanduser().absolute())
-    if shared["format"]:
-        output["format"] = shared["format"]
-    if shared["overwrite"]:
-        output["overwrite"] = True
-    return base.with_(
-        parameters={**base.parameters, **given(ctx, chain.declared())},
-        inputs=inputs,
-        output=output,
-        title=shared["title"] or base.title,
+        # As a path, because inputs that were in memory lie beside the file.
+        what = Path(shared["order"])
+    return flow.run(
+        what,
+        inputs=dict(input_reference(text, chain.inputs) for text in shared["input"]),
+        title=shared["title"],
+        output=shared["output"],
+        format=shared["format"],
+        overwrite=shared["overwrite"],
+        **given(ctx, chain.declared()),
     )
 
 
 def execute(ctx: click.Context, /, **_: Any) -> None:
-    """Run the order; what is heavy is imported after everything cheap has been refused."""
+    """Run it, watched or detached."""
     from phidias_lab.services.commands.watch import finished, print_summary, summary
 
     quiet, as_json, detach = (ctx.params[SHARED + n] for n in ("quiet", "json", "detach"))
-    order = build_order(ctx.command.chain, ctx)
-
-    def start():
-        from phidias_lab import flow
-
-        return flow.run(order)
-
     if detach:
-        run = start()
+        run = start(ctx)
         if as_json:
             print_json({"run": run.id, "status": run.status, "folder": str(run.folder)})
         else:
-            click.echo(f"Run      {run.id}\nIt goes on in the background: 'phidias runs show {run.id}' tells how far it is.")
+            click.echo(
+                f"Run      {run.id}\nIt goes on in the background: 'phidias runs show {run.id}' tells how far it is."
+            )
         return
-    facts = summary(finished(start, quiet))
+    facts = summary(finished(lambda: start(ctx), quiet))
     if as_json:
         print_json(facts)
     else:

@@ -70,7 +70,8 @@ def _stop(run: Any) -> None:
     click.echo(f"Stopping the run {run.id} ...", err=True)
     state = run.cancel()
     click.echo(
-        f"The run {run.id} is {state}; no product was written. 'phidias runs resume {run.id}' goes on with it.", err=True
+        f"The run {run.id} is {state}; no product was written. 'phidias runs resume {run.id}' goes on with it.",
+        err=True,
     )
 
 
@@ -80,8 +81,11 @@ def run_error(run: Any, state: str) -> Exception:
     if state == "cancelled":
         return RunCancelledError(f"The run {run.id} was cancelled. 'phidias runs resume {run.id}' goes on with it.")
     if state == "failed":
-        sentence = (run.error or "It left no message").rstrip(".")
-        return RunFailedError(f"The run {run.id} failed: {sentence}. 'phidias runs log {run.id}' shows its log.")
+        sentence = (run.error or "it left no message").rstrip(".")
+        error = RunFailedError(f"The run {run.id} failed: {sentence}. 'phidias runs log {run.id}' shows its log.")
+        # What only the worker could find out (an input that lacks a variable, a full disk) keeps its own exit code.
+        error.exit_code = (run.record.get("error") or {}).get("exit_code", error.exit_code)
+        return error
     return RunFailedError(
         f"The run {run.id} is {state}: its process ended without a word. 'phidias runs resume {run.id}' goes on with "
         f"it; 'phidias runs log {run.id}' shows its log."
@@ -90,17 +94,17 @@ def run_error(run: Any, state: str) -> Exception:
 
 def summary(run: Any) -> dict:
     """What a script wants to know of a run that is done."""
-    record = run.record
+    measures = run.record.get("measures") or {}
     product = run.product
     return {
         "run": run.id,
         "status": run.status,
         "folder": str(run.folder),
         "product": str(product.path),
-        "output": record.get("output"),
+        "output": run.order.output.get("path"),
         "checksums": dict(product.checksums),
-        "wall_seconds": record.get("wall_seconds"),
-        "peak_memory_bytes": record.get("peak_memory_bytes"),
+        "wall_seconds": measures.get("wall_seconds"),
+        "peak_memory_bytes": measures.get("peak_memory_bytes"),
     }
 
 
