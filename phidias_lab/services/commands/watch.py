@@ -15,20 +15,25 @@ from phidias_lab.services.commands.show import ProgressLine, duration
 
 
 @contextlib.contextmanager
-def signals_stop() -> Iterator[None]:
-    """Within, SIGTERM (a batch system's way to end a job) raises Terminated where the main thread stands."""
+def signals_stop(hangup: bool = False) -> Iterator[None]:
+    """Within, SIGTERM (a batch system's way to end a job) raises Terminated where the main thread stands.
+
+    With `hangup`, so does SIGHUP: the terminal that held the command was closed.
+    """
 
     def stop(number: int, frame: Any) -> None:
         raise Terminated(number)
 
+    numbers = [signal.SIGTERM, *([signal.SIGHUP] if hangup and hasattr(signal, "SIGHUP") else [])]
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGTERM, stop)
+    before = {number: signal.signal(number, stop) for number in numbers}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def follow(run: Any, quiet: bool = False) -> str:
