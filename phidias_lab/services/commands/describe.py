@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 
 import click
@@ -60,7 +61,7 @@ def _show(chain: dict) -> None:
         for name, p in chain["parameters"].items()
     ]
     print_table(["name", "default", "units", "level", "accepts", "meaning"], rows)
-    click.echo("Inputs")
+    click.echo("\nInputs")
     rows = [
         [
             name,
@@ -72,9 +73,9 @@ def _show(chain: dict) -> None:
         for name, i in chain["inputs"].items()
     ]
     print_table(["name", "kind", "default entry", "needs", "meaning"], rows)
-    click.echo(f"Outputs (a {chain['kind']})")
+    click.echo(f"\nOutputs (a {chain['kind']})")
     rows = [
-        [name, ", ".join(o["dims"] or ()), o.get("units", ""), o.get("long_name") or o["doc"]]
+        [name, ", ".join(o["dims"] or ()), _words(o.get("units", "")), _words(o.get("long_name") or o["doc"])]
         for name, o in chain["outputs"].items()
     ]
     print_table(["name", "dimensions", "units", "meaning"], rows)
@@ -82,8 +83,13 @@ def _show(chain: dict) -> None:
     grows = "; more for larger inputs" if need["grows_with_input"] else ""
     gpus = f", {need['gpus']} GPU" if need["gpus"] else ""
     click.echo(
-        f"Resources: {need['cores']} cores, {show_memory(need['memory_bytes'])}{gpus}, "
+        f"\nResources: {need['cores']} cores, {show_memory(need['memory_bytes'])}{gpus}, "
         f"at most {duration(need['walltime_seconds'])}{grows}"
     )
     for reference in chain["references"]:
         click.echo(f"Reference: {reference}")
+
+
+def _words(template: str) -> str:
+    """'{variable.units}' in words: what the chosen variable says."""
+    return re.sub(r"\{(\w+)\}", r"the \1", re.sub(r"\{(\w+)\.(\w+)\}", r"\2 of the \1", template))

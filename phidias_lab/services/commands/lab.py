@@ -68,7 +68,9 @@ def _farewell(running) -> None:
         for number, handler in before.items():
             signal.signal(number, handler)
     for name in done["runs"]:
-        click.echo(f"The run {name} was still running and is cancelled; 'phidias runs resume {name}' goes on.", err=True)
+        click.echo(
+            f"The run {name} was still running and is cancelled; 'phidias runs resume {name}' goes on.", err=True
+        )
     if done["left"]:
         click.echo(f"These processes could not be stopped: {', '.join(map(str, done['left']))}", err=True)
     click.echo(f"The lab is stopped ({done['processes']} processes ended).", err=True)

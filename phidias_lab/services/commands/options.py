@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import unquote
@@ -72,9 +73,9 @@ def sentence(parameter: Any) -> str:
     units = parameter.units
     if units == "1":
         expected += ", without unit"
-    elif units and not expected.endswith(f" {units}") and f" {units}," not in expected:
+    elif units and not re.search(rf"(?<!\w){re.escape(units)}(?!\w)", expected):
         expected += f", in {units}"
-    default = "the chain decides" if parameter.default is None else show(parameter.default)
+    default = "none" if parameter.default is None else show(parameter.default)
     return f"{parameter.doc.strip().rstrip('.')}. [{expected}; default: {default}]"
 
 

@@ -62,11 +62,15 @@ class ChainCommand(click.Command):
             help=f"{description['title']}.\n\n{description['summary']}",
         )
 
+    def collect_usage_pieces(self, ctx: click.Context) -> list[str]:
+        # The chain comes first: its name decides which options there are.
+        return [self.params[0].metavar, "[OPTIONS]"]
+
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         user, expert, other = [], [], []
         for option in self.get_params(ctx):
             record = option.get_help_record(ctx)
-            if record is None:
+            if record is None or not isinstance(option, click.Option):
                 continue
             if isinstance(option, ParameterOption):
                 (expert if option.parameter.level == "expert" else user).append(record)

@@ -20,15 +20,18 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     from rich import box
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     for column in columns:
         table.add_column(column, overflow="fold")
     for row in rows:
-        # A square bracket in a message is text, not rich's markup.
-        table.add_row(*(str(cell).replace("[", r"\[") for cell in row))
-    console = Console(width=None if sys.stdout.isatty() else 10_000, highlight=False, soft_wrap=False)
-    console.print(table)
+        # As Text, because a square bracket in a message is no markup.
+        table.add_row(*(Text(str(cell)) for cell in row))
+    console = Console(width=None if sys.stdout.isatty() else 10_000, highlight=False)
+    with console.capture() as captured:
+        console.print(table)
+    click.echo("\n".join(line.rstrip() for line in captured.get().splitlines()))
 
 
 def duration(seconds: float | None) -> str:
@@ -58,7 +61,7 @@ class ProgressLine:
             from rich.console import Console
             from rich.progress import BarColumn, Progress, TextColumn
 
-            columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[note]}"))
+            columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[note]}", markup=False))
             self.bar = Progress(*columns, console=Console(stderr=True), transient=True)
             self.task = self.bar.add_task(self.title, total=1.0, note="")
             self.bar.start()
@@ -75,7 +78,7 @@ class ProgressLine:
         note = f"{fraction:4.0%} {message or ''}".rstrip()
         note += f", about {duration(seconds_left)} left" if seconds_left else ""
         if self.bar is not None:
-            self.bar.update(self.task, completed=fraction, note=note.replace("[", r"\["))
+            self.bar.update(self.task, completed=fraction, note=note)
             return
         now = time.monotonic()
         if note != self.said and (self.last is None or now - self.last >= self.EVERY):
