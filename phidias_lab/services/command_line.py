@@ -58,20 +58,21 @@ class Commands(click.Group):
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
-@click.option("--debug", is_flag=True, help="Show the full traceback of an error.")
+@click.option("--debug", is_flag=True, expose_value=False, help="Show the full traceback of an error; at any place.")
 @click.version_option(__version__, prog_name="phidias", message="%(prog)s %(version)s")
-@click.pass_obj
-def phidias(settings: dict, debug: bool) -> None:
+def phidias() -> None:
     """Find Earth-observation data, process them, tune the processing, share the products."""
-    settings["debug"] = debug or settings["debug"]
 
 
 def main(args: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code. Every error ends here as one sentence on stderr."""
-    settings = {"debug": bool(os.environ.get("PHIDIAS_DEBUG"))}
+    # --debug is understood at any place: who needs it has the failed command in the shell's history and adds a word.
+    args = list(sys.argv[1:] if args is None else args)
+    debug = "--debug" in args
+    args = [word for word in args if word != "--debug"]
     try:
         # Not standalone: click would print and exit by itself, and every kind of error would have the same code.
-        result = phidias.main(args=args, prog_name="phidias", standalone_mode=False, obj=settings)
+        result = phidias.main(args=args, prog_name="phidias", standalone_mode=False)
         sys.stdout.flush()
         return result if isinstance(result, int) else 0
     except click.exceptions.Exit as error:
@@ -87,18 +88,18 @@ def main(args: Sequence[str] | None = None) -> int:
         _say(f"Stopped by {signal.Signals(error.number).name}.")
         return 128 + error.number
     except PhidiasError as error:
-        _traceback(settings)
+        _traceback(debug)
         _say(f"Error: {error}")
         return error.exit_code
     except click.ClickException as error:
-        _traceback(settings)
+        _traceback(debug)
         _say(f"Error: {_sentence(error)}")
         return error.exit_code
     except Exception as error:  # noqa: BLE001  the last door: a user never meets a bare traceback
-        _traceback(settings)
+        _traceback(debug)
         _say(
             f"Error: phidias_lab met {type(error).__name__}: {str(error) or 'no message'}. This is a defect of the lab "
-            "or of a chain, not of your input; 'phidias --debug ...' with the same words shows where it happened."
+            "or of a chain, not of your input; the same words with --debug show where it happened."
         )
         return DEFECT
 
@@ -106,7 +107,7 @@ def main(args: Sequence[str] | None = None) -> int:
 def _sentence(error: click.ClickException) -> str:
     """Click's message, and where help is."""
     message = error.format_message().strip()
-    message += "" if message.endswith((".", "?", "!", ")")) else "."
+    message += "" if message.endswith((".", "?", "!")) else "."
     ctx = getattr(error, "ctx", None)
     return f"{message} See '{ctx.command_path} --help'." if ctx is not None else message
 
@@ -119,6 +120,6 @@ def _say(text: str) -> None:
         return
 
 
-def _traceback(settings: dict) -> None:
-    if settings["debug"]:
+def _traceback(wanted: bool) -> None:
+    if wanted:
         traceback.print_exc()

@@ -30,9 +30,9 @@ class RerunCommand(click.Command):
         from phidias_lab.services.rerunning import find_product
 
         product = find_product(args[0])
-        found = ChainCommand(chain(product.order.chain), _shared_options(), execute, "PRODUCT_OR_RUN")
+        found = ChainCommand(chain(product.order.chain), _shared_options(), execute)
         found.product = product
-        return found.make_context(info_name, args, parent, **extra)
+        return found.make_context(f"{info_name} {args[0]}", args, parent, **extra)
 
 
 def _without_product(**_: Any) -> None:

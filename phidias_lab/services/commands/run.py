@@ -50,21 +50,21 @@ def run_options() -> list[click.Option]:
 class ChainCommand(click.Command):
     """A command about one chain: its parameters are options, beside those that every chain shares."""
 
-    def __init__(self, chain: type, shared: list[click.Option], callback: Callable, argument: str | None = None):
+    def __init__(self, chain: type, shared: list[click.Option], callback: Callable):
         self.chain = chain
         taken = {"--help", "--debug"} | {spelling for option in shared for spelling in option.opts}
         options = parameter_options(chain.declared(), taken)
         description = chain.describe()
         super().__init__(
             chain.id,
-            params=[click.Argument(["shared_target"], required=False, metavar=argument or chain.id), *options, *shared],
+            params=[click.Argument(["shared_target"], required=False), *options, *shared],
             callback=click.pass_context(callback),
             help=f"{description['title']}.\n\n{description['summary']}",
         )
 
     def collect_usage_pieces(self, ctx: click.Context) -> list[str]:
-        # The chain comes first: its name decides which options there are.
-        return [self.params[0].metavar, "[OPTIONS]"]
+        # The chain stands before the options already: its name decides which options there are.
+        return ["[OPTIONS]"]
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         user, expert, other = [], [], []
@@ -100,7 +100,8 @@ class RunCommand(click.Command):
             return super().make_context(info_name, args, parent, **extra)
         from phidias_lab.contract.registry import chain
 
-        return ChainCommand(chain(chain_id), run_options(), execute).make_context(info_name, args, parent, **extra)
+        found = ChainCommand(chain(chain_id), run_options(), execute)
+        return found.make_context(f"{info_name} {chain_id}", args, parent, **extra)
 
 
 def _chain_in(args: list[str]) -> str | None:
@@ -152,25 +153,28 @@ def start(ctx: click.Context) -> Any:
 
     chain = ctx.command.chain
     shared = {k.removeprefix(SHARED): v for k, v in ctx.params.items() if k.startswith(SHARED)}
-    what: Any = Order(chain=chain.id, version=chain.version)
-    if shared["order"]:
-        asked = load(shared["order"]).chain
-        if asked != chain.id:
+    if shared["target"] not in (None, chain.id):
+        raise ParameterError(f"{shared['target']!r} is one word too many: the run is of {chain.id!r}. Leave it out.")
+    parameters = given(ctx, chain.declared())
+    asked = {
+        "inputs": dict(input_reference(text, chain.inputs) for text in shared["input"]),
+        **{name: shared[name] for name in ("title", "output", "format", "overwrite")},
+    }
+    if not shared["order"]:
+        return flow.run(Order(chain.id, chain.version, parameters), **asked)
+    of = load(shared["order"]).chain
+    if of != chain.id:
+        raise ParameterError(
+            f"The order file {shared['order']} is for the chain {of!r}, not {chain.id!r}. "
+            "Leave the chain out, or give the order of that chain."
+        )
+    for name in parameters:
+        if name in asked:
             raise ParameterError(
-                f"The order file {shared['order']} is for the chain {asked!r}, not {chain.id!r}. "
-                "Leave the chain out, or give the order of that chain."
+                f"The parameter {name!r} cannot be given beside --order. Write it into {shared['order']}."
             )
-        # As a path, because inputs that were in memory lie beside the file.
-        what = Path(shared["order"])
-    return flow.run(
-        what,
-        inputs=dict(input_reference(text, chain.inputs) for text in shared["input"]),
-        title=shared["title"],
-        output=shared["output"],
-        format=shared["format"],
-        overwrite=shared["overwrite"],
-        **given(ctx, chain.declared()),
-    )
+    # As a path, because inputs that were in memory lie beside the file.
+    return flow.run(Path(shared["order"]), **asked, **parameters)
 
 
 def execute(ctx: click.Context, /, **_: Any) -> None:
