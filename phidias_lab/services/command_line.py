@@ -38,6 +38,10 @@ class Terminated(BaseException):
         super().__init__(f"stopped by {signal.Signals(number).name}")
 
 
+class ReaderGone(BaseException):
+    """Whoever read our output (head, less) has seen enough. Click would turn a BrokenPipeError into an error."""
+
+
 class Commands(click.Group):
     """A group whose commands are imported when they are asked for."""
 
@@ -55,6 +59,12 @@ class Commands(click.Group):
                 f"There is no command {args[0]!r}. {nearest(args[0], COMMANDS)} 'phidias --help' explains them."
             )
         return super().resolve_command(ctx, args)
+
+    def invoke(self, ctx: click.Context):
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            raise ReaderGone from None
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -77,10 +87,10 @@ def main(args: Sequence[str] | None = None) -> int:
         return result if isinstance(result, int) else 0
     except click.exceptions.Exit as error:
         return error.exit_code
-    except BrokenPipeError:
-        # The reader (head, less) has seen enough. Python would complain again when it flushes stdout at exit.
+    except (ReaderGone, BrokenPipeError):
+        # Python would complain once more when it flushes stdout at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 128 + 13
+        return 128 + signal.SIGPIPE
     except (KeyboardInterrupt, click.Abort):
         _say("Cancelled.")
         return 130
@@ -95,6 +105,11 @@ def main(args: Sequence[str] | None = None) -> int:
         _traceback(debug)
         _say(f"Error: {_sentence(error)}")
         return error.exit_code
+    except OSError as error:
+        _traceback(debug)
+        where = f" at {error.filename}" if error.filename else ""
+        _say(f"Error: the system refused{where}: {error.strerror or error}. Check the space and the permissions there.")
+        return 1
     except Exception as error:  # noqa: BLE001  the last door: a user never meets a bare traceback
         _traceback(debug)
         _say(
@@ -105,10 +120,13 @@ def main(args: Sequence[str] | None = None) -> int:
 
 
 def _sentence(error: click.ClickException) -> str:
-    """Click's message, and where help is."""
-    message = error.format_message().strip()
-    message += "" if message.endswith((".", "?", "!")) else "."
+    """What click found, and where help is."""
     ctx = getattr(error, "ctx", None)
+    message = error.format_message().strip()
+    if isinstance(error, click.NoSuchOption) and ctx is not None:
+        known = [spelled for option in ctx.command.params for spelled in option.opts if spelled.startswith("--")]
+        message = f"There is no option {error.option_name!r}. {nearest(error.option_name, known)}"
+    message += "" if message.endswith((".", "?", "!")) else "."
     return f"{message} See '{ctx.command_path} --help'." if ctx is not None else message
 
 

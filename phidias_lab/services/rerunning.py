@@ -38,16 +38,30 @@ class Comparison:
 
 
 def compare(first: Any, second: Any) -> Comparison:
-    """Compare two products: first their checksums, and the values only of variables whose checksums differ."""
-    a, b = dict(first.checksums), dict(second.checksums)
-    different = [name for name in {**a, **b} if a.get(name) != b.get(name)]
-    shared = [name for name in different if name in a and name in b]
-    differences = {name: 0.0 for name in {**a, **b}}
-    differences |= {name: float("inf") for name in different}
-    if shared:
+    """Compare two products: first their checksums, and the values only of variables whose checksums differ.
+
+    A data file that was copied away from its folder has left its checksums there; then all its values are compared.
+    """
+    one = other = None
+    sums = [dict(p.checksums) if p.folder is not None else {} for p in (first, second)]
+    if not all(sums):
         one, other = first.open(), second.open()
-        differences |= {name: _difference(one, other, name) for name in shared}
-    return Comparison(not different, differences, different_facts(facts(first), facts(second)))
+        sums = [dict.fromkeys(_names(data)) for data in (one, other)]
+        different = list({**sums[0], **sums[1]})
+    else:
+        different = [name for name in {**sums[0], **sums[1]} if sums[0].get(name) != sums[1].get(name)]
+    differences = {name: 0.0 for name in {**sums[0], **sums[1]}}
+    if different and one is None:
+        one, other = first.open(), second.open()
+    for name in different:
+        shared = name in sums[0] and name in sums[1]
+        differences[name] = _difference(one, other, name) if shared else float("inf")
+    identical = not different if None not in sums[0].values() else not any(differences.values())
+    return Comparison(identical, differences, different_facts(facts(first), facts(second)))
+
+
+def _names(data: Any) -> list[str]:
+    return [str(name) for name in (data.columns if hasattr(data, "columns") else data.variables)]
 
 
 def _difference(one: Any, other: Any, name: str) -> float:
@@ -85,43 +99,40 @@ def _values(data: Any, name: str) -> Any:
 
 
 def facts(product: Any) -> dict:
-    """What is known of the environment a product was made in."""
+    """What is known of the environment a product was made in: from its run's record, else from its provenance."""
+    if product.folder is None:
+        return {}
     folder = Path(product.folder)
-    for path in (folder.parent / "record.json", folder / "provenance.json"):
-        try:
-            found = json.loads(path.read_text(encoding="utf-8")).get("facts")
-        except (OSError, ValueError, AttributeError):
-            continue
-        if isinstance(found, Mapping):
-            return dict(found)
-    return {}
+    found = _json(folder.parent / "record.json").get("facts")
+    if isinstance(found, Mapping):
+        return {**{k: v for k, v in found.items() if k != "versions"}, **(found.get("versions") or {})}
+    activities = _json(folder / "provenance.json").get("activity") or {}
+    return {k.removeprefix("phidias:"): v for a in activities.values() for k, v in a.items() if k.startswith("phidias:")}
+
+
+def _json(path: Path) -> dict:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def different_facts(a: Mapping, b: Mapping) -> dict[str, tuple[Any, Any]]:
-    """Facts that differ, versions one by one."""
-    flat = [{**{k: v for k, v in f.items() if k != "versions"}, **(f.get("versions") or {})} for f in (a, b)]
-    names = dict.fromkeys([*flat[0], *flat[1]])
-    return {n: (flat[0].get(n), flat[1].get(n)) for n in names if flat[0].get(n) != flat[1].get(n)}
+    """Facts that both know and that differ."""
+    return {name: (a[name], b[name]) for name in a if name in b and a[name] != b[name]}
 
 
 def find_product(name: str) -> Any:
-    """The product of a run, of a run's folder, of a product's folder or of a file in one."""
+    """The product of a run, of a run's folder, or at a path: a product's folder, or a data file wherever it lies."""
     from phidias_lab.compute import runs
     from phidias_lab.products import Product
 
     path = Path(name).expanduser()
-    if path.exists():
-        for folder in (path, path.parent):
-            if (folder / "asked.json").is_file() and (folder / "product").is_dir():
-                return Product(folder / "product")
-            if (folder / "item.json").is_file() and (folder / "order.json").is_file():
-                return Product(folder)
-        raise ParameterError(
-            f"{name} is no product: neither it nor its folder holds item.json and order.json. Give a product's folder or "
-            "the id of its run; 'phidias runs' lists them."
-        )
-    if "/" in name or "\\" in name:
-        raise ParameterError(f"{name} does not exist. Give a product's folder or the id of its run.")
+    if (path / "asked.json").is_file():
+        return runs.Run(path.absolute()).product
+    if path.exists() or "/" in name or "\\" in name:
+        return Product(path)
     return runs.find(name).product
 
 
@@ -130,6 +141,8 @@ def find_order(name: str) -> Any:
     from phidias_lab.compute import runs
 
     path = Path(name).expanduser()
-    if path.exists() and not (path / "asked.json").is_file():
+    if (path / "asked.json").is_file():
+        return runs.Run(path.absolute()).order
+    if path.exists() or "/" in name or "\\" in name:
         return find_product(name).order
-    return runs.find(str(path.absolute()) if path.exists() else name).order
+    return runs.find(name).order
