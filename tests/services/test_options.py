@@ -63,7 +63,7 @@ def test_a_parameter_with_the_name_of_a_shared_option_keeps_an_option_of_its_own
 
 
 def test_a_bad_value_is_refused_by_the_parameter_itself():
-    with pytest.raises(ParameterError, match="'edge_stretch' was given 4.0; expected a finite number from 0 to 3"):
+    with pytest.raises(ParameterError, match=r"'edge_stretch' was given 4\.0; expected a finite number from 0 to 3"):
         typed("--edge-stretch", "4")
 
 
