@@ -52,7 +52,7 @@ def test_a_broken_chain_is_shown_with_its_package_and_hides_no_other(command):
         (["run", "ocean.griding"], 2, "Did you mean 'ocean.gridding'?"),
         (["run"], 2, "phidias chains"),
         (["run", "toy.broken"], 2, "'toy-waves' cannot be imported"),
-        (["run", "toy.waves", "--amplitud", "3"], 2, "Did you mean '--amplitude'?"),
+        (["run", "toy.waves", "--amplitud", "3"], 2, "Did you mean '--amplitude'"),
         (["run", "toy.waves", "--amplitude", "41"], 2, "from 0.5 to 40 m"),
         (["run", "toy.waves", "--amplitude", "nan"], 2, "expected a finite number"),
         (["run", "toy.waves", "--amplitude"], 2, "--amplitude"),

@@ -87,7 +87,8 @@ def run_error(run: Any, state: str) -> Exception:
         return RunCancelledError(f"The run {run.id} was cancelled. 'phidias runs resume {run.id}' goes on with it.")
     if state == "failed":
         sentence = (run.error or "it left no message").rstrip(".")
-        error = RunFailedError(f"The run {run.id} failed: {sentence}. 'phidias runs log {run.id}' shows its log.")
+        where = "" if "runs log" in sentence else f" 'phidias runs log {run.id}' shows its log."
+        error = RunFailedError(f"The run {run.id} failed: {sentence}.{where}")
         # What only the worker could find out (an input that lacks a variable, a full disk) keeps its own exit code.
         error.exit_code = (run.record.get("error") or {}).get("exit_code", error.exit_code)
         return error
