@@ -163,7 +163,7 @@ def _settled(reference: dict, name: str, home: Path | None) -> dict:
     if "entry" in reference:
         from phidias_lab.lake import catalog
 
-        catalog.check(reference["entry"], reference.get("parameters") or {})
+        catalog.checked_parameters(reference["entry"], reference.get("parameters") or {})
     elif "file" in reference and "://" not in reference["file"]:
         path = Path(reference["file"]).expanduser().absolute()
         if not path.exists():
@@ -193,14 +193,14 @@ def _stored_file(reference: Mapping, home: Path | None = None) -> Path:
 
 def _store(run: Run, memory: Mapping[str, Any]) -> dict[str, dict]:
     """Keep inputs that are in memory with the run, under their checksum, so that the order stays complete."""
-    from phidias_lab.lake import files
+    from phidias_lab.lake import memory as in_memory
 
     folder = run.folder / "inputs"
     references = {}
     try:
         folder.mkdir(exist_ok=True)
         for name, value in memory.items():
-            written = files.store(value, folder, name)
+            written = in_memory.store(value, folder, name)
             digest = _sha256(written)
             final = written.with_name(f"{name}-{digest[:12]}{written.suffix}")
             os.replace(written, final)
@@ -233,7 +233,8 @@ def _destination(output: dict, kind: str) -> dict:
         except RuntimeError:  # ~nobody
             raise ProductError(f"{path} names a home folder that does not exist. Choose another output path.") from None
     if path is not None and output.get("format") is None:
-        output["format"] = {v: k for k, v in products.SUFFIXES.items()}.get(Path(path).suffix.lower())
+        suffix = Path(path).suffix.lower()
+        output["format"] = next((f for f in formats if products.SUFFIXES.get(f) == suffix), None)
     if output.get("format") is None:
         output["format"] = formats[0]
     if output["format"] not in formats:
@@ -463,7 +464,7 @@ def _measures(run: Run) -> dict:
 def _produce(run: Run, watch: _Watch) -> None:
     from phidias_lab import products
     from phidias_lab.compute import environment, pieces
-    from phidias_lab.lake import files
+    from phidias_lab.lake.manifest import errors_of_reading
 
     facts = environment.facts(settings.checkout_root())
     order = run.order
@@ -487,7 +488,7 @@ def _produce(run: Run, watch: _Watch) -> None:
     threads = max(1, min(chain_class.resources.cores, environment.cores()))
     chain.report = lambda fraction, message="": watch.report(0.02 + 0.08 * fraction, message)
     watch.report(0.02, "preparing")
-    with files.errors_of_reading():
+    with errors_of_reading("An input"):
         result = chain.stamped(chain.run(**checked), checked)
         watch.begin_pieces(0.1)
         if chain_class.kind == "cube":
@@ -531,15 +532,15 @@ def _produce(run: Run, watch: _Watch) -> None:
 
 
 def _open(reference: Mapping, run: Run) -> tuple[Any, dict]:
-    from phidias_lab.lake import catalog, files
+    from phidias_lab.lake import catalog
 
     if "entry" in reference:
         return catalog.open_entry(reference["entry"], reference.get("parameters") or {})
     if "stored" in reference:
         path = _stored_file(reference, run.folder)
-        data, identity = files.open_file(str(path))
+        data, identity = catalog.open_file(str(path))
         return data, {**identity, "stored": reference["stored"], "checksum": reference.get("sha256")}
-    return files.open_file(reference["file"])
+    return catalog.open_file(reference["file"])
 
 
 def main(argv: list[str]) -> int:
