@@ -106,7 +106,9 @@ def facts(product: Any) -> dict:
     if isinstance(found, Mapping):
         return {**{k: v for k, v in found.items() if k != "versions"}, **(found.get("versions") or {})}
     activities = _json(folder / "provenance.json").get("activity") or {}
-    return {k.removeprefix("phidias:"): v for a in activities.values() for k, v in a.items() if k.startswith("phidias:")}
+    return {
+        k.removeprefix("phidias:"): v for a in activities.values() for k, v in a.items() if k.startswith("phidias:")
+    }
 
 
 def _json(path: Path) -> dict:

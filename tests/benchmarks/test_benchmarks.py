@@ -36,5 +36,5 @@ def test_the_limit_counts_the_operations_of_a_banded_factor_exactly():
     sea = factor["nodes"]
     assert sea == 45
     assert sea <= factor["nnz_l"] <= 3 * sea
-    assert factor["nnz_l"] <= factor["operations"] <= 9 * sea
+    assert 2 * factor["nnz_l"] < factor["operations"] <= 9 * sea
     assert factor["limit_seconds"] == pytest.approx(factor["operations"] / factor["matmul_per_second"])

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -90,15 +92,19 @@ def toy(tmp_path_factory):
 @pytest.fixture
 def environment(tmp_path, toy):
     """Environment variables of a user who has just installed the lab."""
-    home = tmp_path / "home"
+    return variables(tmp_path, toy)
+
+
+def variables(folder, toy):
+    home = folder / "home"
     home.mkdir()
     kept = {n: v for n, v in os.environ.items() if not n.startswith(("PHIDIAS_", "JUPYTER", "XDG_", "COLUMNS"))}
     return {
         **kept,
         "HOME": str(home),
         "PYTHONPATH": os.pathsep.join([str(CHECKOUT), str(toy)]),
-        "PHIDIAS_RUNS": str(tmp_path / "runs"),
-        "PHIDIAS_LAKE": str(tmp_path / "lake"),
+        "PHIDIAS_RUNS": str(folder / "runs"),
+        "PHIDIAS_LAKE": str(folder / "lake"),
         "COLUMNS": "200",
     }
 
@@ -118,6 +124,29 @@ def command(environment, tmp_path):
         )
 
     return run
+
+
+@pytest.fixture(scope="session")
+def run_once(tmp_path_factory, toy):
+    """A runs folder that holds one run that is done, and what `phidias run --json` said of it."""
+    folder = tmp_path_factory.mktemp("once")
+    done = subprocess.run(
+        [sys.executable, "-m", "phidias_lab", "run", "toy.waves", "--json", "--title", "A [first] run"],
+        capture_output=True,
+        text=True,
+        env=variables(folder, toy),
+        check=True,
+    )
+    return folder / "runs", json.loads(done.stdout)
+
+
+@pytest.fixture
+def run(run_once, environment):
+    """A run that is done, in this test's own runs folder."""
+    runs, facts = run_once
+    shutil.copytree(runs, environment["PHIDIAS_RUNS"])
+    moved = {name: facts[name].replace(str(runs), environment["PHIDIAS_RUNS"]) for name in ("folder", "product")}
+    return {**facts, **moved}
 
 
 @pytest.fixture

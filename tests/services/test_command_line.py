@@ -8,7 +8,18 @@ import sys
 
 import pytest
 
+from phidias_lab.services.command_line import main
+
 HEAVY = ("numpy", "xarray", "pandas", "dask", "zarr", "intake", "panel", "shapely", "toy_waves")
+
+
+@pytest.fixture
+def inside(environment, toy, tmp_path, monkeypatch):
+    """This process as the user's: commands may be called as functions."""
+    for name in ("HOME", "PHIDIAS_RUNS", "PHIDIAS_LAKE"):
+        monkeypatch.setenv(name, environment[name])
+    monkeypatch.syspath_prepend(toy)
+    monkeypatch.chdir(tmp_path)
 
 
 @pytest.mark.parametrize("words", [["chains"], ["--help"], ["chains", "--json"]])
@@ -73,13 +84,26 @@ def test_a_broken_chain_is_shown_with_its_package_and_hides_no_other(command):
         (["lab", "--port", "99999"], 2, "65535"),
     ],
 )
-def test_bad_input_gets_one_sentence_and_an_exit_code(words, code, said, command):
-    done = command(*words)
-    assert done.returncode == code, done.stderr
-    assert done.stderr.startswith("Error: ")
-    assert said in done.stderr
-    assert "Traceback" not in done.stderr
-    assert done.stdout == ""
+def test_bad_input_gets_one_sentence_and_an_exit_code(words, code, said, inside, capsys):
+    assert main(words) == code
+    shown = capsys.readouterr()
+    assert shown.err.startswith("Error: ")
+    assert said in shown.err
+    assert "Traceback" not in shown.err
+    assert shown.out == ""
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (["chians"], 2),
+        (["run", "toy.waves", "--amplitude", "41"], 2),
+        (["rerun", "no/such/folder"], 4),
+        (["runs", "--help"], 0),
+    ],
+)
+def test_the_shell_sees_the_exit_code(words, code, command):
+    assert command(*words).returncode == code
 
 
 @pytest.mark.parametrize("words", [["--debug", "describe", "toy.broken"], ["describe", "toy.broken", "--debug"]])

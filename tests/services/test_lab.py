@@ -67,7 +67,9 @@ def test_the_lab_answers_at_one_address_refuses_a_second_start_and_leaves_nothin
     with browser.open(ask, timeout=30) as answer:
         assert answer.status == 201
     # A run that somebody started from a notebook of this lab.
-    begun = command("run", "toy.waves", "--detach", "--json", "--pieces", "100", "--wait", "1", PHIDIAS_LAB=record["id"])
+    begun = command(
+        "run", "toy.waves", "--detach", "--json", "--pieces", "100", "--wait", "1", PHIDIAS_LAB=record["id"]
+    )
     run = json.loads(begun.stdout)["run"]
     running = marked(record["id"])
     assert len(running) >= 3  # Jupyter, the kernel, the run

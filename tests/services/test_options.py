@@ -115,5 +115,3 @@ def test_an_input_is_written_short(text, reference):
 def test_an_input_that_is_not_written_right_is_refused(text):
     with pytest.raises(ParameterError):
         input_reference(text)
-
-

@@ -33,16 +33,24 @@ def until(condition, seconds=30):
     pytest.fail(f"It did not come about within {seconds} s.")
 
 
-def test_a_run_prints_where_its_product_is_and_what_it_took(command):
-    done = command("run", "toy.waves", "--amplitude", "3")
+def test_a_run_prints_where_its_product_is_and_what_it_took(command, environment):
+    done = command("run", "toy.waves", "--shape", "square", "--title-text", "a remark", "--wait", "0.5")
     assert done.returncode == 0, done.stderr
     facts = dict(line.split(maxsplit=1) for line in done.stdout.splitlines() if not line.startswith(" "))
     assert Path(facts["Product"]).is_file()
     assert "peak memory" in facts["Took"]
     assert "height  sha256 " in done.stdout
+    order = json.loads((Path(environment["PHIDIAS_RUNS"]) / facts["Run"] / "order.json").read_text())
+    assert order["parameters"]["shape"] == "square"
+    assert order["parameters"]["title_text"] == "a remark"
+    assert order["parameters"]["amplitude"] == 2.0
+    # Progress goes to stderr, as plain lines because this is no terminal.
+    assert "toy.waves: " in done.stderr
+    assert "%" in done.stderr
+    assert "\x1b" not in done.stderr
 
 
-def test_json_gives_scripts_the_checksums_and_nothing_else_on_stdout(command):
+def test_json_gives_scripts_the_checksums_and_nothing_else(command):
     done = command("run", "toy.waves", "--json", "--quiet")
     assert done.returncode == 0, done.stderr
     facts = json.loads(done.stdout)
@@ -52,21 +60,12 @@ def test_json_gives_scripts_the_checksums_and_nothing_else_on_stdout(command):
     assert done.stderr == ""
 
 
-def test_parameters_that_are_typed_reach_the_order_and_the_product(command):
-    facts = json.loads(command("run", "toy.waves", "--json", "--shape", "square", "--title-text", "a remark").stdout)
-    order = json.loads((Path(facts["folder"]) / "order.json").read_text())
-    assert order["parameters"]["shape"] == "square"
-    assert order["parameters"]["title_text"] == "a remark"
-    assert order["parameters"]["amplitude"] == 2.0
-
-
-def test_an_order_file_gives_the_same_bytes_and_options_override_it(command, tmp_path):
+def test_an_order_file_gives_the_same_bytes_and_options_override_it(run, command, tmp_path):
     (tmp_path / "order.json").write_text(command("describe", "toy.waves", "--order").stdout)
-    plain = json.loads(command("run", "toy.waves", "--json").stdout)
     ordered = json.loads(command("run", "--order", "order.json", "--json").stdout)
     higher = json.loads(command("run", "--order", "order.json", "--json", "--amplitude", "5").stdout)
-    assert ordered["checksums"] == plain["checksums"]
-    assert higher["checksums"]["height"] != plain["checksums"]["height"]
+    assert ordered["checksums"] == run["checksums"]
+    assert higher["checksums"]["height"] != run["checksums"]["height"]
     refused = command("run", "ocean.gridding", "--order", "order.json")
     assert refused.returncode == 2
     assert "is for the chain 'toy.waves'" in refused.stderr
@@ -88,13 +87,6 @@ def test_a_chain_that_fails_gives_its_sentence_and_code_5(command):
     assert "phidias runs log" in done.stderr
     assert "Traceback" not in done.stderr
     assert "the toy was told to fail" in command("runs", "log", "last").stdout
-
-
-def test_progress_is_plain_lines_where_there_is_no_terminal(command):
-    done = command("run", "toy.waves", "--wait", "0.5")
-    assert "toy.waves: " in done.stderr
-    assert "%" in done.stderr
-    assert "\x1b" not in done.stderr
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

@@ -14,12 +14,6 @@ from phidias_lab.errors import ParameterError
 from phidias_lab.services.commands.runs import age
 
 
-@pytest.fixture
-def run(command):
-    """A run that is done: what `phidias run --json` says of it."""
-    return json.loads(command("run", "toy.waves", "--json", "--title", "A [first] run").stdout)
-
-
 def test_runs_are_listed_and_shown_with_order_and_measures(run, command):
     listed = command("runs")
     assert run["run"] in listed.stdout

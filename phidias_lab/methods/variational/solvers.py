@@ -48,9 +48,11 @@ class SuperLU:
     name = "splu"
 
     def __init__(self, matrix: sparse.csr_array):
+        # By symmetry the rows are the columns: no copy is needed for the order of storage that SuperLU wants.
+        columns = sparse.csc_array((matrix.data, matrix.indices, matrix.indptr), shape=matrix.shape)
         try:
             self.lu = linalg.splu(
-                matrix.tocsc(), permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options={"SymmetricMode": True}
+                columns, permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options={"SymmetricMode": True}
             )
         except RuntimeError as error:
             raise _singular() from error
@@ -136,8 +138,9 @@ def check(solver: str) -> str:
     if solver != "auto" and solver not in available():
         if extra := SOLVERS[solver].extra:
             raise MissingExtraError(f"The solver {solver!r}", extra)
+        package = SOLVERS[solver].package + SOLVERS[solver].versions
         raise ParameterError(
-            f"The solver {solver!r} needs the package '{SOLVERS[solver].package}{SOLVERS[solver].versions}', which is not installed here. "
+            f"The solver {solver!r} needs the package {package!r}, which is not installed here. "
             f"Use one of {', '.join(['auto', *available()])}, or install that package."
         )
     return solver

@@ -54,7 +54,9 @@ def add(file: str, name: str | None, title: str | None, replace: bool) -> None:
     from phidias_lab.lake import catalog
 
     address = catalog.add(file, name=name, title=title, replace=replace)
-    click.echo(f"Added {address}. Open it with  phidias_lab.open_catalog()[{address!r}]  or name it as an input of a chain.")
+    click.echo(
+        f"Added {address}. Open it with  phidias_lab.open_catalog()[{address!r}]  or name it as an input of a chain."
+    )
 
 
 @command.command("remove")

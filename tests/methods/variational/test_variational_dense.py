@@ -189,6 +189,21 @@ def test_without_any_length_every_node_stands_alone(problem):
     assert np.delete(ours.error_variance.ravel(), 0) == pytest.approx(1.0)
 
 
+def test_a_decoupled_dimension_of_one_node_changes_nothing(problem):
+    p = problem((9, 8))
+    thin = {key: [each[..., None] for each in p[key]] for key in ("metrics", "length")}
+    thin = p | {
+        "mask": p["mask"][..., None],
+        "metrics": [*thin["metrics"], 0.1],
+        "length": [*thin["length"], 0.0],
+        "coords": [*p["coords"], [5.0]],
+        "obs_coords": [*p["obs_coords"], np.full(12, 5.0)],
+    }
+    np.testing.assert_allclose(analyse(**thin).field[..., 0], analyse(**p).field, rtol=0, atol=1e-13)
+    thin["obs_coords"][2][3] = 5.1
+    assert np.flatnonzero(~analyse(**thin).observations_used).tolist() == [3]
+
+
 def test_land_stops_the_influence_of_an_observation(problem):
     p = problem((15, 5), land=False, count=1)
     p["mask"][7] = False

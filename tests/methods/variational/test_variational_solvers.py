@@ -43,7 +43,7 @@ def test_a_solver_that_is_not_installed_says_what_to_install(monkeypatch):
     monkeypatch.setattr(solvers, "available", lambda: ("splu",))
     with pytest.raises(MissingExtraError, match=r"phidias-lab\[ocean\]"):
         solvers.check("pardiso")
-    with pytest.raises(ParameterError, match="needs the package 'scikit-sparse<0.5'"):
+    with pytest.raises(ParameterError, match=r"needs the package 'scikit-sparse<0.5'"):
         solvers.check("cholmod")
 
 
