@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-
 #: Largest difference, relative to the largest magnitude of a variable, that still counts as the same numbers: far above
 #: the last bits that another processor or library may round differently, far below any digit with a meaning.
 SAME_NUMBERS = 1e-9

@@ -110,6 +110,25 @@ def variables(folder, toy):
 
 
 @pytest.fixture
+def inside(environment, toy, tmp_path, monkeypatch):
+    """This process as the user's: commands may be called as functions."""
+    for name in ("HOME", "PHIDIAS_RUNS", "PHIDIAS_LAKE"):
+        monkeypatch.setenv(name, environment[name])
+    monkeypatch.syspath_prepend(toy)
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def demo_lake(tmp_path_factory):
+    """The folder of a demo lake, built once."""
+    from phidias_lab import demo
+
+    root = tmp_path_factory.mktemp("demo") / "lake"
+    demo.build_demo(root=root)
+    return root
+
+
+@pytest.fixture
 def command(environment, tmp_path):
     """``command("run", "toy.waves")`` runs phidias to its end."""
 

@@ -13,15 +13,6 @@ from phidias_lab.services.command_line import main
 HEAVY = ("numpy", "xarray", "pandas", "dask", "zarr", "intake", "panel", "shapely", "toy_waves")
 
 
-@pytest.fixture
-def inside(environment, toy, tmp_path, monkeypatch):
-    """This process as the user's: commands may be called as functions."""
-    for name in ("HOME", "PHIDIAS_RUNS", "PHIDIAS_LAKE"):
-        monkeypatch.setenv(name, environment[name])
-    monkeypatch.syspath_prepend(toy)
-    monkeypatch.chdir(tmp_path)
-
-
 @pytest.mark.parametrize("words", [["chains"], ["--help"], ["chains", "--json"]])
 def test_listing_imports_no_chain_and_nothing_heavy(words, environment):
     program = (

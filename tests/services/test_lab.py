@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import signal
 import socket
+import subprocess
+import sys
 import time
 import urllib.error
 import urllib.request
+from pathlib import Path
 
 import psutil
 import pytest
@@ -19,8 +22,9 @@ browser = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 @pytest.fixture
-def prepared(environment, tmp_path):
-    """A home whose lake is built already, so that the lab has nothing to prepare."""
+def prepared(environment, demo_lake):
+    """A user whose lake is built already."""
+    environment["PHIDIAS_LAKE"] = str(demo_lake)
     return environment
 
 
@@ -37,9 +41,7 @@ def marked(identity):
 
 
 def records(environment):
-    from pathlib import Path
-
-    return list(Path(environment["HOME"]).rglob("labs"))[0]
+    return next(Path(environment["HOME"]).rglob("labs"))
 
 
 def test_the_lab_answers_at_one_address_refuses_a_second_start_and_leaves_nothing(prepared, start, command):
@@ -125,19 +127,15 @@ def test_a_lab_that_died_without_a_word_does_not_hold_its_port(monkeypatch, tmp_
     lab.check_port(port)
 
 
-def test_a_lab_without_its_extra_says_how_to_install_it(command, environment, tmp_path):
+def test_a_lab_without_its_extra_says_how_to_install_it(environment):
     # An environment whose Jupyter cannot be found: a name that no package has stands in the list of what is needed.
     program = (
         "import sys\n"
         "from phidias_lab.services import lab\n"
         "from phidias_lab.services.command_line import main\n"
-        "import importlib.util\n"
         "lab._NEEDED = ('jupyterlab_that_is_missing',)\n"
         "sys.exit(main(['lab']))\n"
     )
-    import subprocess
-    import sys
-
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment)
     assert done.returncode == 6
     assert "pip install 'phidias-lab[lab]'" in done.stderr
@@ -149,7 +147,7 @@ def test_the_token_is_readable_by_its_owner_alone(tmp_path):
     assert path.stat().st_mode & 0o077 == 0
 
 
-def test_jupyter_is_told_to_fetch_nothing_from_outside(monkeypatch, tmp_path):
+def test_jupyter_is_told_to_fetch_nothing_from_outside():
     told = lab.Lab(8899).configuration()
     assert told["ServerApp"]["ip"] == "127.0.0.1"
     assert told["LabApp"]["news_url"] is None

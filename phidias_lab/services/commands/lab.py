@@ -26,8 +26,7 @@ def command(port: int, browser: bool, rebuild_demo: bool, quiet: bool) -> None:
     if "://" not in (root := _lake_root()):
         if rebuild_demo or not _has_content(root):
             lab.check_space()
-        with signals_stop():
-            build_demo(rebuild=rebuild_demo, quiet=quiet)
+        build_demo(rebuild=rebuild_demo, quiet=quiet)
     running = lab.Lab(port)
     with signals_stop(hangup=True):
         try:
