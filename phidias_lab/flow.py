@@ -8,6 +8,8 @@ rename it into place. Nothing else makes a product, so every product can be run 
 from __future__ import annotations
 
 import contextlib
+import errno
+import fcntl
 import os
 import shutil
 import sys
@@ -52,20 +54,19 @@ def run(
     order, memory = prepare(
         what, inputs=inputs, title=title, output=output, format=format, overwrite=overwrite, **parameters
     )
-    asked = order
-    reserve = _reserve(order)
+    started = runs.create(order, order)
     try:
-        started = runs.create(asked, order)
+        _reserve(order, started)
         if memory:
             order = order.with_(inputs={**order.inputs, **_store(started, memory)})
             runs.write_text(started.folder / "asked.json", order.dumps())
             runs.write_text(started.folder / "order.json", order.dumps())
-        if reserve is not None:
-            reserve.write_text(str(started.folder))
         runs.launch(started)
-    except BaseException:
-        if reserve is not None:
-            reserve.unlink(missing_ok=True)
+    except BaseException as error:
+        _clear_output(started)
+        shutil.rmtree(started.folder, ignore_errors=True)
+        if isinstance(error, OSError) and not isinstance(error, PhidiasError):
+            raise runs.unwritable(started.folder, error) from None
         raise
     return started
 
@@ -74,12 +75,7 @@ def prepare(what: Any, *, inputs=None, title=None, output=None, format=None, ove
     """The complete order, every parameter in it, and the inputs that are in memory. Refuses what cannot work."""
     order = _order(what)
     chain_class = registry.chain(order.chain)
-    if order.version and order.version != chain_class.version:
-        raise ParameterError(
-            f"The order asks for version {order.version!r} of {order.chain}; version {chain_class.version!r} is installed. "
-            f'Install the package that has {order.version!r}, or set "version": "{chain_class.version}" in the order '
-            "after reading what changed."
-        )
+    _same_version(order, chain_class)
     chain = chain_class(**{**order.parameters, **parameters})
     references, memory = {}, {}
     given = {**order.inputs, **(inputs or {})}
@@ -101,7 +97,7 @@ def prepare(what: Any, *, inputs=None, title=None, output=None, format=None, ove
             references[name] = _settled(orders.reference(value, f"The input {name!r}"), name, _home(what))
     destination = dict(order.output)
     if output is not None:
-        destination["path"] = str(Path(output).expanduser().absolute())
+        destination["path"] = str(output)
     if format is not None:
         destination["format"] = format
     if overwrite:
@@ -116,6 +112,15 @@ def prepare(what: Any, *, inputs=None, title=None, output=None, format=None, ove
         title=title or order.title,
     )
     return complete, memory
+
+
+def _same_version(order: Order, chain_class: type[Chain]) -> None:
+    if order.version and order.version != chain_class.version:
+        raise ParameterError(
+            f"The order asks for version {order.version!r} of {order.chain}; version {chain_class.version!r} is installed. "
+            f'Install the package that has {order.version!r}, or set "version": "{chain_class.version}" in the order '
+            "after reading what changed."
+        )
 
 
 def _order(what: Any) -> Order:
@@ -137,9 +142,9 @@ def _order(what: Any) -> Order:
 
 
 def _registered(cls: type[Chain]) -> str:
-    for chain_id in registry.chains():
-        if cls.id == chain_id:
-            return chain_id
+    chain_id = registry.id_of(cls)
+    if chain_id is not None:
+        return chain_id
     raise ParameterError(
         f"{cls.__name__} is not registered, so no worker could find it. Declare it in the entry-point group "
         f"{registry.GROUP!r} of a package (docs/do/add-a-chain.md); or call the chain itself, which records no run."
@@ -158,7 +163,7 @@ def _settled(reference: dict, name: str, home: Path | None) -> dict:
     if "entry" in reference:
         from phidias_lab.lake import catalog
 
-        catalog.check(reference["entry"], reference.get("parameters") or {})
+        catalog.checked_parameters(reference["entry"], reference.get("parameters") or {})
     elif "file" in reference and "://" not in reference["file"]:
         path = Path(reference["file"]).expanduser().absolute()
         if not path.exists():
@@ -188,24 +193,22 @@ def _stored_file(reference: Mapping, home: Path | None = None) -> Path:
 
 def _store(run: Run, memory: Mapping[str, Any]) -> dict[str, dict]:
     """Keep inputs that are in memory with the run, under their checksum, so that the order stays complete."""
-    from phidias_lab.lake import files
+    from phidias_lab.lake import memory as in_memory
 
     folder = run.folder / "inputs"
     references = {}
     try:
         folder.mkdir(exist_ok=True)
         for name, value in memory.items():
-            written = files.store(value, folder, name)
+            written = in_memory.store(value, folder, name)
             digest = _sha256(written)
             final = written.with_name(f"{name}-{digest[:12]}{written.suffix}")
             os.replace(written, final)
             references[name] = {"stored": final.name, "sha256": digest}
     except OSError as error:
-        shutil.rmtree(run.folder, ignore_errors=True)
+        if isinstance(error, PhidiasError):
+            raise
         raise runs.unwritable(run.folder, error) from None
-    except PhidiasError:
-        shutil.rmtree(run.folder, ignore_errors=True)
-        raise
     return references
 
 
@@ -224,8 +227,14 @@ def _destination(output: dict, kind: str) -> dict:
 
     formats = products.formats(kind)
     path = output.get("path")
+    if path is not None:
+        try:
+            path = output["path"] = str(Path(path).expanduser().absolute())
+        except RuntimeError:  # ~nobody
+            raise ProductError(f"{path} names a home folder that does not exist. Choose another output path.") from None
     if path is not None and output.get("format") is None:
-        output["format"] = {v: k for k, v in products.SUFFIXES.items()}.get(Path(path).suffix.lower())
+        suffix = Path(path).suffix.lower()
+        output["format"] = next((f for f in formats if products.SUFFIXES.get(f) == suffix), None)
     if output.get("format") is None:
         output["format"] = formats[0]
     if output["format"] not in formats:
@@ -236,45 +245,53 @@ def _destination(output: dict, kind: str) -> dict:
     return output
 
 
-def _reserve(order: Order) -> Path | None:
+def _reserve(order: Order, run: Run) -> None:
     """Claim the path a product is to appear at, so that two runs never write the same one."""
     if not order.output.get("path"):
-        return None
+        return
     path = Path(order.output["path"])
-    if path.exists() and not order.output.get("overwrite"):
-        raise ProductError(f"{path} exists already. Choose another name, or allow it to be replaced (overwrite).")
-    if not path.parent.is_dir():
-        raise ProductError(f"The folder {path.parent} does not exist. Make it, or choose another output path.")
-    claim = _claim(path)
-    for _ in range(2):
-        try:
-            os.close(os.open(claim, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o640))
-            return claim
-        except FileExistsError:
-            if _claimed_by_living(claim):
+    try:
+        if path.exists() and not order.output.get("overwrite"):
+            raise ProductError(f"{path} exists already. Choose another name, or allow it to be replaced (overwrite).")
+        if not path.parent.is_dir():
+            raise ProductError(f"The folder {path.parent} does not exist. Make it, or choose another output path.")
+        with _alone_in(path.parent):
+            claim = _claim(path)
+            owner = _owner(claim)
+            if owner is not None and owner != run and owner.status in (runs.WAITING, RUNNING):
                 raise ProductError(
-                    f"Another run ({Path(claim.read_text() or '?').name}) is writing {path} at this moment. "
+                    f"Another run ({owner.id}) is writing {path} at this moment. "
                     "Wait for it, cancel it, or choose another output path."
-                ) from None
-            claim.unlink(missing_ok=True)
-        except OSError as error:
-            raise ProductError(f"{path} cannot be written: {error.strerror}. Choose another output path.") from None
-    raise ProductError(f"{path} is claimed by another run. Choose another output path.")
+                )
+            runs.write_text(claim, str(run.folder))
+    except OSError as error:
+        if isinstance(error, PhidiasError):
+            raise
+        raise ProductError(f"{path} cannot be written: {error.strerror}. Choose another output path.") from None
+
+
+@contextlib.contextmanager
+def _alone_in(folder: Path):
+    """One process at a time looks at the claims of a folder; else two could take over the same stale one."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):  # some network file systems have no locks
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _owner(claim: Path) -> Run | None:
+    try:
+        owner = claim.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError):
+        return None
+    return Run(owner) if owner else None
 
 
 def _claim(path: Path) -> Path:
     return path.with_name(f".{path.name}.claimed")
-
-
-def _claimed_by_living(claim: Path) -> bool:
-    try:
-        owner = claim.read_text().strip()
-        young = time.time() - claim.stat().st_mtime < 30
-    except OSError:
-        return False
-    if not owner:
-        return young
-    return Run(owner).status in (runs.WAITING, RUNNING)
 
 
 def _publish(order: Order, product_folder: Path) -> None:
@@ -292,11 +309,11 @@ def _publish(order: Order, product_folder: Path) -> None:
             shutil.copytree(source, temporary)
         else:
             shutil.copyfile(source, temporary)
-        if target.is_dir() and order.output.get("overwrite"):
+        if target.exists() and (target.is_dir() or temporary.is_dir()) and order.output.get("overwrite"):
             old = target.with_name(f".{target.name}.old-{os.getpid()}")
             os.replace(target, old)
             os.replace(temporary, target)
-            shutil.rmtree(old)
+            _remove(old)
         else:
             os.replace(temporary, target)
     except OSError:
@@ -305,13 +322,21 @@ def _publish(order: Order, product_folder: Path) -> None:
 
 
 def _remove(path: Path) -> None:
-    if path.is_dir():
+    if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:
         path.unlink(missing_ok=True)
 
 
 # What the worker does -----------------------------------------------------------------------------------------------
+
+
+#: Bytes that a run keeps so that on a full disk there is room to record why it failed.
+_SPARE = 65536
+_STORAGE = tuple(
+    getattr(errno, name)
+    for name in ("ENOSPC", "EDQUOT", "EROFS", "EACCES", "EPERM", "EFBIG", "EIO", "ENOTDIR", "EISDIR", "ENOTEMPTY")
+)
 
 
 class _Watch(threading.Thread):
@@ -324,12 +349,14 @@ class _Watch(threading.Thread):
         self.latest: dict[str, Any] = {"fraction": 0.0, "message": "starting"}
         self.written: dict[str, Any] = {}
         self.over = threading.Event()
+        self.too_late = False  # to stop: the product is in place
 
     def report(self, fraction: float, message: str = "") -> None:
         with self.lock:
+            # What is done stays done: a chain that counts its own steps may start again from nothing.
             self.latest = {
                 **self.latest,
-                "fraction": min(1.0, max(0.0, float(fraction))),
+                "fraction": min(1.0, max(self.latest["fraction"], float(fraction))),
                 "message": str(message)[:200],
             }
 
@@ -353,6 +380,8 @@ class _Watch(threading.Thread):
     def stop(self) -> None:
         """Leave at once, whatever the chain is doing: what is finished stays, what is half written goes."""
         with self.lock:
+            if self.too_late:
+                return
             self.run_.clear_unfinished()
             _clear_output(self.run_)
             self.run_.add_state(CANCELLED, measures=_measures(self.run_))
@@ -365,7 +394,7 @@ def _clear_output(run: Run) -> None:
         if path:
             _remove(Path(path).with_name(f".{Path(path).name}.partial-{os.getpid()}"))
             claim = _claim(Path(path))
-            if claim.exists() and claim.read_text().strip() in ("", str(run.folder)):
+            if _owner(claim) == run:
                 claim.unlink()
 
 
@@ -374,6 +403,9 @@ def execute(run: Run) -> str:
     from phidias_lab.compute import environment
 
     run.add_state(RUNNING, worker=environment.worker(), lab=os.environ.get("PHIDIAS_LAB"))
+    spare = run.folder / "spare"
+    with contextlib.suppress(OSError):
+        spare.write_bytes(os.urandom(_SPARE))
     watch = _Watch(run)
     watch.start()
     try:
@@ -382,26 +414,25 @@ def execute(run: Run) -> str:
     except PhidiasError as error:
         state, more = FAILED, {"error": _failure(error)}
         _log_traceback(error)
-    except OSError as error:
-        state, more = FAILED, {"error": _failure(runs.unwritable(run.folder, error))}
-        _log_traceback(error)
     except MemoryError as error:
         sentence = (
             f"The chain ran out of memory ({error}). Choose a smaller region or period, or a machine with more memory."
         )
         state, more = FAILED, {"error": {"sentence": sentence, "kind": "MemoryError", "exit_code": 5}}
         _log_traceback(error)
-    except Exception as error:  # noqa: BLE001 - whatever a chain raises is recorded and said, never lost
-        sentence = (
-            f"{type(error).__name__} in the chain: {error}. The run's log ('phidias runs log {run.id}') tells where."
-        )
-        state, more = FAILED, {"error": {"sentence": sentence, "kind": type(error).__name__, "exit_code": 5}}
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a chain raises is recorded and said, never lost
+        if isinstance(error, OSError) and error.errno in _STORAGE:
+            state, more = FAILED, {"error": _failure(runs.unwritable(_place(run, error), error))}
+        else:
+            sentence = f"{type(error).__name__} in the chain: {error}. The run's log ('phidias runs log {run.id}') tells where."
+            state, more = FAILED, {"error": {"sentence": sentence, "kind": type(error).__name__, "exit_code": 5}}
         _log_traceback(error)
     watch.over.set()
     watch.join()
     with watch.lock:
         if state != DONE:
             run.clear_unfinished()
+        spare.unlink(missing_ok=True)
         _clear_output(run)
         run.add_state(state, measures=_measures(run), **more)
     return state
@@ -414,7 +445,14 @@ def _failure(error: PhidiasError) -> dict:
 def _log_traceback(error: BaseException) -> None:
     import traceback
 
-    traceback.print_exception(error)
+    with contextlib.suppress(OSError):  # the disk may be full of which the error speaks
+        traceback.print_exception(error)
+
+
+def _place(run: Run, error: OSError) -> Path:
+    """What could not be written: the file the error names, where it names one, else the run's folder."""
+    named = error.filename2 or error.filename
+    return Path(os.fsdecode(named)) if isinstance(named, str | bytes) else run.folder
 
 
 def _measures(run: Run) -> dict:
@@ -426,11 +464,13 @@ def _measures(run: Run) -> dict:
 def _produce(run: Run, watch: _Watch) -> None:
     from phidias_lab import products
     from phidias_lab.compute import environment, pieces
-    from phidias_lab.lake import files
+    from phidias_lab.lake.manifest import errors_of_reading
 
     facts = environment.facts(settings.checkout_root())
     order = run.order
     chain_class = registry.chain(order.chain)
+    _same_version(order, chain_class)
+    _reserve(order, run)  # again: a run that is resumed gave its claim back
     watch.report(0.01, "opening the inputs")
     opened, identities = {}, {}
     for name, reference in order.inputs.items():
@@ -448,7 +488,7 @@ def _produce(run: Run, watch: _Watch) -> None:
     threads = max(1, min(chain_class.resources.cores, environment.cores()))
     chain.report = lambda fraction, message="": watch.report(0.02 + 0.08 * fraction, message)
     watch.report(0.02, "preparing")
-    with files.errors_of_reading():
+    with errors_of_reading("An input"):
         result = chain.stamped(chain.run(**checked), checked)
         watch.begin_pieces(0.1)
         if chain_class.kind == "cube":
@@ -478,23 +518,29 @@ def _produce(run: Run, watch: _Watch) -> None:
     record = run.record
     record["checksums"] = product.checksums
     with watch.lock:  # from here on a request to stop comes too late
+        shutil.rmtree(run.folder / "product", ignore_errors=True)  # of an attempt that was killed just here
         os.replace(partial, run.folder / "product")
-        _publish(order, run.folder / "product")
-        runs.write_json(run.folder / "record.json", record)
+        try:
+            _publish(order, run.folder / "product")
+            runs.write_json(run.folder / "record.json", record)
+        except BaseException:
+            os.replace(run.folder / "product", partial)
+            raise
+        watch.too_late = True
         shutil.rmtree(run.folder / "work", ignore_errors=True)
     watch.report(1.0, "done")
 
 
 def _open(reference: Mapping, run: Run) -> tuple[Any, dict]:
-    from phidias_lab.lake import catalog, files
+    from phidias_lab.lake import catalog
 
     if "entry" in reference:
         return catalog.open_entry(reference["entry"], reference.get("parameters") or {})
     if "stored" in reference:
         path = _stored_file(reference, run.folder)
-        data, identity = files.open_file(str(path))
+        data, identity = catalog.open_file(str(path))
         return data, {**identity, "stored": reference["stored"], "checksum": reference.get("sha256")}
-    return files.open_file(reference["file"])
+    return catalog.open_file(reference["file"])
 
 
 def main(argv: list[str]) -> int:

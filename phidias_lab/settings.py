@@ -37,14 +37,22 @@ def _from_file() -> dict:
     if not path.is_file():
         return {}
     try:
-        content = yaml.safe_load(path.read_text()) or {}
-    except yaml.YAMLError as error:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ParameterError(f"The settings file {path} cannot be read: {error.strerror}. Mend or remove it.") from None
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise ParameterError(f"The settings file {path} is not valid YAML ({error}). Mend or remove it.") from None
+    content = {} if content is None else content
     if not isinstance(content, dict):
         raise ParameterError(f"The settings file {path} must hold keys and values; known keys: {', '.join(KEYS)}.")
-    for key in content:
+    for key, value in content.items():
         if key not in KEYS:
             raise ParameterError(f"The settings file {path} has the unknown key {key!r}. {nearest(key, KEYS)}")
+        if key == "catalogs" and isinstance(value, list) and all(isinstance(v, str) for v in value):
+            content[key] = os.pathsep.join(value)
+        elif value is not None and not isinstance(value, str):
+            wanted = "a path, or a list of paths" if key == "catalogs" else "a path"
+            raise ParameterError(f"The settings file {path} has {key}: {value!r}, which must be {wanted}.")
     return content
 
 
@@ -66,7 +74,10 @@ def lake_path(relative: str) -> str:
 
 def runs_root() -> Path:
     """Folder of the run records."""
-    return Path(_setting("runs", str(user_data() / "runs"))).expanduser().absolute()
+    root = _setting("runs", str(user_data() / "runs"))
+    if "://" in root:
+        raise ParameterError(f"PHIDIAS_RUNS is {root}, but run records need a folder on this machine. Name a folder.")
+    return Path(root).expanduser().absolute()
 
 
 def checkout_root() -> Path | None:

@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import json
 import os
+import struct
 import threading
 import zipfile
+import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -24,12 +27,17 @@ def finish(
     result: xr.Dataset, work: Path, report: Callable[[float, str], None], threads: int = 1
 ) -> tuple[xr.Dataset, int]:
     """The same cube, its values read lazily from finished pieces in `work`; and how many pieces were there already."""
-    lazy = [name for name in result.variables if dask.is_dask_collection(result[name].data)]
+    lazy = [name for name in result.variables if result.variables[name].chunks is not None]
+    # Python objects, such as texts of any length, have no form that a piece can be checked in.
+    objects = [name for name in lazy if result[name].dtype.kind in "OT"]
+    if objects:
+        result = result.assign({name: result[name].compute() for name in objects})
+        lazy = [name for name in lazy if name not in objects]
     if not lazy:
         return result, 0
     borders = _borders(result, lazy)
     slices = {dim: [slice(a, b) for a, b in itertools.pairwise(edges)] for dim, edges in borders.items()}
-    work.mkdir(parents=True, exist_ok=True)
+    _same_pieces(work, {"borders": borders, "variables": {n: str(result[n].dtype) for n in lazy}})
     indices = list(itertools.product(*(range(len(s)) for s in slices.values())))
     done = [index for index in indices if _intact(work / _name(index))]
     finished = set(done)
@@ -40,7 +48,7 @@ def finish(
         temporary = path.with_name(f".{path.name}.{threading.get_ident()}")
         try:
             with open(temporary, "wb") as stream:
-                np.savez(stream, **values)
+                np.savez(stream, **{f"v{lazy.index(name)}": value for name, value in values.items()})
                 stream.flush()
                 os.fsync(stream.fileno())
             os.replace(temporary, path)
@@ -69,6 +77,19 @@ def finish(
     return _assemble(result, lazy, slices, work), len(done)
 
 
+def _same_pieces(work: Path, layout: dict) -> None:
+    """Pieces are told apart by their place between borders; those with other borders are of no use."""
+    work.mkdir(parents=True, exist_ok=True)
+    note, text = work / "pieces.json", json.dumps(layout, sort_keys=True)
+    if note.is_file() and note.read_text(encoding="utf-8", errors="replace") == text:
+        return
+    for piece in work.glob("piece-*.npz"):
+        piece.unlink()
+    temporary = work / ".pieces.json"
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, note)
+
+
 def _borders(result: xr.Dataset, lazy: list[str]) -> dict[str, list[int]]:
     """For each dimension that some variable cuts, all borders any variable has."""
     borders: dict[str, set[int]] = {}
@@ -92,8 +113,8 @@ def _intact(path: Path) -> bool:
     try:
         with zipfile.ZipFile(path) as archive:
             return archive.testzip() is None
-    except (OSError, zipfile.BadZipFile):
-        return False
+    except (OSError, EOFError, ValueError, RuntimeError, zipfile.BadZipFile, zlib.error, struct.error):
+        return False  # what zipfile says depends on which byte is wrong
 
 
 def _assemble(result, lazy, slices, work) -> xr.Dataset:
@@ -101,7 +122,7 @@ def _assemble(result, lazy, slices, work) -> xr.Dataset:
 
     def load(path, name):
         with np.load(path, allow_pickle=False) as archive:
-            return archive[name]
+            return archive[f"v{lazy.index(name)}"]
 
     def block(name, array, prefix, dims_left):
         if not dims_left:

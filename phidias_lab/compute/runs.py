@@ -85,11 +85,10 @@ def write_text(path: Path, text: str) -> None:
 
 def read_json(path: Path) -> dict:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
         return {}
-    except (OSError, ValueError):
-        return {}
+    return content if isinstance(content, dict) else {}
 
 
 @dataclass(frozen=True)
@@ -103,6 +102,18 @@ class Progress:
     def __str__(self):
         left = "" if self.seconds_left is None else f", about {timedelta(seconds=round(self.seconds_left))} left"
         return f"{self.fraction:.0%} {self.message}{left}"
+
+
+def _alive(process: dict) -> bool:
+    """Whether a process of this host lives; its birth time tells it from a later one of the same id."""
+    if not process.get("pid") or process.get("host") != socket.gethostname():
+        return False
+    try:
+        found = psutil.Process(process["pid"])
+        born = abs(found.create_time() - process.get("born", found.create_time())) < 2.0
+        return born and found.status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return False
 
 
 class Run:
@@ -179,6 +190,8 @@ class Run:
         launched = read_json(self.folder / "launched.json")
         if launched.get("pid"):
             return True
+        if _alive(launched.get("starter") or {}):  # it may be storing a large input
+            return False
         return (datetime.now(UTC) - self.created).total_seconds() > _LAUNCH_GRACE
 
     def _worker_alive(self) -> bool:
@@ -190,12 +203,7 @@ class Run:
                 return time.time() - (self.folder / "heartbeat").stat().st_mtime < _HEARTBEAT_LOST
             except OSError:
                 return False
-        try:
-            process = psutil.Process(worker["pid"])
-            born = abs(process.create_time() - worker.get("born", process.create_time())) < 2.0
-            return born and process.status() != psutil.STATUS_ZOMBIE
-        except psutil.Error:
-            return False
+        return _alive(worker)
 
     @property
     def progress(self) -> Progress:
@@ -262,14 +270,15 @@ class Run:
         if self.wait(patience) in ENDED and self.status != INTERRUPTED:
             return self.status
         worker = self.record.get("worker") or read_json(self.folder / "launched.json")
-        if worker.get("host") != socket.gethostname():
+        if worker.get("pid") and worker.get("host") != socket.gethostname():
             raise RunFailedError(
                 f"The run {self.id} runs on the host {worker.get('host')} and has not answered the request to stop. "
                 "It stops as soon as it sees it; look again later."
             )
         if self._worker_alive():
+            # The worker leads a session of its own, so whatever its chain started goes with it.
             with contextlib.suppress(ProcessLookupError):
-                os.kill(worker["pid"], signal.SIGKILL)
+                os.killpg(worker["pid"], signal.SIGKILL)
             self.wait(5.0)
         self.clear_unfinished()
         self.add_state(CANCELLED)
@@ -324,10 +333,15 @@ class Run:
         return total
 
 
+def _myself() -> dict:
+    return {"pid": os.getpid(), "born": psutil.Process().create_time(), "host": socket.gethostname()}
+
+
 def create(asked: Order, complete: Order, root: Path | None = None) -> Run:
     """A new run folder that holds its order; nothing is started yet."""
     root = settings.runs_root() if root is None else Path(root)
-    stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
+    # With milliseconds, so that ids sort as the runs were asked for.
+    stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S%f")[:-3]
     try:
         root.mkdir(parents=True, exist_ok=True)
         while True:
@@ -337,6 +351,7 @@ def create(asked: Order, complete: Order, root: Path | None = None) -> Run:
                 break
             except FileExistsError:
                 continue
+        write_json(folder / "launched.json", {"asked": now(), "starter": _myself()})
         write_text(folder / "asked.json", asked.dumps())
         write_text(folder / "order.json", complete.dumps())
     except OSError as error:
@@ -367,7 +382,9 @@ def launch(run: Run) -> None:
         environment[name] = "1"
     environment["PYTHONHASHSEED"] = "0"
     environment["PYTHONUNBUFFERED"] = "1"
-    asked = now()
+    before = read_json(run.folder / "launched.json")
+    asked, starter = before.get("asked") or now(), _myself()
+    write_json(run.folder / "launched.json", {"asked": asked, "starter": starter})
     with open(run.folder / "log.txt", "ab") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "phidias_lab.flow", str(run.folder)],
@@ -390,6 +407,7 @@ def launch(run: Run) -> None:
             "born": born,
             "host": socket.gethostname(),
             "asked": asked,
+            "starter": starter,
             "lab": os.environ.get("PHIDIAS_LAB"),
         },
     )

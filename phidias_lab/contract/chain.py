@@ -8,18 +8,36 @@ cluster; that is what lets one class serve a notebook, a form, a batch job and a
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 import param
 
-from phidias_lab.contract.data import Input, Var, check_input, choose_variable, column_attributes
+from phidias_lab.contract.data import KINDS, Input, Var, check_input, choose_variable, column_attributes
 from phidias_lab.contract.parameters import Declared, Variable
 from phidias_lab.contract.resources import Resources
 from phidias_lab.errors import InputError, ParameterError, UnknownNameError, nearest
 
+#: Words that the doors give a meaning of their own (phidias_lab.run(..., title=...)), so no parameter may have them.
+RESERVED = ("what", "title", "output", "format", "overwrite", "name", "parameters", "report")
 
-class Chain(param.Parameterized):
+
+class _Declaration(type(param.Parameterized)):
+    """Looks at a declaration as soon as its class exists; param knows its parameters only then."""
+
+    def __init__(cls, name, bases, namespace):
+        super().__init__(name, bases, namespace)
+        for attribute, value in namespace.items():
+            inherited = next((vars(k)[attribute] for k in cls.__mro__[1:] if attribute in vars(k)), None)
+            if isinstance(inherited, Declared) and not isinstance(value, Declared):
+                # `length = 5.0` below a class that declares length is a new default: bounds, units and sentence stay.
+                type.__delattr__(cls, attribute)
+                setattr(cls, attribute, value)
+        cls._check_declaration()
+
+
+class Chain(param.Parameterized, metaclass=_Declaration):
     """Base of all chains. Subclasses declare; see docs/do/add-a-chain.md."""
 
     id: ClassVar[str] = ""
@@ -33,18 +51,38 @@ class Chain(param.Parameterized):
     scene: ClassVar[str] = ""
     references: ClassVar[tuple[str, ...]] = ()
 
-    def __init_subclass__(cls, **kwargs):
-        super().__init_subclass__(**kwargs)
-        for name, parameter in cls.declared().items():
+    @classmethod
+    def _check_declaration(cls) -> None:
+        me = cls.__name__
+        if cls.kind not in KINDS:
+            raise ParameterError(f"{me}.kind must be {', '.join(KINDS[:-1])} or {KINDS[-1]}, not {cls.kind!r}.")
+        for what, found, wanted in (("inputs", cls.inputs, Input), ("outputs", cls.outputs, Var)):
+            if not isinstance(found, Mapping) or not all(isinstance(v, wanted) for v in found.values()):
+                raise ParameterError(f"{me}.{what} must map names to {wanted.__name__}(...).")
+        if not isinstance(cls.resources, Resources):
+            raise ParameterError(f"{me}.resources must be Resources(...), not a {type(cls.resources).__name__}.")
+        declared = cls.declared()
+        for name, parameter in declared.items():
+            if name in RESERVED or hasattr(Chain, name):
+                raise ParameterError(f"{me}.{name} is a word the lab uses itself; give the parameter another name.")
             if not (parameter.doc or "").strip():
-                raise ParameterError(f"{cls.__name__}.{name} has no sentence: every parameter says what it does.")
-            parameter.canonical(parameter.default)
+                raise ParameterError(f"{me}.{name} has no sentence: every parameter says what it does.")
+            # Canonical, so that an order that leaves a parameter out and one that writes its default are the same.
+            canonical = parameter.canonical(parameter.default)
+            if canonical is not parameter.default:
+                parameter.default = canonical
             if isinstance(parameter, Variable) and parameter.of not in cls.inputs:
-                raise ParameterError(f"{cls.__name__}.{name} is a variable of {parameter.of!r}, which is no input.")
-        if cls.kind not in ("cube", "table", "features", "events", "model"):
-            raise ParameterError(
-                f"{cls.__name__}.kind must be cube, table, features, events or model, not {cls.kind!r}."
-            )
+                raise ParameterError(f"{me}.{name} is a variable of {parameter.of!r}, which is no input.")
+        variables = {n for n, p in declared.items() if isinstance(p, Variable)}
+        for name, output in cls.outputs.items():
+            for template in output.attributes().values():
+                for field in re.findall(r"\{([^{}]*)\}", template):
+                    chosen, _, fact = field.partition(".")
+                    if chosen not in variables or fact not in ("", "units", "standard_name"):
+                        raise ParameterError(
+                            f"{me}.outputs[{name!r}] says {template!r}; {{{field}}} must be a parameter of kind variable, "
+                            "with .units or .standard_name if one of these is meant."
+                        )
 
     def __init__(self, **parameters: Any):
         declared = self.declared()
@@ -121,8 +159,18 @@ class Chain(param.Parameterized):
         import xarray as xr
 
         me = self.id or type(self).__name__
-        if self.kind == "cube" and not isinstance(result, xr.Dataset):
-            raise ParameterError(f"{me}.run() must return an xarray Dataset; it returned a {type(result).__name__}.")
+        if self.kind == "cube":
+            if not isinstance(result, xr.Dataset):
+                raise ParameterError(
+                    f"{me}.run() must return an xarray Dataset; it returned a {type(result).__name__}."
+                )
+            result = result.copy()  # a chain may hand on its input, which stays as it was
+        elif self.kind != "model":
+            if not hasattr(result, "columns"):
+                raise ParameterError(f"{me}.run() must return a DataFrame; it returned a {type(result).__name__}.")
+            attrs = dict(getattr(result, "attrs", None) or {})
+            result = result.copy()
+            result.attrs = attrs
         names = result.columns if hasattr(result, "columns") else getattr(result, "data_vars", ())
         for name, wanted in self.outputs.items():
             if name not in names:
@@ -140,7 +188,7 @@ class Chain(param.Parameterized):
             else:
                 columns = dict(result.attrs.get("columns") or {})
                 columns[name] = {**columns.get(name, {}), **attributes}
-                result.attrs["columns"] = columns
+                result.attrs = {**result.attrs, "columns": columns}
         return result
 
     def _filled(self, template: str, inputs: Mapping[str, Any]) -> str | None:
@@ -150,7 +198,9 @@ class Chain(param.Parameterized):
         for name, parameter in self.declared().items():
             if not isinstance(parameter, Variable) or "{" + name not in template:
                 continue
-            chosen, data = getattr(self, name), inputs[parameter.of]
+            chosen, data = getattr(self, name), inputs.get(parameter.of)
+            if chosen is None or data is None:
+                return None
             attributes = column_attributes(data).get(chosen, {}) if hasattr(data, "columns") else data[chosen].attrs
             facts = {
                 f"{{{name}}}": chosen,

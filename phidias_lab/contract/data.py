@@ -9,6 +9,8 @@ Kinds and their containers:
 
 from __future__ import annotations
 
+import re
+import tokenize
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -91,16 +93,26 @@ def converter(given: str, declared: str):
     import pint
 
     registry = pint.get_application_registry()
+
+    def unit(text: str):
+        text = str(text).strip()
+        text = _SAME_UNITS.get(text, text)
+        try:
+            return float(text), registry.dimensionless  # CF writes a scale such as 1e-3 for salinity
+        except ValueError:
+            # UDUNITS writes exponents behind the unit and a blank between factors: kg m-2 s-1.
+            return 1.0, registry.Unit(re.sub(r"(?<=[A-Za-z])\^?([+-]?[0-9]+)", r"**\1", text))
+
     try:
-        a, b = (registry.Unit(_SAME_UNITS.get(u, u)) for u in (given, declared))
-    except (pint.errors.PintError, ValueError, AttributeError, TypeError):
+        (scale_a, a), (scale_b, b) = unit(given), unit(declared)
+    except (pint.errors.PintError, ValueError, AttributeError, TypeError, AssertionError, tokenize.TokenError):
         raise InputError(f"units {given!r} cannot be compared with the declared {declared!r}") from None
     if not a.is_compatible_with(b):
         raise InputError(f"units {given!r} do not convert to the declared {declared!r}")
     # An affine map (offset for temperatures) is read off two values, so lazy arrays stay lazy.
-    zero = registry.Quantity(0.0, a).to(b).magnitude
-    one = registry.Quantity(1.0, a).to(b).magnitude
-    return lambda values: values * (one - zero) + zero
+    zero = registry.Quantity(0.0, a).to(b).magnitude / scale_b
+    one = registry.Quantity(scale_a, a).to(b).magnitude / scale_b
+    return lambda values: values * (one - zero) + zero if zero else values * one
 
 
 def check_input(name: str, declared: Input, data: Any) -> Any:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from phidias_lab.contract.parameters import is_writable, show
 from phidias_lab.errors import ParameterError, nearest
 
 FORMAT = 1
@@ -79,24 +80,37 @@ def from_document(document: Any, source: str = "The order") -> Order:
     for key, value in (("parameters", parameters), ("inputs", inputs), ("output", output)):
         if not isinstance(value, Mapping):
             raise ParameterError(f"{source}: {key!r} must be a JSON object; it is a {type(value).__name__}.")
-    for key in output:
+    for key, value in output.items():
         if key not in OUTPUT_FIELDS:
             raise ParameterError(f"{source}: 'output' has the unknown key {key!r}. {nearest(key, OUTPUT_FIELDS)}")
+        kind, called = (bool, "true or false") if key == "overwrite" else (str, "a text")
+        if value is not None and not (isinstance(value, kind) and (kind is bool or _is_path(value))):
+            raise ParameterError(f"{source}: 'output' has the {key} {show(value)}; it must be {called}.")
     title = document.get("title")
-    if title is not None and (not isinstance(title, str) or len(title) > 200):
+    if title is not None and (not isinstance(title, str) or len(title) > 200 or not is_writable(title)):
         raise ParameterError(f"{source}: the title must be a text of at most 200 characters.")
+    try:
+        json.dumps(parameters, allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ParameterError(f"{source} has parameters that JSON cannot hold: {error}. Write plain values.") from None
     return Order(
         chain=chain,
         version=version,
         parameters=dict(parameters),
         inputs={str(n): reference(r, f"{source}, input {n!r}") for n, r in inputs.items()},
-        output=dict(output),
+        output={k: v for k, v in output.items() if v is not None},
         title=title,
     )
 
 
+def _is_path(text: str) -> bool:
+    return bool(text.strip()) and "\0" not in text and is_writable(text)
+
+
 def reference(value: Any, source: str = "The input") -> dict:
     """An input reference from its short or long form; a text is a file when it looks like one, else an entry."""
+    if isinstance(value, str | Path) and not _is_path(str(value)):
+        raise ParameterError(f"{source} was given {show(str(value))}; a catalogue entry or a file must be named.")
     if isinstance(value, Path):
         return {"file": str(value)}
     if isinstance(value, str):
@@ -107,10 +121,10 @@ def reference(value: Any, source: str = "The input") -> dict:
         return {"entry": value}
     if isinstance(value, Mapping):
         kinds = [k for k in REFERENCES if k in value]
-        if len(kinds) != 1 or not isinstance(value[kinds[0]], str):
+        if len(kinds) != 1 or not isinstance(value[kinds[0]], str) or not _is_path(value[kinds[0]]):
             raise ParameterError(
                 f'{source} must name one of an entry, a file or stored data, as in {{"entry": "ocean.observations"}}; '
-                f"got {json.dumps(value, default=str)[:80]}."
+                f"got {show(value)}."
             )
         allowed = {"entry": ("entry", "parameters"), "file": ("file",), "stored": ("stored", "sha256")}[kinds[0]]
         for key in value:
@@ -118,6 +132,14 @@ def reference(value: Any, source: str = "The input") -> dict:
                 raise ParameterError(f"{source} has the unknown key {key!r}. {nearest(key, allowed)}")
         if "parameters" in value and not isinstance(value["parameters"], Mapping):
             raise ParameterError(f"{source}: the parameters of an entry must be a JSON object.")
+        if not isinstance(value.get("sha256", ""), str):
+            raise ParameterError(f"{source}: sha256 must be a text.")
+        try:
+            json.dumps(value.get("parameters"), allow_nan=False)
+        except (TypeError, ValueError, RecursionError) as error:
+            raise ParameterError(
+                f"{source}: the entry's parameters cannot be written as JSON: {error}. Write plain values."
+            ) from None
         return {k: v for k, v in value.items() if k != "parameters" or v}
     raise ParameterError(f"{source} must be a catalogue entry, a file or data in memory; got a {type(value).__name__}.")
 
@@ -125,12 +147,12 @@ def reference(value: Any, source: str = "The input") -> dict:
 def loads(text: str, source: str = "The order") -> Order:
     try:
         document = json.loads(text, parse_constant=_no_constant)
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except _NotFinite as error:
+        raise ParameterError(f"{source} holds {error}, which JSON does not know. Write a finite number.") from None
+    except (ValueError, RecursionError) as error:  # ValueError also for an integer of too many digits
         raise ParameterError(
             f"{source} is not JSON: {error}. An order is a JSON document; 'phidias describe CHAIN --order' prints one."
         ) from None
-    except _NotFinite as error:
-        raise ParameterError(f"{source} holds {error}, which JSON does not know. Write a finite number.") from None
     return from_document(document, source)
 
 
@@ -140,7 +162,7 @@ def load(path: str | Path) -> Order:
         text = Path(path).read_text(encoding="utf-8")
     except OSError as error:
         raise ParameterError(f"The order file {path} cannot be read: {error.strerror}. Check its name.") from None
-    except UnicodeDecodeError:
+    except ValueError:  # not UTF-8, or a name that no file can have
         raise ParameterError(
             f"The order file {path} is not JSON text. Give the order.json of a run or product."
         ) from None

@@ -15,6 +15,7 @@ The value a parameter holds is always its JSON form, so that an order is what th
 
 from __future__ import annotations
 
+import calendar
 import itertools
 import json
 import math
@@ -32,8 +33,28 @@ SCALES = ("linear", "log")
 
 def show(value: Any) -> str:
     """A value as a user would write it, short enough for a sentence."""
-    text = json.dumps(value, default=str) if not isinstance(value, str) else repr(value)
+    if isinstance(value, int) and value.bit_length() > 1000:
+        return "an integer of hundreds of digits"
+    try:
+        text = repr(value) if isinstance(value, str) else json.dumps(value, default=str)
+    except (TypeError, ValueError, RecursionError):  # what JSON cannot hold may be given too
+        text = f"a {type(value).__name__}"
     return text if len(text) <= 80 else text[:77] + "..."
+
+
+def plain_number(value: Any) -> float:
+    """A real number as a float. Truth values, texts and complex numbers are none, also where Python would convert them."""
+    if hasattr(value, "dtype"):  # numpy and xarray scalars; an array is a list and not a number
+        if value.dtype.kind not in "iuf" or getattr(value, "shape", ()) != ():
+            raise TypeError("not a number")
+    elif isinstance(value, bool | str | bytes) or not hasattr(value, "__float__"):
+        raise TypeError("not a number")
+    return float(value)
+
+
+def is_writable(text: str) -> bool:
+    """Whether a text can be written in UTF-8: a lone surrogate, as from a broken file name, cannot."""
+    return not any("\ud800" <= c <= "\udfff" for c in text)
 
 
 class Declared:
@@ -150,10 +171,8 @@ class Number(Declared, param.Number):
         return f"a finite number{_bounds_phrase(self.bounds, self.units)}"
 
     def _canonical(self, value):
-        if isinstance(value, (bool, str | bytes)) or not hasattr(value, "__float__"):
-            raise self.refusal(value, self.expected())
         try:
-            number = float(value)
+            number = plain_number(value)
         except (TypeError, ValueError, OverflowError):
             raise self.refusal(value, self.expected()) from None
         low, high = self.bounds
@@ -187,11 +206,14 @@ class Count(Declared, param.Integer):
         return f"a whole number{_bounds_phrase(self.bounds, self.units)}"
 
     def _canonical(self, value):
-        whole = hasattr(value, "__index__") or (isinstance(value, float) and value.is_integer())
-        if isinstance(value, bool) or not whole:
-            raise self.refusal(value, self.expected())
-        number = int(value)
+        try:
+            # A Python integer may be longer than a float can say exactly.
+            number = value if type(value) is int else int(value) if plain_number(value).is_integer() else None
+        except (TypeError, ValueError, OverflowError):
+            number = None
         low, high = self.bounds
+        if number is None:
+            raise self.refusal(value, self.expected())
         if (low is not None and number < low) or (high is not None and number > high):
             raise self.refusal(value, self.expected())
         return number
@@ -221,8 +243,11 @@ class Choice(Declared, param.Selector):
         return "one of " + ", ".join(show(o) for o in self.options)
 
     def _canonical(self, value):
-        if any(value == option and type(value) is type(option) for option in self.options):
-            return value
+        if hasattr(value, "dtype") and getattr(value, "shape", None) == ():
+            value = value.item()
+        for option in self.options:
+            if type(value) is type(option) and value == option:
+                return option
         hint = nearest(value, self.options) if isinstance(value, str) else ""
         error = self.refusal(value, self.expected())
         raise ParameterError(f"{error} {hint}".strip()) if hint.startswith("Did") else error
@@ -287,7 +312,8 @@ class Text(Declared, param.Parameter):
         bad = (
             not isinstance(value, str)
             or len(value) > self.metadata["max_length"]
-            or any(ord(c) < 32 and c not in "\n\t" for c in value)
+            or any((ord(c) < 32 and c not in "\n\t") or ord(c) == 127 for c in value)
+            or not is_writable(value)
             or (pattern is not None and not re.fullmatch(pattern, value))
         )
         if bad:
@@ -315,14 +341,16 @@ class Numbers(Declared, param.Parameter):
 
     def expected(self) -> str:
         order = " in strictly rising order" if self.metadata["increasing"] else ""
-        return f"a list of finite numbers{order}, each{_bounds_phrase(self.bounds, self.units) or ' any value'}"
+        bounds = _bounds_phrase(self.bounds, self.units)
+        return f"a list of finite numbers{order}" + (f", each{bounds}" if bounds else "")
 
     def _canonical(self, value):
-        if isinstance(value, str | bytes | dict) or not hasattr(value, "__iter__"):
+        # A set has no order, and what has no length may have no end.
+        if isinstance(value, str | bytes | dict | set | frozenset) or not hasattr(value, "__len__"):
             raise self.refusal(value, self.expected())
         try:
-            numbers = [float(v) for v in value]
-        except (TypeError, ValueError):
+            numbers = [plain_number(v) for v in value]
+        except (TypeError, ValueError, OverflowError):
             raise self.refusal(value, self.expected()) from None
         low, high = self.bounds
         inside = all(math.isfinite(v) and (low is None or v >= low) and (high is None or v <= high) for v in numbers)
@@ -346,34 +374,33 @@ class Numbers(Declared, param.Parameter):
         return {"type": "array", "items": item, "minItems": 1}
 
 
-def _day(value: Any) -> str:
-    """ISO day or second of anything that is a date."""
+def _moment(value: Any) -> str:
+    """ISO day or second (UTC) of a date, a time or its text. A time at midnight is its day."""
+    if not isinstance(value, datetime | date):
+        text = str(value).strip()
+        if re.fullmatch(r"[0-9]{4}(-[0-9]{2}){0,2}", text):  # a year or a month is a date to people
+            text = (text + "-01-01")[:10]
+        value = datetime.fromisoformat(text)
     if isinstance(value, datetime):
-        return (
-            value.isoformat(timespec="seconds")
-            if (value.hour, value.minute, value.second) != (0, 0, 0)
-            else (value.date().isoformat())
-        )
-    if isinstance(value, date):
-        return value.isoformat()
-    text = str(value).strip()
-    if re.fullmatch(r"\d{4}(-\d{2}){0,2}", text):  # a year or a month is a date to people
-        text = (text + "-01-01")[:10]
-    parsed = datetime.fromisoformat(text.replace("Z", "+00:00"))
-    if parsed.tzinfo is not None:
-        parsed = parsed.astimezone(UTC).replace(tzinfo=None)
-    return _day(parsed)
+        if value != value:  # pandas' missing time is a datetime
+            raise ValueError("not a time")
+        if value.tzinfo is not None:
+            value = value.astimezone(UTC).replace(tzinfo=None)
+        if (value.hour, value.minute, value.second) != (0, 0, 0):
+            return value.isoformat(timespec="seconds")
+        value = value.date()
+    return value.isoformat()
 
 
-def _last_day(text: str) -> str:
-    """The last day of a year or month that was written without a day."""
-    if re.fullmatch(r"\d{4}", text):
-        return f"{text}-12-31"
-    if re.fullmatch(r"\d{4}-\d{2}", text):
+def _last_moment(value: Any) -> str:
+    """The same for an end: of a year or month that was written without a day, the last day."""
+    text = "" if isinstance(value, datetime | date) else str(value).strip()
+    if re.fullmatch(r"[0-9]{4}", text):
+        return _moment(f"{text}-12-31")
+    if re.fullmatch(r"[0-9]{4}-[0-9]{2}", text):
         year, month = int(text[:4]), int(text[5:])
-        following = date(year + month // 12, month % 12 + 1, 1)
-        return date.fromordinal(following.toordinal() - 1).isoformat()
-    return text
+        return date(year, month, calendar.monthrange(year, month)[1]).isoformat()
+    return _moment(value)
 
 
 class Period(Declared, param.Parameter):
@@ -396,13 +423,11 @@ class Period(Declared, param.Parameter):
         if not isinstance(value, list | tuple) or len(value) != 2:
             raise self.refusal(value, self.expected())
         try:
-            start, end = (
-                _day(value[0]),
-                _day(_last_day(str(value[1]).strip()) if isinstance(value[1], str) else value[1]),
-            )
-        except (ValueError, TypeError):
+            start, end = _moment(value[0]), _last_moment(value[1])
+        except (ValueError, TypeError, OverflowError):
             raise self.refusal(value, self.expected()) from None
-        if end < start:
+        # An end without a time of day is the whole day.
+        if end < start[: len(end)]:
             raise ParameterError(
                 f"Parameter {self.name!r} was given {show(list(value))}: the end {end} lies before the start {start}. "
                 "Swap the two dates."
@@ -433,11 +458,11 @@ class Region(Declared, param.Parameter):
     def _canonical(self, value):
         if isinstance(value, dict):
             return self._polygon(value)
-        if isinstance(value, str | bytes) or not hasattr(value, "__len__") or len(value) != 4:
+        if isinstance(value, str | bytes | set | frozenset) or not hasattr(value, "__len__"):
             raise self.refusal(value, self.expected())
         try:
-            west, south, east, north = (float(v) for v in value)
-        except (TypeError, ValueError):
+            west, south, east, north = (plain_number(v) for v in value)
+        except (TypeError, ValueError, OverflowError):
             raise self.refusal(value, self.expected()) from None
         good = (
             all(math.isfinite(v) for v in (west, south, east, north))
@@ -459,12 +484,12 @@ class Region(Declared, param.Parameter):
         import shapely
 
         if value.get("type") == "Feature":
-            value = value.get("geometry") or {}
-        if value.get("type") not in ("Polygon", "MultiPolygon"):
+            value = value.get("geometry")
+        if not isinstance(value, dict) or value.get("type") not in ("Polygon", "MultiPolygon"):
             raise self.refusal(value, self.expected())
         try:
             shape = shapely.from_geojson(json.dumps(value))
-        except (shapely.errors.ShapelyError, TypeError, ValueError):
+        except (shapely.errors.ShapelyError, TypeError, ValueError, RecursionError):
             raise self.refusal(value, self.expected()) from None
         if shape.is_empty or not math.isfinite(shape.area):
             raise self.refusal(value, self.expected())
@@ -483,9 +508,12 @@ class Region(Declared, param.Parameter):
         if text.startswith("{"):
             try:
                 return json.loads(text)
-            except json.JSONDecodeError:
+            except (ValueError, RecursionError):
                 raise self.refusal(text, self.expected()) from None
-        return [part.strip() for part in text.strip("[]").split(",")]
+        try:
+            return [float(part) for part in text.strip("[] ").split(",")]
+        except ValueError:
+            raise self.refusal(text, self.expected()) from None
 
     def _schema(self):
         box = {"type": "array", "items": {"type": "number"}, "minItems": 4, "maxItems": 4}
@@ -540,6 +568,7 @@ class File(Declared, param.Parameter):
             not isinstance(value, str)
             or not value.strip()
             or "\0" in value
+            or not is_writable(value)
             or (suffixes and not value.lower().endswith(tuple(s.lower() for s in suffixes)))
         ):
             raise self.refusal(value, self.expected())
@@ -615,15 +644,20 @@ def region_contains(value: list | dict, longitude, latitude):
     import numpy as np
 
     west, south, east, north = region_bounds(value)
-    lon = np.asarray(longitude, float)
-    lat = np.asarray(latitude, float)
-    # Move each longitude to the turn that starts at the region's west, so both conventions meet.
-    lon = west + np.mod(lon - west, 360.0)
-    inside = (lon <= east) & (lat >= south) & (lat <= north)
-    if isinstance(value, dict) and inside.any():
+    lon, lat = np.broadcast_arrays(np.asarray(longitude, float), np.asarray(latitude, float))
+    shape = None
+    if isinstance(value, dict):
         import shapely
 
         shape = shapely.from_geojson(json.dumps(value))
         shapely.prepare(shape)
-        inside &= shapely.intersects_xy(shape, lon, lat)
+    inside = np.zeros(lon.shape, bool)
+    # Both conventions meet when the turns to either side are tried. A longitude in the region's own convention is
+    # compared as it is; one that was turned has lost some digits, so a point on the border gets a tenth of a millimetre.
+    for turn, slack in ((0.0, 0.0), (-360.0, 1e-9), (360.0, 1e-9)):
+        turned = lon + turn
+        here = (turned >= west - slack) & (turned <= east + slack) & (lat >= south) & (lat <= north)
+        if shape is not None and here.any():
+            here &= shapely.intersects_xy(shape, np.clip(turned, west, east), lat)
+        inside |= here
     return inside

@@ -36,6 +36,15 @@ def provider(chain_id: str) -> str:
     return _package(_entry(chain_id))
 
 
+def id_of(chain_class: type) -> str | None:
+    """The id under which a class itself is registered; not that of a class it derives from."""
+    place = f"{chain_class.__module__}:{chain_class.__qualname__}"
+    for chain_id, entries in _entries().items():
+        if any(entry.value.replace(" ", "") == place for entry in entries) or vars(chain_class).get("id") == chain_id:
+            return chain_id
+    return None
+
+
 def _entry(chain_id: str) -> EntryPoint:
     found = _entries()
     if chain_id not in found:
@@ -58,7 +67,7 @@ def chain(chain_id: str):
     package = _package(entry)
     try:
         found = entry.load()
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a package may even leave while it is imported
         raise ParameterError(
             f"The chain {chain_id!r} of the package {package!r} cannot be imported: {type(error).__name__}: {error}. "
             f"Repair or uninstall {package!r}; the other chains are not affected."
@@ -67,6 +76,11 @@ def chain(chain_id: str):
         raise ParameterError(
             f"{entry.value!r}, declared as chain {chain_id!r} by the package {package!r}, is not a Chain. "
             "Its entry point must name a subclass of phidias_lab.Chain."
+        )
+    if vars(found).get("id") not in (None, "", chain_id):
+        raise ParameterError(
+            f"The package {package!r} declares {entry.value!r} as chain {chain_id!r}, but the class has the id {found.id!r} "
+            "already. A class is one chain: declare a subclass for the other id."
         )
     found.id = chain_id
     return found

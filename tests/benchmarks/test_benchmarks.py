@@ -31,10 +31,10 @@ def test_gridding_is_compared_with_octave_divand_on_the_same_problem(needs, tmp_
 
 
 def test_the_limit_counts_the_operations_of_a_banded_factor_exactly():
-    # In one dimension B^-1 reaches two neighbours on either side, and a good order fills nothing in: 3 entries a column.
+    # In one dimension B^-1 reaches two neighbours on either side, and a good order fills nothing in: 3 a column.
     factor = load("ocean_gridding").measure_factor((50,))
     sea = factor["nodes"]
     assert sea == 45
     assert sea <= factor["nnz_l"] <= 3 * sea
-    assert factor["nnz_l"] <= factor["operations"] <= 9 * sea
+    assert 2 * factor["nnz_l"] < factor["operations"] <= 9 * sea
     assert factor["limit_seconds"] == pytest.approx(factor["operations"] / factor["matmul_per_second"])

@@ -116,6 +116,7 @@ def analyse(
     if alpha[0] == 0:
         _refuse_floating_areas(system, gain)
     system = sparse.csr_array(system + gain)
+    del gain
     factor = solvers.factorise(system, solver)
     field = solvers.solve(factor, system, right)
 

@@ -44,7 +44,11 @@ class Grid:
 
     @cached_property
     def mean_lengths(self) -> tuple[float, ...]:
-        """Mean correlation length of each dimension over all nodes, 0 where the dimension decouples."""
+        """Mean correlation length of each dimension, 0 where the dimension decouples.
+
+        The mean is over all nodes, land included, as in DIVAnd: it enters the normalisation.  Where a length is NaN
+        on land, it counts there as the mean over the sea.
+        """
         return tuple(float(length.mean()) for length in self.lengths)
 
     @cached_property

@@ -6,12 +6,13 @@ it is installed.  `cholmod` (scikit-sparse) has GPL parts, so it is imported onl
 
 from __future__ import annotations
 
-import importlib.util
+import importlib.metadata
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
+from packaging.specifiers import SpecifierSet
 from scipy import sparse
 from scipy.sparse import linalg
 
@@ -32,10 +33,11 @@ class Factor(Protocol):
 
 @dataclass(frozen=True)
 class Solver:
-    """A way to factorise: its name, the package it needs, the extra that brings it (if one does), and how."""
+    """A way to factorise: its name, the package it needs with its versions, the extra that brings it, and how."""
 
     name: str
     package: str
+    versions: str
     extra: str | None
     factorise: Callable[[sparse.csr_array], Factor]
 
@@ -46,9 +48,11 @@ class SuperLU:
     name = "splu"
 
     def __init__(self, matrix: sparse.csr_array):
+        # By symmetry the rows are the columns: no copy is needed for the order of storage that SuperLU wants.
+        columns = sparse.csc_array((matrix.data, matrix.indices, matrix.indptr), shape=matrix.shape)
         try:
             self.lu = linalg.splu(
-                matrix.tocsc(), permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options={"SymmetricMode": True}
+                columns, permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options={"SymmetricMode": True}
             )
         except RuntimeError as error:
             raise _singular() from error
@@ -86,7 +90,7 @@ class Pardiso:
 
 
 class Cholmod:
-    """Supernodal Cholesky by CHOLMOD (GPL), nested dissection where it was built with METIS."""
+    """Supernodal Cholesky by CHOLMOD (GPL), by the interface of scikit-sparse 0.4."""
 
     name = "cholmod"
 
@@ -94,7 +98,7 @@ class Cholmod:
         from sksparse import cholmod
 
         try:
-            self.factor = cholmod.cholesky(sparse.csc_matrix(matrix), ordering_method="best")
+            self.factor = cholmod.cholesky(sparse.csc_matrix(matrix), ordering_method="default")
         except cholmod.CholmodNotPositiveDefiniteError as error:
             raise _singular() from error
 
@@ -103,15 +107,23 @@ class Cholmod:
 
 
 SOLVERS = {
-    "splu": Solver("splu", "scipy", None, SuperLU),
-    "pardiso": Solver("pardiso", "pypardiso", "ocean", Pardiso),
-    "cholmod": Solver("cholmod", "sksparse", None, Cholmod),
+    "splu": Solver("splu", "scipy", "", None, SuperLU),
+    "pardiso": Solver("pardiso", "pypardiso", "", "ocean", Pardiso),
+    # Version 0.5 of scikit-sparse has another interface to CHOLMOD.
+    "cholmod": Solver("cholmod", "scikit-sparse", "<0.5", None, Cholmod),
 }
 
 
 def available() -> tuple[str, ...]:
-    """Names of the solvers whose package is installed (found, not imported)."""
-    return tuple(name for name, solver in SOLVERS.items() if importlib.util.find_spec(solver.package))
+    """Names of the solvers whose package is installed in a version that fits (looked up, not imported)."""
+    return tuple(name for name, solver in SOLVERS.items() if _installed(solver.package, solver.versions))
+
+
+def _installed(package: str, versions: str) -> bool:
+    try:
+        return SpecifierSet(versions).contains(importlib.metadata.version(package), prereleases=True)
+    except importlib.metadata.PackageNotFoundError:
+        return False
 
 
 def choose(nodes: int) -> str:
@@ -126,8 +138,9 @@ def check(solver: str) -> str:
     if solver != "auto" and solver not in available():
         if extra := SOLVERS[solver].extra:
             raise MissingExtraError(f"The solver {solver!r}", extra)
+        package = SOLVERS[solver].package + SOLVERS[solver].versions
         raise ParameterError(
-            f"The solver {solver!r} needs the package {SOLVERS[solver].package!r}, which is not installed here. "
+            f"The solver {solver!r} needs the package {package!r}, which is not installed here. "
             f"Use one of {', '.join(['auto', *available()])}, or install that package."
         )
     return solver

@@ -52,7 +52,6 @@ def divand(
         "lengths": _cells([on_grid(each) for each in length], shape),
         "positions": np.column_stack(obs_coords),
         "values": np.asarray(values, float).reshape(-1, 1),
-        # One variance for each observation: a scalar would be read as a signal-to-noise ratio.
         "noise": np.broadcast_to(np.asarray(noise, float), (len(values),)).reshape(-1, 1),
         "alpha": np.zeros((0, 0)) if alpha is None else np.asarray(alpha, float).reshape(1, -1),
         "period": np.asarray(cyclic, float).reshape(1, -1) if len(cyclic) else np.zeros((0, 0)),

@@ -7,6 +7,10 @@ lengths = q.lengths;
 if numel(lengths) == 1
   lengths = lengths{1};   % one dimension: divand wants the array itself
 end
+noise = q.noise;
+if isscalar(noise)
+  noise = 1 / noise;      % divand reads a scalar as a signal-to-noise ratio, a vector as variances
+end
 options = {};
 if ! isempty(q.alpha)
   options(end+1:end+2) = {'alpha', q.alpha};
@@ -17,7 +21,7 @@ end
 if iscell(q.velocity)
   options(end+1:end+2) = {'velocity', q.velocity};
 end
-problem = {logical(q.mask), q.metrics, q.coords, positions, q.values, lengths, q.noise};
+problem = {logical(q.mask), q.metrics, q.coords, positions, q.values, lengths, noise};
 tic;
 field = full(divand(problem{:}, options{:}));
 seconds = toc;

@@ -99,9 +99,24 @@ def test_correlated_observation_errors_equal_dense_algebra_whether_dense_or_spar
     p["obs_coords"][0][2] = 5.0  # outside: its row and column leave the matrix
     dense_noise = agrees(p)
     np.testing.assert_array_equal(analyse(**(p | {"noise": sparse.coo_array(p["noise"])})).field, dense_noise.field)
-    # Errors correlated only within two profiles.
-    p["noise"][:3, 3:] = p["noise"][3:, :3] = 0
+
+
+def test_errors_correlated_within_profiles_that_are_listed_in_turns_equal_dense_algebra(problem, agrees):
+    p = problem((9, 8), count=9)
+    profile = np.arange(9) % 3
+    p["noise"] = np.where(profile[:, None] == profile, 0.3, 0.0) + np.diag(p["noise"])
     agrees(p)
+
+
+def test_rounding_neither_drops_an_observation_at_the_edge_nor_lets_one_on_land_speak(problem):
+    p = problem((9, 8), count=3)
+    first, second = p["coords"]
+    assert not p["mask"][6, 5]
+    p["obs_coords"] = [
+        np.array([first[-1] * (1 + 1e-15), first[-1] * (1 + 1e-13), first[6]]),
+        np.array([second[0], second[0], np.nextafter(second[5], 1)]),
+    ]
+    assert analyse(**p).observations_used.tolist() == [True, False, False]
 
 
 def test_a_diagonal_matrix_of_noise_is_the_vector_of_noise(problem):
@@ -174,6 +189,21 @@ def test_without_any_length_every_node_stands_alone(problem):
     assert np.delete(ours.error_variance.ravel(), 0) == pytest.approx(1.0)
 
 
+def test_a_decoupled_dimension_of_one_node_changes_nothing(problem):
+    p = problem((9, 8))
+    thin = {key: [each[..., None] for each in p[key]] for key in ("metrics", "length")}
+    thin = p | {
+        "mask": p["mask"][..., None],
+        "metrics": [*thin["metrics"], 0.1],
+        "length": [*thin["length"], 0.0],
+        "coords": [*p["coords"], [5.0]],
+        "obs_coords": [*p["obs_coords"], np.full(12, 5.0)],
+    }
+    np.testing.assert_allclose(analyse(**thin).field[..., 0], analyse(**p).field, rtol=0, atol=1e-13)
+    thin["obs_coords"][2][3] = 5.1
+    assert np.flatnonzero(~analyse(**thin).observations_used).tolist() == [3]
+
+
 def test_land_stops_the_influence_of_an_observation(problem):
     p = problem((15, 5), land=False, count=1)
     p["mask"][7] = False
@@ -183,10 +213,14 @@ def test_land_stops_the_influence_of_an_observation(problem):
     assert np.abs(field[8:]).max() == 0
 
 
-def test_what_land_holds_does_not_matter(problem, difference):
-    p = problem((9, 8))
-    holes = p | {"metrics": [np.where(p["mask"], each, np.nan) for each in p["metrics"]]}
-    assert difference(analyse(**holes).field, analyse(**p).field) == 0
+def test_what_land_holds_does_not_matter_but_for_the_mean_length_where_a_gap_counts_as_the_mean_of_the_sea(
+    problem, difference
+):
+    p = problem((9, 8), flow=True)
+    sea = p["mask"]
+    holes = {key: [np.where(sea, each, np.nan) for each in p[key]] for key in ("metrics", "length", "velocity")}
+    filled = [np.where(sea, each, each[sea].mean()) for each in p["length"]]
+    assert difference(analyse(**(p | holes)).field, analyse(**(p | {"length": filled})).field) < 1e-14
 
 
 def test_coordinates_may_be_vectors_or_arrays_of_the_grid(problem):

@@ -58,6 +58,22 @@ def test_weights_next_to_land_without_renormalisation_equal_octave_divand(peer, 
     assert difference(analyse(**p).field, theirs["field"]) > 1e-4  # ours by default is the other convention
 
 
+def test_a_single_observation_equals_octave_divand(peer, problem, difference):
+    p = problem((24, 20), count=1)
+    theirs, ours = peer(**p, error=True), analyse(**p, error="exact")
+    assert difference(ours.field, theirs["field"]) <= 1e-9
+    assert difference(ours.error_variance, theirs["error_variance"]) <= 1e-9
+
+
+def test_lengths_on_land_count_in_the_mean_length_as_in_octave_divand(peer, problem, difference):
+    p = problem((24, 20))
+    p["length"] = [np.where(p["mask"], each, 10 * each) for each in p["length"]]
+    theirs = peer(**p, error=True)
+    ours = analyse(**p, error="exact", renormalise=False)
+    assert difference(ours.field, theirs["field"]) <= 1e-9
+    assert difference(ours.error_variance, theirs["error_variance"]) <= 1e-9
+
+
 def test_another_binomial_norm_and_a_decoupled_dimension_equal_octave_divand(peer, problem, difference):
     for p, alpha in (
         (problem((24, 20)), [1, 3, 3, 1]),

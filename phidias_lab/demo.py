@@ -1,0 +1,148 @@
+"""The demo lake: the synthetic scenes written as the lake keeps real data, so that everything can be tried at once.
+
+A build happens in a folder beside its place and is renamed at the end: a build that is stopped leaves the lake as it
+was, and what it leaves behind is removed by the next. Two builds give the same bytes.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import uuid
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from phidias_lab import settings
+from phidias_lab.errors import InputError, ProductError, UnknownNameError, nearest
+from phidias_lab.lake import manifest, stores
+from phidias_lab.lake.locks import lock
+
+#: Raised when a scene or a layout changes: a lake of another version is built anew.
+VERSION = "1"
+SEED = 0
+PARTS = ("ocean",)
+_CHUNKS = {"time": 6}
+_UNFINISHED = ".building-"
+
+Progress = Callable[[float, str], None]
+
+
+def stores_of(part: str) -> dict[str, str]:
+    """The stores of a part of the demo lake: entry -> path below the lake's root."""
+    return {
+        "ocean": {
+            "ocean.north_east_atlantic": "ocean/north_east_atlantic.zarr",
+            "ocean.baltic": "ocean/baltic.zarr",
+            "ocean.truth_north_east_atlantic": "ocean/truth_north_east_atlantic.zarr",
+            "ocean.truth_baltic": "ocean/truth_baltic.zarr",
+            "ocean.observations": "ocean/observations.parquet",
+            "ocean.observations_truth": "ocean/observations_truth.parquet",
+        }
+    }[part]
+
+
+def build_demo(
+    only: str | Iterable[str] | None = None,
+    progress: Progress | None = None,
+    root: str | Path | None = None,
+    rebuild: bool = False,
+) -> dict[str, dict]:
+    """Build the demo lake, or the parts named in `only`; what is there and intact is left as it is.
+
+    `progress(fraction, text)` is told how far it is. Returns for each entry {"path", "bytes", "files", "checksum"}.
+    """
+    parts = list(PARTS) if only is None else [only] if isinstance(only, str) else list(only)
+    for part in parts:
+        if part not in PARTS:
+            raise UnknownNameError(f"The demo lake has no part {part!r}. {nearest(part, PARTS)}")
+    where = settings.lake_root() if root is None else str(root)
+    if "://" in where:
+        raise ProductError(f"The demo lake is built in a folder; {where} is not one. Set PHIDIAS_LAKE to a folder.")
+    base = Path(where).expanduser().absolute()
+    tell = progress or (lambda fraction, text: None)
+    built = {}
+    for number, part in enumerate(parts):
+
+        def within(fraction: float, text: str, number: int = number) -> None:
+            tell((number + fraction) / len(parts), text)
+
+        with lock(base / f".{part}.lock", what="The demo lake"):
+            known = None if rebuild else _intact(base, part)
+            if known is None:
+                try:
+                    _build(base, part, within)
+                except OSError as error:
+                    raise _refused(base, error) from error
+                known = _intact(base, part)
+            built |= known
+    tell(1.0, "The demo lake is ready.")
+    return built
+
+
+def _intact(base: Path, part: str) -> dict[str, dict] | None:
+    """What is in a part that was built by this version and misses nothing; None when it has to be built."""
+    found = {}
+    for entry, path in stores_of(part).items():
+        address = str(base / path)
+        try:
+            known = manifest.read(address)
+            if known is None or known.get("version") != VERSION:
+                return None
+            manifest.check_sizes(address, known)
+        except InputError:
+            return None
+        found[entry] = {
+            "path": address,
+            "bytes": known["bytes"],
+            "files": len(known["files"]),
+            "checksum": known["checksum"],
+        }
+    return found
+
+
+def _refused(base: Path, error: OSError) -> ProductError:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return ProductError(
+            f"The disk of {base} is full. Free about 100 MB, or set PHIDIAS_LAKE to a folder with more space."
+        )
+    return ProductError(
+        f"The lake {base} cannot be written ({error.strerror or error}). Set PHIDIAS_LAKE to a folder you may write to."
+    )
+
+
+def _build(base: Path, part: str, tell: Progress) -> None:
+    for left in base.glob(f"{_UNFINISHED}{part}-*"):
+        shutil.rmtree(left, ignore_errors=True)
+    work = base / f"{_UNFINISHED}{part}-{uuid.uuid4().hex[:8]}"
+    work.mkdir()
+    try:
+        {"ocean": _ocean}[part](work, tell)
+        for path in stores_of(part).values():
+            target, old = base / path, None
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if target.exists():
+                old = work / f"old-{target.name}"
+                os.rename(target, old)
+            os.rename(work / path, target)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def _ocean(folder: Path, tell: Progress) -> None:
+    from phidias_lab.testing.scenes import ocean
+
+    paths = stores_of("ocean")
+    (folder / "ocean").mkdir()
+    shapes, fields = {}, {}
+    for number, (name, sea) in enumerate(ocean.SEAS.items()):
+        tell(0.05 + 0.3 * number, f"{sea.title}: coast, sea floor and true fields (synthetic)")
+        shapes[name] = ocean.domain(sea)
+        fields[name] = ocean.truth(sea, SEED, shape=shapes[name])
+        for data, entry in ((shapes[name], f"ocean.{name}"), (fields[name], f"ocean.truth_{name}")):
+            stores.write_cube(data, folder / paths[entry], entry=entry, chunks=_CHUNKS, version=VERSION)
+    tell(0.65, "Observations (synthetic)")
+    tables = ocean.observations(fields, shapes, SEED)
+    for table, entry in zip(tables, ("ocean.observations", "ocean.observations_truth"), strict=True):
+        tell(0.85, f"Writing {entry}")
+        stores.write_table(table, folder / paths[entry], entry=entry, version=VERSION)

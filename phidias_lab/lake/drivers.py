@@ -1,0 +1,353 @@
+"""The intake drivers of the lake: `Cube` for Zarr and NetCDF, `Table` for Parquet and CSV.
+
+Both are version-1 drivers (`intake.source.base.DataSource`), so a plain `intake.open_catalog` works as well. A `path`
+that is relative lies below the lake's root, which is looked up when the data are opened; one that is absolute or an
+fsspec address (with "://") is taken as it stands. Region, time and variable may be entry parameters:
+
+    region     "west,south,east,north" in degrees, or empty for all; east may exceed 180
+    time       "2010-01-01/2015-12-31", both ends included, or empty for all
+    variable   the name of one measured variable, or "all"
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import fsspec
+import numpy as np
+import xarray as xr
+from intake.source.base import DataSource, Schema
+
+from phidias_lab import settings
+from phidias_lab.contract.parameters import Period, Region
+from phidias_lab.errors import InputError, ParameterError, nearest
+from phidias_lab.lake import manifest, tiles
+from phidias_lab.lake.manifest import errors_of_reading
+
+ALL = "all"
+_ZARR, _NETCDF, _CSV, _PARQUET = (".zarr",), (".nc", ".nc4", ".cdf", ".h5"), (".csv",), (".parquet", ".pq")
+_LONGITUDES, _LATITUDES, _TIMES = ("longitude", "lon"), ("latitude", "lat"), ("time",)
+
+
+def address_of(path: str) -> str:
+    """The full address of an entry's path."""
+    if "://" in path:
+        return path.rstrip("/")
+    expanded = os.path.expanduser(path)
+    return (expanded if os.path.isabs(expanded) else settings.lake_path(path)).rstrip("/")
+
+
+def parse_region(text: str | Sequence[float] | None) -> list[float] | None:
+    """[west, south, east, north] of a region parameter; None for all."""
+    return _parsed(Region(doc="region of an entry"), "region", text)
+
+
+def parse_time(text: str | Sequence[str] | None) -> tuple[np.datetime64, np.datetime64] | None:
+    """The first moment of a period and the first moment after it; None for all."""
+    period = _parsed(Period(doc="period of an entry"), "time", text)
+    if period is None:
+        return None
+    start, end = (np.datetime64(t, "us") for t in period)
+    # An end that is a day belongs to the period as a whole; one with a time of day is a moment that still belongs to it.
+    return start, end + (np.timedelta64(1, "D") if len(period[1]) == 10 else np.timedelta64(1, "us"))
+
+
+def _parsed(parameter: Any, name: str, text: Any) -> Any:
+    parameter.name = name
+    value = parameter.parse(text) if isinstance(text, str) else parameter.canonical(text)
+    if isinstance(value, dict):
+        raise ParameterError(f"Parameter {name!r} of a catalogue entry is a box: west,south,east,north in degrees.")
+    return value
+
+
+def in_region(longitude: Any, region: Sequence[float]) -> Any:
+    """Which longitudes lie in the region, on whichever turn."""
+    west, _, east, _ = region
+    return np.logical_or.reduce([(longitude + t >= west) & (longitude + t <= east) for t in (-360.0, 0.0, 360.0)])
+
+
+class _Source(DataSource):
+    """What both drivers share."""
+
+    version, partition_access = "1", False
+
+    def __init__(self, path: str, region: Any = "", time: Any = "", variable: str = ALL, metadata: dict | None = None):
+        super().__init__(metadata=metadata)
+        self.path, self.region, self.time, self.variable = path, region, time, variable or ALL
+
+    @property
+    def address(self) -> str:
+        return address_of(self.path)
+
+    def _label(self) -> str:
+        return f"The entry {self.name!r} ({self.address})" if self.name else self.address
+
+    def _manifest(self) -> dict | None:
+        """The store's manifest after a look at its files; an error that says what to do when it is not there."""
+        system, path = fsspec.core.url_to_fs(self.address)
+        if not system.exists(path):
+            raise InputError(f"{self._label()} does not exist. {self._what_to_do()}")
+        known = manifest.read(self.address) if system.isdir(path) else None
+        if known:
+            manifest.check_sizes(self.address, known)
+        return known
+
+    def _what_to_do(self) -> str:
+        if self.address.startswith(settings.lake_root() + "/"):
+            return "Build the demo lake with 'phidias lake build-demo', or set PHIDIAS_LAKE to the root of your lake."
+        return "Check the path; 'phidias catalog list' shows what is known."
+
+    def _get_schema(self) -> Schema:
+        return Schema(dtype=None, shape=None, npartitions=1, extra_metadata={})
+
+    def _close(self) -> None:
+        pass
+
+
+class Cube(_Source):
+    """A cube: an xarray Dataset from a Zarr store (format 2 or 3) or a NetCDF file."""
+
+    name, container = "lake_cube", "xarray"
+
+    def to_dask(self) -> xr.Dataset:
+        """The lazy dataset: nothing but metadata and coordinates is read."""
+        # Names and bounds are read before data, so what is asked for is refused before anything is opened.
+        region, time = parse_region(self.region), parse_time(self.time)
+        known = self._manifest()
+        with errors_of_reading(self._label()):
+            data = self._open(known)
+            # Zarr lists its arrays in no order of its own.
+            data = data[(known or {}).get("variables") or sorted(data.data_vars)]
+        if self.variable != ALL:
+            if self.variable not in data.data_vars:
+                raise ParameterError(
+                    f"{self._label()} has no variable {self.variable!r}. {nearest(self.variable, data.data_vars)}"
+                )
+            data = data[[self.variable]]
+        if region is not None:
+            lon, lat = (_coordinate(data, n, self._label()) for n in (_LONGITUDES, _LATITUDES))
+            data = _cut(data, lon, in_region(lon.values, region))
+            data = _cut(data, lat, (lat.values >= region[1]) & (lat.values <= region[3]))
+        if time is not None:
+            when = _coordinate(data, _TIMES, self._label())
+            data = _cut(data, when, (when.values >= time[0]) & (when.values < time[1]))
+        return data
+
+    def read(self) -> xr.Dataset:
+        """The dataset in memory."""
+        data = self.to_dask()
+        with errors_of_reading(self._label()):
+            return data.load()
+
+    def _open(self, known: dict | None) -> xr.Dataset:
+        import zarr
+
+        address = self.address
+        if address.lower().endswith(_NETCDF):
+            if "://" in address:
+                raise InputError(f"{address}: NetCDF is read from a folder only. Copy the file to this machine first.")
+            return xr.open_dataset(address, engine="netcdf4", chunks={}, decode_coords="all")
+        if "://" in address:
+            store = zarr.storage.FsspecStore.from_url(address, read_only=True)
+        else:
+            store = zarr.storage.LocalStore(address, read_only=True)
+        if known:
+            store = manifest.CheckedStore(store, address, known["files"])
+        return xr.open_dataset(store, engine="zarr", consolidated=False, chunks={}, decode_coords="all")
+
+
+def _coordinate(data: xr.Dataset, names: Sequence[str], label: str) -> xr.DataArray:
+    """The one-dimensional coordinate of one of these names, or with the first of them as standard name."""
+    for name, coordinate in data.coords.items():
+        if coordinate.ndim == 1 and (name in names or coordinate.attrs.get("standard_name") == names[0]):
+            return coordinate
+    raise InputError(f"{label} has no coordinate {names[0]!r}, so it cannot be cut by it. Leave that parameter empty.")
+
+
+def _cut(data: xr.Dataset, along: xr.DataArray, keep: np.ndarray) -> xr.Dataset:
+    """The part of the data where `keep` holds along a coordinate; a slice where that part is in one piece."""
+    index = np.flatnonzero(keep)
+    whole = index.size and index[-1] - index[0] + 1 == index.size
+    return data.isel({along.dims[0]: slice(int(index[0]), int(index[-1]) + 1) if whole else index})
+
+
+class Table(_Source):
+    """A table: a DataFrame from a Parquet file or dataset (with tiles, see `tiles`), or from a CSV file.
+
+    Units, names and flags of the columns come with `table.attrs["columns"]`, other facts with `table.attrs`, for pandas
+    and for dask alike.
+    """
+
+    name, container = "lake_table", "dataframe"
+
+    def to_dask(self) -> Any:
+        """The lazy dask DataFrame, one partition for each row group that may hold what was asked for."""
+        import dask
+        import dask.dataframe as dd
+
+        if self.address.lower().endswith(_CSV):
+            return _with_attrs(dd.from_pandas(self.read(), npartitions=1), {})
+        dataset, tile, where, columns, attrs = self._query()
+        with errors_of_reading(self._label()):
+            pieces = [
+                (fragment.path, [group.id for group in part.row_groups])
+                for fragment in dataset.get_fragments(_and(tile, where))
+                for part in fragment.split_by_row_group(where)
+            ]
+            meta = _frame(dataset.schema.empty_table().select(columns), attrs)
+        if not pieces:
+            with dask.config.set({"dataframe.convert-string": False}):
+                return _with_attrs(dd.from_pandas(meta, npartitions=1), attrs)
+        reader = _Pieces(dataset.format, dataset.filesystem, self._label(), where, tuple(columns), attrs)
+        # Texts stay as pandas reads them, so that the lazy table equals the one that is read at once.
+        with dask.config.set({"dataframe.convert-string": False}):
+            lazy = dd.from_map(reader, pieces, meta=meta, enforce_metadata=False, label="read-table")
+        return _with_attrs(lazy, attrs)
+
+    def read(self) -> Any:
+        """The pandas DataFrame; only tiles and row groups that may hold what was asked for are read."""
+        if self.address.lower().endswith(_CSV):
+            return self._read_csv()
+        dataset, tile, where, columns, attrs = self._query()
+        with errors_of_reading(self._label()):
+            return _frame(dataset.to_table(columns=columns, filter=_and(tile, where)), attrs)
+
+    def _read_csv(self):
+        import pandas as pd
+
+        region, time = parse_region(self.region), parse_time(self.time)
+        self._manifest()
+        try:
+            table = pd.read_csv(self.address, comment="#")
+        except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError, OSError) as error:
+            raise InputError(
+                f"{self._label()} cannot be read as CSV: {str(error).strip().splitlines()[0]}. "
+                "Its first line must name the columns, and every line must have as many."
+            ) from None
+        for column in _TIMES:
+            if column in table:
+                try:
+                    table[column] = pd.to_datetime(table[column], utc=True, format="ISO8601").dt.tz_localize(None)
+                except (ValueError, TypeError):
+                    raise InputError(
+                        f"{self._label()}: column {column!r} does not hold times such as 2012-05-31T12:00:00. Rewrite it."
+                    ) from None
+        keep = np.ones(len(table), bool)
+        if region is not None:
+            lon, lat = (self._column(table.columns, {}, n) for n in (_LONGITUDES, _LATITUDES))
+            keep &= in_region(table[lon].to_numpy(), region)
+            keep &= (table[lat].to_numpy() >= region[1]) & (table[lat].to_numpy() <= region[3])
+        if time is not None:
+            when = table[self._column(table.columns, {}, _TIMES)].to_numpy()
+            keep &= (when >= time[0]) & (when < time[1])
+        return table.loc[keep, self._wanted(list(table.columns))].reset_index(drop=True)
+
+    def _query(self):
+        """The opened dataset, the filter of its tiles, the filter of its rows, the columns and the attributes."""
+        import pyarrow.dataset as ds
+
+        from phidias_lab.lake.stores import attributes_of
+
+        region, time = parse_region(self.region), parse_time(self.time)
+        known = self._manifest()
+        with errors_of_reading(self._label()):
+            dataset = _dataset(self.address, known)
+            schema, attrs = dataset.schema, attributes_of(dataset.schema)
+        tile, where, described = None, None, attrs.get("columns", {})
+        if region is not None:
+            lon, lat = (ds.field(self._column(schema.names, described, n)) for n in (_LONGITUDES, _LATITUDES))
+            west, south, east, north = region
+            turns = [
+                (lon + t >= west) & (lon + t <= east) if t else (lon >= west) & (lon <= east) for t in (0, -360, 360)
+            ]
+            where = (turns[0] | turns[1] | turns[2]) & (lat >= south) & (lat <= north)
+            if known and known.get("layout", {}).get("tile_degrees") == tiles.DEGREES:
+                tile = ds.field("tile").isin(tiles.tiles_of(*region))
+        if time is not None:
+            when = ds.field(self._column(schema.names, described, _TIMES))
+            where = _and(where, (when >= ds.scalar(time[0].item())) & (when < ds.scalar(time[1].item())))
+        return dataset, tile, where, self._wanted([n for n in schema.names if n != "tile" or not known]), attrs
+
+    def _column(self, columns: Sequence[str], described: dict, names: Sequence[str]) -> str:
+        for column in columns:
+            if column in names or described.get(column, {}).get("standard_name") == names[0]:
+                return column
+        raise InputError(
+            f"{self._label()} has no column {names[0]!r}, so it cannot be cut by it. Leave that parameter empty."
+        )
+
+    def _wanted(self, columns: list[str]) -> list[str]:
+        """All columns, or those that are no measured variable and the chosen variable with its flag."""
+        if self.variable == ALL:
+            return columns
+        # A measured variable is known by its quality flag; without any flags every other column is kept.
+        measured = [c for c in columns if f"{c}_qc" in columns]
+        if self.variable not in columns:
+            raise ParameterError(
+                f"{self._label()} has no variable {self.variable!r}. {nearest(self.variable, measured or columns)}"
+            )
+        others = {c for m in measured if m != self.variable for c in (m, f"{m}_qc")}
+        return [c for c in columns if c not in others]
+
+
+def _dataset(address: str, known: dict | None):
+    """The Parquet dataset with page checksums verified; of a store with a manifest, exactly the files it lists."""
+    import pyarrow as pa
+    import pyarrow.dataset as ds
+    from pyarrow.fs import FSSpecHandler, LocalFileSystem, PyFileSystem
+
+    system, root = fsspec.core.url_to_fs(address)
+    arrow = LocalFileSystem() if "://" not in address else PyFileSystem(FSSpecHandler(system))
+    # Only pages that carry a checksum are verified, so files of other writers are read as well.
+    scan = ds.ParquetFragmentScanOptions(page_checksum_verification=True)
+    form = ds.ParquetFileFormat(default_fragment_scan_options=scan)
+    if not known:
+        return ds.dataset(root, format=form, filesystem=arrow, partitioning="hive")
+    files = [f"{root.rstrip('/')}/{name}" for name in known["files"] if name.endswith(_PARQUET)]
+    hive = ds.partitioning(pa.schema([("tile", pa.int32())]), flavor="hive")
+    return ds.dataset(sorted(files), format=form, filesystem=arrow, partitioning=hive, partition_base_dir=root)
+
+
+def _frame(table: Any, attrs: dict) -> Any:
+    """A pandas DataFrame with its attributes; columns with declared categories become categorical."""
+    import pandas as pd
+
+    frame = table.replace_schema_metadata(None).to_pandas()
+    for column, described in attrs.get("columns", {}).items():
+        if column in frame and "categories" in described:
+            frame[column] = pd.Categorical(frame[column], categories=described["categories"])
+    frame.attrs = _fitting(attrs, frame.columns)
+    return frame
+
+
+def _fitting(attrs: dict, columns: Any) -> dict:
+    """The attributes of a table with these columns."""
+    return {**attrs, "columns": {c: a for c, a in attrs.get("columns", {}).items() if c in set(columns)}}
+
+
+def _with_attrs(lazy: Any, attrs: dict) -> Any:
+    """Hang the attributes on a dask DataFrame as on a pandas one. Dask drops them in every operation, as it knows none."""
+    object.__setattr__(lazy, "attrs", _fitting(attrs, lazy.columns))
+    return lazy
+
+
+def _and(one: Any, other: Any) -> Any:
+    """Both conditions; None is no condition."""
+    return other if one is None else one if other is None else one & other
+
+
+class _Pieces:
+    """Reads one piece of a table: some row groups of one file, filtered. Small enough to travel to a worker."""
+
+    def __init__(self, form: Any, filesystem: Any, label: str, where: Any, columns: tuple[str, ...], attrs: dict):
+        self.form, self.filesystem, self.label = form, filesystem, label
+        self.where, self.columns, self.attrs = where, columns, attrs
+
+    def __call__(self, piece: tuple[str, list[int]], columns: Sequence[str] | None = None) -> Any:
+        path, groups = piece
+        with errors_of_reading(self.label):
+            fragment = self.form.make_fragment(path, self.filesystem, row_groups=groups)
+            wanted = list(self.columns if columns is None else columns)
+            return _frame(fragment.to_table(columns=wanted, filter=self.where), self.attrs)

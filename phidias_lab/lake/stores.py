@@ -1,0 +1,112 @@
+"""Write cubes and tables into the lake in its layout, and know where what is asked for lies.
+
+Cubes are Zarr (format 3) with CRC32C over each compressed chunk; chunks of pure fill value are written too, so a chunk
+that is not there is always damage. Tables are Parquet: see `tiles`. Equal data give equal bytes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from phidias_lab.lake import manifest, tiles
+
+ROW_GROUP = 16_384
+_SINCE = "days since 1950-01-01"
+
+
+def write_cube(data: xr.Dataset, folder: Path, *, entry: str, chunks: Mapping[str, int], version: str) -> dict:
+    """Write a dataset as a Zarr store with its manifest; `chunks` are lengths per dimension, others stay whole."""
+    import numcodecs.blosc
+    import zarr
+    from zarr.codecs import BloscCodec, Crc32cCodec
+
+    encoding = {}
+    for name, variable in data.variables.items():
+        shape = tuple(min(chunks.get(d, n), n) for d, n in variable.sizes.items())
+        compress = BloscCodec(cname="zstd", clevel=5, shuffle="bitshuffle", typesize=variable.dtype.itemsize)
+        encoding[name] = {"chunks": shape, "compressors": [compress, Crc32cCodec()]}
+        if variable.dtype.kind == "f" and name not in data.coords:
+            encoding[name]["_FillValue"] = variable.dtype.type(np.nan)
+        if variable.dtype.kind == "M":
+            encoding[name] |= {"units": _SINCE, "calendar": "proleptic_gregorian", "dtype": "float64"}
+    # Blosc's threads finish blocks in any order; one thread writes the same bytes every time.
+    threads, numcodecs.blosc.use_threads = numcodecs.blosc.use_threads, False
+    try:
+        with zarr.config.set({"array.write_empty_chunks": True}):
+            data.to_zarr(folder, mode="w-", zarr_format=3, consolidated=False, encoding=encoding)
+    finally:
+        numcodecs.blosc.use_threads = threads
+    return manifest.write(folder, entry=entry, kind="cube", version=version, facts={"variables": list(data.data_vars)})
+
+
+def write_table(table: pd.DataFrame, folder: Path, *, entry: str, version: str, row_group: int = ROW_GROUP) -> dict:
+    """Write a table with longitude, latitude and time as a tiled Parquet dataset with its manifest.
+
+    Units and names come from `table.attrs["columns"]` and go into the metadata of the fields; the other attributes go
+    into the metadata of the schema.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    number = tiles.tile(table["longitude"], table["latitude"])
+    cell = tiles.morton_cell(table["longitude"], table["latitude"])
+    order = np.lexsort((table["observation_id"], table["time"], cell, number))
+    plain = table.assign(**{c: table[c].astype("str") for c in table if table[c].dtype == "category"})
+    whole = pa.Table.from_pandas(plain, preserve_index=False).take(pa.array(order))
+    schema = with_attributes(whole.schema, table.attrs)
+    whole = whole.cast(schema).replace_schema_metadata(schema.metadata)
+    number = number[order]
+    values, starts = np.unique(number, return_index=True)
+    for value, start, end in zip(values, starts, [*starts[1:], len(number)], strict=True):
+        part = folder / f"tile={value}" / "part-0.parquet"
+        part.parent.mkdir(parents=True)
+        pq.write_table(
+            whole.slice(start, end - start),
+            part,
+            compression="zstd",
+            row_group_size=row_group,
+            write_page_checksum=True,
+            coerce_timestamps="us",
+        )
+    facts = {"rows": len(table), "layout": {"tile_degrees": tiles.DEGREES}}
+    return manifest.write(folder, entry=entry, kind="table", version=version, facts=facts)
+
+
+def with_attributes(schema: Any, attrs: Mapping) -> Any:
+    """An Arrow schema that carries a table's attributes: columns' in the fields, the others for the whole."""
+    import pyarrow as pa
+
+    columns = attrs.get("columns") or {}
+    fields = [f.with_metadata(_coded(columns.get(f.name) or {})) for f in schema]
+    return pa.schema(fields, metadata=_coded({k: v for k, v in attrs.items() if k != "columns"}))
+
+
+def attributes_of(schema: Any) -> dict:
+    """A table's attributes from its Arrow schema: {"columns": {name: {"units": ..., ...}}, "title": ..., ...}."""
+    columns = {f.name: _decoded(f.metadata) for f in schema if f.metadata}
+    columns = {name: found for name, found in columns.items() if found}
+    return {**_decoded(schema.metadata), **({"columns": columns} if columns else {})}
+
+
+def _coded(attributes: Mapping[str, Any]) -> dict[str, str]:
+    return {k: v if isinstance(v, str) else json.dumps(v) for k, v in attributes.items()}
+
+
+def _decoded(metadata: Mapping[bytes, bytes] | None) -> dict[str, Any]:
+    known = {}
+    for key, value in (metadata or {}).items():
+        key, value = key.decode(errors="replace"), value.decode(errors="replace")
+        if key in ("pandas", "ARROW:schema", "geo") or key.startswith("PARQUET:"):
+            continue
+        try:
+            known[key] = json.loads(value) if value.startswith("[") else value
+        except ValueError:
+            known[key] = value
+    return known

@@ -1,0 +1,88 @@
+"""`phidias catalog`: what can be opened, and how one's own files become entries."""
+
+from __future__ import annotations
+
+import click
+
+from phidias_lab.services.commands.show import print_json, print_table
+
+
+@click.group("catalog")
+def command() -> None:
+    """List and show the entries of the catalogue, add and remove one's own."""
+
+
+@command.command("list")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def list_entries(as_json: bool) -> None:
+    """List all entries with their kind and description."""
+    from phidias_lab.lake import catalog
+
+    rows = catalog.entries()
+    if as_json:
+        print_json(rows)
+    elif not rows:
+        click.echo("The catalogue is empty. 'phidias catalog add FILE' adds one of your files.")
+    else:
+        columns = ["address", "kind", "description"]
+        print_table(columns, [[row[column] for column in columns] for row in rows])
+
+
+@command.command("show")
+@click.argument("address")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def show(address: str, as_json: bool) -> None:
+    """Show what the entry ADDRESS is, where it lies and which parameters it takes."""
+    from phidias_lab.lake import catalog
+
+    found = catalog.describe(address)
+    if as_json:
+        print_json(found)
+        return
+    click.echo(f"{found['address']}: {found['description']}")
+    for label, value in (
+        ("kind", found["kind"]),
+        ("synthetic", "yes" if found["synthetic"] else None),
+        ("dimensions", ", ".join(found["dims"])),
+        ("box", found["bbox"]),
+        ("source", found["source"]),
+        ("licence", found["licence"]),
+    ):
+        if value:
+            click.echo(f"{label:12}{value}")
+    if found["variables"]:
+        click.echo()
+        rows = [[n, v.get("units") or "", v.get("long_name") or ""] for n, v in found["variables"].items()]
+        print_table(["variable", "units", "meaning"], rows)
+    if found["parameters"]:
+        click.echo()
+        rows = [
+            [n, p.get("type", ""), p.get("default", ""), p.get("description", "")]
+            for n, p in found["parameters"].items()
+        ]
+        print_table(["parameter", "type", "default", "meaning"], rows)
+
+
+@command.command("add")
+@click.argument("file")
+@click.option("--name", help="Name of the entry; else the file's name.")
+@click.option("--description", default="", help="What the data are, in a sentence.")
+@click.option("--licence", help="Under which licence they may be used.")
+@click.option("--source", help="Where they come from.")
+@click.option("--replace", is_flag=True, help="Replace an entry of that name.")
+def add(file: str, name: str | None, description: str, licence: str | None, source: str | None, replace: bool) -> None:
+    """Make an entry of FILE: NetCDF, Zarr, Parquet or CSV. The file stays where it is."""
+    from phidias_lab.lake import catalog
+
+    address = catalog.add(file, name, description=description, licence=licence, source=source, replace=replace)
+    click.echo(f"Added {address}. Name it as an input of a chain, as in --input 'NAME={address}'.")
+
+
+@command.command("remove")
+@click.argument("name")
+def remove(name: str) -> None:
+    """Remove the entry NAME that 'phidias catalog add' made; the file itself stays."""
+    from phidias_lab.lake import catalog
+
+    catalog.remove(name)
+    click.echo(f"Removed the entry {name}; its file stays where it is.")

@@ -1,0 +1,1 @@
+"""Synthetic scenes: seeded, with a known truth. Nothing here is measured, and everything says so."""

@@ -1,0 +1,70 @@
+"""The controls all dashboards are made of, and the names that Panel is about to change.
+
+Panel 1.9 calls a widget's caption `label` (it was `name`) and a button's role `color` (it was `button_type`); no other
+module of the lab spells either. Text that comes from data or users goes through `sentence`, which escapes it.
+"""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import holoviews as hv
+import panel as pn
+
+_CAPTION, _ROLE = "label", "color"
+ROLES = ("default", "primary", "success", "danger")
+
+#: One look for all dashboards. Text and background differ by at least 4.5 : 1 (WCAG 2.1, 1.4.3).
+STYLE = """
+.phidias-problem { color: #8f1414; font-size: 0.9em; margin: 0 0 6px 0; }
+.phidias-note { color: #444; font-size: 0.9em; }
+.phidias-state { font-weight: 600; }
+"""
+
+
+@cache
+def prepare() -> None:
+    """Load Panel's and HoloViews' Bokeh parts once per process; the scripts come from the installed packages."""
+    pn.extension("tabulator", inline=True)
+    hv.extension("bokeh")
+
+
+def control(kind: type, caption: str, **settings: Any) -> pn.widgets.Widget:
+    """A widget with its caption, which is also its accessible name."""
+    return kind(**{_CAPTION: caption}, **settings)
+
+
+def caption(widget: pn.widgets.Widget) -> str:
+    return getattr(widget, _CAPTION)
+
+
+def button(text: str, action: Callable[[], Any] | None = None, *, role: str = "default", **settings: Any):
+    """A button; `action` is called without arguments."""
+    made = control(pn.widgets.Button, text, **{_ROLE: role}, **settings)
+    if action is not None:
+        made.on_click(lambda event: action())
+    return made
+
+
+def download(text: str, source: Callable[[], Any], filename: str, **settings: Any) -> pn.widgets.FileDownload:
+    """A button that hands over what `source()` gives: a path or a file-like object."""
+    settings = {"auto": True, "embed": False, **settings}
+    return pn.widgets.FileDownload(callback=source, filename=filename, **{_CAPTION: text}, **settings)
+
+
+def sentence(text: str = "", *, problem: bool = False, **settings: Any) -> pn.pane.HTML:
+    """Words on the page: escaped, and announced by screen readers when they tell of a problem."""
+    settings.setdefault("margin", (0, 10))
+    pane = pn.pane.HTML("", stylesheets=[STYLE], visible=bool(text), **settings)
+    say(pane, text, problem=problem)
+    return pane
+
+
+def say(pane: pn.pane.HTML, text: str, *, problem: bool = False) -> None:
+    """Change the words of a `sentence`; no words hide it."""
+    role, look = ("alert", "phidias-problem") if problem else ("status", "phidias-note")
+    pane.object = f'<div role="{role}" class="{look}">{html.escape(text)}</div>' if text else ""
+    pane.visible = bool(text)

@@ -1,0 +1,81 @@
+"""Views of data, chosen by their dimensions: the same for a chain's result, a catalogue entry and a file.
+
+latitude and longitude   map               depth and one horizontal axis   section
+depth                    profile           time                            time series
+columns                  table, and a map of points when they have places
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import panel as pn
+
+from phidias_lab.errors import InputError
+from phidias_lab.widgets.controls import prepare, sentence
+from phidias_lab.widgets.views import axes
+
+#: Titles of the views in the order in which they are offered.
+TITLES = {
+    "map": "Map",
+    "points": "Map of points",
+    "section": "Section",
+    "profile": "Profile",
+    "series": "Time series",
+    "table": "Table",
+}
+
+
+def suitable(data: Any) -> list[str]:
+    """The names of the views that suit these data, the most telling first."""
+    if hasattr(data, "columns"):
+        return [*(["points"] if axes.place_columns(data) else []), "table"]
+    found = {name for variable in axes.drawable(data) for name in _of_axes(axes.roles(data[variable]))}
+    return [name for name in TITLES if name in found] or ["table"]
+
+
+def _of_axes(roles: dict[str, str]) -> list[str]:
+    has = set(roles)
+    found = []
+    if {"y", "x"} <= has:
+        found.append("map")
+    if "z" in has and has & {"y", "x"}:
+        found.append("section")
+    if "z" in has:
+        found.append("profile")
+    if "t" in has:
+        found.append("series")
+    return found
+
+
+def view(data: Any, *, kind: str | None = None, variable: str | None = None) -> pn.viewable.Viewable:
+    """Everything that suits the data, in tabs; or the one `kind` that is asked for."""
+    prepare()
+    if hasattr(data, "to_dataset") and not hasattr(data, "data_vars"):
+        data = data.to_dataset(name=data.name or "value")
+    if not hasattr(data, "columns") and not hasattr(data, "data_vars"):
+        raise InputError(f"A {type(data).__name__} cannot be shown. Give an xarray Dataset or a DataFrame.")
+    kinds = suitable(data)
+    if kind is not None:
+        if kind not in kinds:
+            raise InputError(f"These data have no view {kind!r}. They can be shown as {', '.join(kinds)}.")
+        kinds = [kind]
+    made = [(TITLES[name], _make(name, data, variable)) for name in kinds]
+    return made[0][1] if len(made) == 1 else pn.Tabs(*made, dynamic=True)
+
+
+def _make(kind: str, data: Any, variable: str | None) -> pn.viewable.Viewable:
+    if kind == "table":
+        from phidias_lab.widgets.views import table
+
+        return table.TableView(data).__panel__() if hasattr(data, "columns") else table.of_cube(data)
+    if kind == "points":
+        from phidias_lab.widgets.views import points
+
+        return points.PointsView(data, variable=variable).__panel__()
+    from phidias_lab.widgets.views import cube
+
+    return cube.VIEWS[kind](data, variable=variable).__panel__()
+
+
+__all__ = ["TITLES", "sentence", "suitable", "view"]

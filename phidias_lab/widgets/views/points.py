@@ -1,0 +1,86 @@
+"""A map of the places in a table, coloured by one of its columns."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import holoviews as hv
+import numpy as np
+import panel as pn
+
+from phidias_lab.widgets.controls import control, say, sentence
+from phidias_lab.widgets.views import axes
+from phidias_lab.widgets.views.cube import COLOURS, _coast, colour_range
+
+#: More points than this are drawn on the server, as the mean of each pixel.
+MOST_POINTS = 20_000
+#: More rows than this are not read for a quick look.
+MOST_ROWS = 2_000_000
+
+
+class PointsView(pn.viewable.Viewer):
+    """Places of a table's rows; columns of numbers can be the colour."""
+
+    def __init__(self, data: Any, variable: str | None = None):
+        super().__init__()
+        self.data = data
+        self.x, self.y = axes.place_columns(data)
+        numbers = [str(c) for c in data.columns if getattr(data.dtypes[c], "kind", "O") in "iuf"]
+        columns = [c for c in numbers if c not in (self.x, self.y)] or [self.x]
+        measured = [c for c in columns if axes.role(c) is None and not c.endswith("_qc")]
+        first = variable if variable in columns else next(iter(measured or columns))
+        self.choice = control(pn.widgets.Select, "Colour", options=columns, value=first, width=220)
+        self.note = sentence()
+        self._figure = pn.pane.HoloViews(None, sizing_mode="stretch_width", margin=(5, 0))
+        self._layout = pn.Column(pn.Row(self.choice, self.note), self._figure)
+        self.choice.param.watch(lambda event: self.draw(), "value")
+        self.draw()
+
+    def __panel__(self) -> pn.viewable.Viewable:
+        return self._layout
+
+    @property
+    def figure(self) -> Any:
+        return self._figure.object
+
+    def draw(self) -> None:
+        column = self.choice.value
+        wanted = list(dict.fromkeys([self.x, self.y, column]))
+        rows = self.data[wanted]
+        if hasattr(rows, "npartitions"):
+            rows = rows.head(MOST_ROWS, npartitions=-1)
+        else:
+            rows = rows.iloc[:MOST_ROWS]
+        lon, lat, value = (rows[c].to_numpy(float) for c in (self.x, self.y, column))
+        good = np.isfinite(lon) & np.isfinite(lat) & np.isfinite(value)
+        lon, lat, value = lon[good], lat[good], value[good]
+        units = dict((getattr(self.data, "attrs", None) or {}).get("columns") or {}).get(column, {}).get("units")
+        label = column if units in (None, "1") else f"{column} [{units}]"
+        say(
+            self.note,
+            f"{lon.size} places with a value of {column}." if lon.size else f"No place has a value of {column}.",
+        )
+        kdims = [
+            hv.Dimension("x", label="longitude [degrees_east]"),
+            hv.Dimension("y", label="latitude [degrees_north]"),
+        ]
+        made = hv.Points((lon, lat, value), kdims, [hv.Dimension("value", label=label)])
+        common = {"cmap": COLOURS, "colorbar": True, "clabel": label, "clim": colour_range(value), "tools": ["hover"]}
+        if lon.size > MOST_POINTS:
+            import datashader as ds
+            from holoviews.operation.datashader import dynspread, rasterize
+
+            made = dynspread(rasterize(made, aggregator=ds.mean("value"), width=700, height=500)).opts(**common)
+        else:
+            made = made.opts(color="value", size=5, line_alpha=0, **common)
+        if not lon.size:
+            box = (-180.0, -90.0, 180.0, 90.0)
+        else:
+            pad = 0.02 * max(np.ptp(lon), np.ptp(lat), 0.5)
+            box = (lon.min() - pad, lat.min() - pad, lon.max() + pad, lat.max() + pad)
+        west, south, east, north = box
+        squeeze = np.cos(np.deg2rad(np.clip((south + north) / 2, -75, 75)))
+        height = int(np.clip(620 * (north - south) / ((east - west) * squeeze), 200, 520))
+        self._figure.object = (made * _coast(box, kdims)).opts(
+            hv.opts.Overlay(frame_width=620, frame_height=height, xlim=(west, east), ylim=(south, north))
+        )

@@ -1,0 +1,157 @@
+"""`phidias lab` as a person uses it: one address that answers, and nothing left behind when it is stopped."""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import psutil
+import pytest
+
+from phidias_lab.services import lab
+
+# The machine's own address: never by a proxy.
+browser = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+
+@pytest.fixture
+def prepared(environment, demo_lake):
+    """A user whose lake is built already."""
+    environment["PHIDIAS_LAKE"] = str(demo_lake)
+    return environment
+
+
+def marked(identity):
+    """Processes that belong to this lab."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get("PHIDIAS_LAB") == identity:
+                found.append(process)
+        except (psutil.Error, OSError):
+            continue
+    return found
+
+
+def records(environment):
+    return next(Path(environment["HOME"]).rglob("labs"))
+
+
+def test_the_lab_answers_at_one_address_refuses_a_second_start_and_leaves_nothing(prepared, start, command):
+    port = lab.free_port()
+    process = start("lab", "--port", port)
+    address = process.stdout.readline().strip()
+    assert address.startswith(f"http://127.0.0.1:{port}/lab")
+    with browser.open(address, timeout=30) as answer:
+        assert answer.status == 200
+        page = answer.read().decode()
+    assert "jupyter-config-data" in page
+    with pytest.raises(urllib.error.HTTPError, match="403"):
+        browser.open(f"http://127.0.0.1:{port}/api/contents", timeout=30)
+
+    second = command("lab", "--port", port)
+    assert second.returncode == 2
+    assert f"A lab runs already at port {port}" in second.stderr
+    assert address in second.stderr
+
+    record = json.loads((records(prepared) / f"{port}.json").read_text())
+    token = address.split("token=")[1]
+    ask = urllib.request.Request(
+        f"http://127.0.0.1:{port}/api/kernels", data=b"{}", headers={"Authorization": f"token {token}"}, method="POST"
+    )
+    with browser.open(ask, timeout=30) as answer:
+        assert answer.status == 201
+    # A run that somebody started from a notebook of this lab.
+    begun = command(
+        "run", "toy.waves", "--detach", "--json", "--pieces", "100", "--wait", "1", PHIDIAS_LAB=record["id"]
+    )
+    run = json.loads(begun.stdout)["run"]
+    running = marked(record["id"])
+    assert len(running) >= 3  # Jupyter, the kernel, the run
+
+    process.send_signal(signal.SIGINT)
+    rest, said = process.communicate(timeout=40)
+    assert process.returncode == 130
+    assert rest == ""
+    assert "The lab is stopped" in said
+    assert run in said
+    assert "Traceback" not in said
+    assert marked(record["id"]) == []
+    assert not any(p.is_running() and p.status() != psutil.STATUS_ZOMBIE for p in running)
+    assert json.loads(command("runs", "show", run, "--json").stdout)["status"] == "cancelled"
+    lab.check_port(port)
+
+
+def test_sigterm_stops_the_lab_as_ctrl_c_does(prepared, start):
+    port = lab.free_port()
+    process = start("lab", "--port", port)
+    assert process.stdout.readline().startswith("http://")
+    identity = json.loads((records(prepared) / f"{port}.json").read_text())["id"]
+    process.terminate()
+    said = process.communicate(timeout=40)[1]
+    assert process.returncode == 143
+    assert "The lab is stopped" in said
+    assert marked(identity) == []
+
+
+def test_a_port_that_another_program_uses_is_refused_with_a_free_one(command):
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        done = command("lab", "--port", port)
+    assert done.returncode == 2
+    assert f"The port {port} on 127.0.0.1 is in use by another program" in done.stderr
+    assert "--port " in done.stderr
+
+
+def test_a_lab_that_died_without_a_word_does_not_hold_its_port(monkeypatch, tmp_path):
+    monkeypatch.setattr(lab.settings, "user_data", lambda: tmp_path)
+    (tmp_path / "labs").mkdir()
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        # The process id lives (it is ours), but it was born at another time than the lab.
+        record = {"pid": psutil.Process().pid, "born": time.time() - 1e6, "id": "x", "address": "http://127.0.0.1"}
+        (tmp_path / "labs" / f"{port}.json").write_text(json.dumps(record))
+        with pytest.raises(lab.ParameterError, match="in use by another program"):
+            lab.check_port(port)
+    lab.check_port(port)
+
+
+def test_a_lab_without_its_extra_says_how_to_install_it(environment):
+    # An environment whose Jupyter cannot be found: a name that no package has stands in the list of what is needed.
+    program = (
+        "import sys\n"
+        "from phidias_lab.services import lab\n"
+        "from phidias_lab.services.command_line import main\n"
+        "lab._NEEDED = ('jupyterlab_that_is_missing',)\n"
+        "sys.exit(main(['lab']))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment)
+    assert done.returncode == 6
+    assert "pip install 'phidias-lab[lab]'" in done.stderr
+
+
+def test_the_token_is_readable_by_its_owner_alone(tmp_path):
+    path = tmp_path / "record.json"
+    lab._write_private(path, {"token": "x"})
+    assert path.stat().st_mode & 0o077 == 0
+
+
+def test_jupyter_is_told_to_fetch_nothing_from_outside():
+    told = lab.Lab(8899).configuration()
+    assert told["ServerApp"]["ip"] == "127.0.0.1"
+    assert told["LabApp"]["news_url"] is None
+    assert told["LabApp"]["check_for_updates_class"] == "jupyterlab.NeverCheckForUpdate"
+    assert told["LabApp"]["extension_manager"] == "readonly"
+    assert len(told["IdentityProvider"]["token"]) >= 32
+    assert lab.Lab(8899).token != told["IdentityProvider"]["token"]

@@ -1,0 +1,116 @@
+"""`phidias run` in a process of its own: what it prints, what it leaves, and how it is stopped."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+
+def workers(environment):
+    """Worker processes of this test's runs."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if "phidias_lab.flow" in process.cmdline() and environment["PHIDIAS_RUNS"] in " ".join(process.cmdline()):
+                found.append(process)
+        except psutil.Error:
+            continue
+    return found
+
+
+def until(condition, seconds=30):
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        found = condition()
+        if found:
+            return found
+        time.sleep(0.05)
+    pytest.fail(f"It did not come about within {seconds} s.")
+
+
+def test_a_run_prints_where_its_product_is_and_what_it_took(command, environment):
+    done = command("run", "toy.waves", "--shape", "square", "--title-text", "a remark", "--wait", "0.5")
+    assert done.returncode == 0, done.stderr
+    facts = dict(line.split(maxsplit=1) for line in done.stdout.splitlines() if not line.startswith(" "))
+    assert Path(facts["Product"]).is_file()
+    assert "peak memory" in facts["Took"]
+    assert "height  sha256 " in done.stdout
+    order = json.loads((Path(environment["PHIDIAS_RUNS"]) / facts["Run"] / "order.json").read_text())
+    assert order["parameters"]["shape"] == "square"
+    assert order["parameters"]["title_text"] == "a remark"
+    assert order["parameters"]["amplitude"] == 2.0
+    # Progress goes to stderr, as plain lines because this is no terminal.
+    assert "toy.waves: " in done.stderr
+    assert "%" in done.stderr
+    assert "\x1b" not in done.stderr
+
+
+def test_json_gives_scripts_the_checksums_and_nothing_else(command):
+    done = command("run", "toy.waves", "--json", "--quiet")
+    assert done.returncode == 0, done.stderr
+    facts = json.loads(done.stdout)
+    assert len(facts["checksums"]["height"]) == 64
+    assert facts["status"] == "done"
+    assert facts["peak_memory_bytes"] > 0
+    assert done.stderr == ""
+
+
+def test_an_order_file_gives_the_same_bytes_and_options_override_it(run, command, tmp_path):
+    (tmp_path / "order.json").write_text(command("describe", "toy.waves", "--order").stdout)
+    ordered = json.loads(command("run", "--order", "order.json", "--json").stdout)
+    higher = json.loads(command("run", "--order", "order.json", "--json", "--amplitude", "5").stdout)
+    assert ordered["checksums"] == run["checksums"]
+    assert higher["checksums"]["height"] != run["checksums"]["height"]
+    refused = command("run", "ocean.gridding", "--order", "order.json")
+    assert refused.returncode == 2
+    assert "is for the chain 'toy.waves'" in refused.stderr
+
+
+def test_a_product_is_put_where_it_was_asked_and_not_over_another(command, tmp_path):
+    assert command("run", "toy.waves", "--output", "waves.nc").returncode == 0
+    assert (tmp_path / "waves.nc").is_file()
+    again = command("run", "toy.waves", "--output", "waves.nc")
+    assert again.returncode == 4
+    assert "exists already" in again.stderr
+    assert command("run", "toy.waves", "--output", "waves.nc", "--overwrite").returncode == 0
+
+
+def test_a_chain_that_fails_gives_its_sentence_and_code_5(command):
+    done = command("run", "toy.waves", "--fail", "--quiet")
+    assert done.returncode == 5
+    assert "the toy was told to fail" in done.stderr
+    assert "phidias runs log" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "the toy was told to fail" in command("runs", "log", "last").stdout
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_stops_the_run_and_leaves_nothing_half_written(number, code, start, environment, command, tmp_path):
+    process = start("run", "toy.waves", "--pieces", "100", "--wait", "0.3", "--output", "waves.nc")
+    until(lambda: list(Path(environment["PHIDIAS_RUNS"]).glob("*/work/*")) or None)
+    assert workers(environment)
+    process.send_signal(number)
+    said = process.communicate(timeout=30)[1]
+    assert process.returncode == code
+    assert "is cancelled; no product was written" in said
+    assert "Traceback" not in said
+    until(lambda: not workers(environment), 5)
+    assert [p.name for p in tmp_path.iterdir() if "waves" in p.name] == []
+    assert list(Path(environment["PHIDIAS_RUNS"]).glob("*/product*")) == []
+    listed = json.loads(command("runs", "list", "--json").stdout)
+    assert [run["status"] for run in listed] == ["cancelled"]
+
+
+def test_a_detached_run_goes_on_when_the_command_has_ended(command):
+    begun = json.loads(command("run", "toy.waves", "--detach", "--json", "--wait", "0.5").stdout)
+    assert begun["status"] in ("waiting", "running")
+
+    def state():
+        return json.loads(command("runs", "show", begun["run"], "--json").stdout)["status"]
+
+    until(lambda: state() == "done")

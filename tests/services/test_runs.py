@@ -1,0 +1,111 @@
+"""`phidias runs`, `rerun` and `export` on runs that really ran."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from phidias_lab.errors import ParameterError
+from phidias_lab.services.commands.runs import age
+
+
+def test_runs_are_listed_and_shown_with_order_and_measures(run, command):
+    listed = command("runs")
+    assert run["run"] in listed.stdout
+    assert "A [first] run" in listed.stdout
+    shown = command("runs", "show", run["run"][-6:])
+    for word in (run["run"], "toy.waves 2.0", "done", "amplitude = 2.0", run["checksums"]["height"][:12]):
+        assert word in shown.stdout
+    assert json.loads(command("runs", "list", "--json", "--state", "failed").stdout) == []
+    assert json.loads(command("runs", "list", "--json", "--chain", "toy.waves").stdout)[0]["id"] == run["run"]
+
+
+def test_a_cancelled_run_is_resumed_to_its_end(start, command):
+    begun = json.loads(command("run", "toy.waves", "--detach", "--json", "--pieces", "40", "--wait", "0.2").stdout)
+    assert "is cancelled" in command("runs", "cancel", begun["run"]).stdout
+    refused = command("runs", "cancel", begun["run"])
+    assert refused.returncode == 2
+    assert "nothing to cancel" in refused.stderr
+    command("runs", "resume", "last", "--detach")
+    assert json.loads(command("runs", "show", "last", "--json").stdout)["status"] in ("waiting", "running")
+    assert command("runs", "cancel", "last").returncode == 0
+
+
+def test_removing_and_pruning_tell_the_space_they_free(run, command):
+    command("run", "toy.waves", "--fail", "--quiet")
+    dry = command("runs", "prune", "--dry-run")
+    assert "Removing 1 run would free" in dry.stdout
+    unasked = command("runs", "prune")
+    assert unasked.returncode == 2
+    assert "--yes" in unasked.stderr
+    pruned = command("runs", "prune", "--yes")
+    assert "Removed 1 run: " in pruned.stdout
+    assert [r["id"] for r in json.loads(command("runs", "list", "--json").stdout)] == [run["run"]]
+    assert "nothing is removed" in command("runs", "prune", "--keep", "1", "--yes").stdout
+    assert "freed" in command("runs", "remove", run["run"]).stdout
+    assert not Path(run["folder"]).exists()
+
+
+@pytest.mark.parametrize(("text", "hours"), [("30d", 720), ("12h", 12), ("2w", 336), ("60m", 1)])
+def test_an_age_is_written_with_its_unit(text, hours):
+    assert age(text).total_seconds() == hours * 3600
+
+
+@pytest.mark.parametrize("text", ["30", "d", "-3d", "1.5h", "3 years"])
+def test_an_age_without_a_known_unit_is_refused(text):
+    with pytest.raises(ParameterError, match="as in 30d"):
+        age(text)
+
+
+def test_a_product_run_again_is_identical(run, command):
+    done = command("rerun", run["run"])
+    assert done.returncode == 0, done.stderr
+    assert "identical" in done.stdout
+    said = json.loads(command("rerun", Path(run["folder"]) / "product", "--json", "--quiet").stdout)
+    assert said["identical"] is True
+    assert said["run"] != run["run"]
+
+
+def test_a_product_copied_elsewhere_runs_again_from_itself(run, command, tmp_path):
+    shutil.copytree(Path(run["folder"]) / "product", tmp_path / "given")
+    shutil.copy(run["product"], tmp_path / "alone.nc")
+    shutil.rmtree(run["folder"])
+    for place in ("given", "alone.nc"):
+        done = command("rerun", tmp_path / place)
+        assert done.returncode == 0, done.stderr
+        assert "identical" in done.stdout
+
+
+def test_a_product_run_again_with_another_parameter_differs_and_says_how_much(run, command):
+    done = command("rerun", run["run"], "--amplitude", "3")
+    assert done.returncode == 7
+    assert "height: largest difference 0.5 of its largest magnitude" in done.stdout
+    assert "x: identical" in done.stdout
+
+
+def test_a_last_bit_that_differs_is_the_same_numbers(run, command):
+    done = command("rerun", run["run"], "--amplitude", "2.00000000000001", "--json")
+    assert done.returncode == 0
+    said = json.loads(done.stdout)
+    assert said["identical"] is False
+    assert said["same_numbers"] is True
+    assert 0 < said["differences"]["height"] < 1e-13
+
+
+def test_a_run_is_exported_as_a_script_that_does_the_same_and_as_a_notebook(run, command, environment, tmp_path):
+    script = tmp_path / "exported.py"
+    assert command("export", run["run"], "--as", "script", "--output", script).returncode == 0
+    done = subprocess.run([sys.executable, script], env=environment, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    said = json.loads(command("runs", "show", "last", "--json").stdout)
+    assert said["id"] != run["run"]
+    assert said["checksums"] == run["checksums"]
+    assert json.loads(command("export", "last", "--as", "notebook").stdout)["nbformat"] == 4
+    again = command("export", "last", "--as", "script", "--output", script)
+    assert again.returncode == 4
+    assert "--overwrite" in again.stderr
