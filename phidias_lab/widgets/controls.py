@@ -68,3 +68,20 @@ def say(pane: pn.pane.HTML, text: str, *, problem: bool = False) -> None:
     role, look = ("alert", "phidias-problem") if problem else ("status", "phidias-note")
     pane.object = f'<div role="{role}" class="{look}">{html.escape(text)}</div>' if text else ""
     pane.visible = bool(text)
+
+
+def fold(title: str, *content: Any, collapsed: bool = True, **settings: Any) -> pn.Card:
+    """A part of the page that opens on a click."""
+    return pn.Card(
+        *content,
+        title=title,
+        collapsed=collapsed,
+        styles={"box-shadow": "none", "border": "1px solid #c8c8c8", "border-radius": "4px"},
+        stylesheets=[".card-header { font-weight: normal; padding: 2px 8px; } .card-title { font-size: 0.95em; }"],
+        **{"margin": (3, 10), **settings},
+    )
+
+
+def heading(text: str) -> pn.pane.HTML:
+    """A second-level heading, escaped."""
+    return pn.pane.HTML(f'<h2 style="margin: 4px 0">{html.escape(text)}</h2>', margin=(0, 10))

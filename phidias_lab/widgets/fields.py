@@ -17,11 +17,11 @@ import panel as pn
 
 from phidias_lab.contract.parameters import Declared
 from phidias_lab.errors import ParameterError
-from phidias_lab.widgets.controls import control, say, sentence
+from phidias_lab.widgets.controls import control, fold, say, sentence
 
 #: Numbers that slide are rounded to this many digits; typed ones keep every digit.
 _DIGITS = 3
-_WIDTH = 300
+_WIDTH = 320
 
 
 def caption_of(parameter: Declared) -> str:
@@ -138,10 +138,7 @@ class NumberField(Field):
         controls = {"main": self.main(typed, value=None, step=step, width=130 if self._slides else _WIDTH)}
         if self._slides:
             start, end = self._place(low), self._place(high)
-            if self.whole and not self._log:
-                slider_step = 1
-            else:
-                slider_step = (end - start) / 200
+            slider_step = 1 if self.whole and not self._log else (end - start) / 200
             text = f"{low:g} to {high:g}{', log scale' if self._log else ''}"
             controls["slider"] = control(
                 pn.widgets.FloatSlider,
@@ -300,7 +297,7 @@ class RegionField(Field):
     def build(self):
         sides = {}
         for side in self.SIDES:
-            text = f"{caption_of(self.parameter)} {side}"
+            text = f"{self.parameter.label} {side} [°]"
             low, high = (-180, 360) if side in ("west", "east") else (-90, 90)
             help_ = f"{self.parameter.doc.strip().rstrip('.')}: its {side}, {low} to {high} degrees."
             sides[side] = control(
@@ -314,13 +311,13 @@ class RegionField(Field):
             description="A GeoJSON Polygon or MultiPolygon in degrees; it is used instead of the box.",
             max_length=1_000_000,
             rows=3,
-            width=_WIDTH,
+            width=_WIDTH - 30,
         )
         return {"main": polygon, **sides}
 
     def arranged(self):
         west, south, east, north = (self.controls[side] for side in self.SIDES)
-        self._card = pn.Card(self.widget, title="Polygon instead of a box", collapsed=True, width=_WIDTH + 10)
+        self._card = fold("Polygon instead of a box", self.widget, width=_WIDTH)
         return pn.Column(pn.Row(west, east, margin=0), pn.Row(south, north, margin=0), self._card, margin=0)
 
     def read(self):

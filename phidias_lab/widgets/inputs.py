@@ -12,10 +12,10 @@ from phidias_lab.contract.data import Input
 from phidias_lab.contract.order import reference
 from phidias_lab.errors import InputError, ParameterError, PhidiasError
 from phidias_lab.lake import catalog
-from phidias_lab.widgets.controls import control, say, sentence
+from phidias_lab.widgets.controls import control, fold, say, sentence
 
 _FILE, _NOTHING, _STORED = "(file)", "(nothing)", "(stored)"
-_WIDTH = 300
+_WIDTH = 320
 
 
 def entries_of(kind: str | None = None) -> list[dict]:
@@ -57,12 +57,10 @@ class InputChooser(pn.viewable.Viewer):
             f"Parameters of the entry for {text}",
             placeholder='{"region": "-20,40,0,55"}',
             description="A JSON object; empty takes the entry as it is.",
-            width=_WIDTH - 20,
+            width=_WIDTH - 30,
             max_length=100_000,
         )
-        self._part = pn.Card(
-            self.parameters, title="Only a part of this entry", collapsed=True, visible=False, width=_WIDTH + 10
-        )
+        self._part = fold("Only a part of this entry", self.parameters, visible=False, width=_WIDTH)
         self.note = sentence(width=_WIDTH)
         self._layout = pn.Column(self.choice, self.file, self.note, self._part, margin=(0, 0, 6, 0))
         for widget in (self.choice, self.file, self.parameters):
@@ -159,7 +157,7 @@ class InputChooser(pn.viewable.Viewer):
             return None, {}
         if hasattr(data, "columns"):
             say(self.note, f"{len(data.columns)} columns")
-            return [str(c) for c in data.columns], {"columns": len(data.columns)}
+            return measured_first(data), {"columns": len(data.columns)}
         if hasattr(data, "data_vars"):
             sizes = {str(d): int(n) for d, n in data.sizes.items()}
             say(self.note, ", ".join(f"{d} {n}" for d, n in sizes.items()))
@@ -176,3 +174,14 @@ class InputChooser(pn.viewable.Viewer):
         if self.parameters.value:
             self._part.collapsed = False
         self._changed()
+
+
+def measured_first(table: Any) -> list[str]:
+    """The columns of a table: what was measured, then places, times and flags."""
+    from phidias_lab.widgets.views import axes
+
+    def behind(column: str) -> bool:
+        numbers = getattr(table.dtypes[column], "kind", "O") in "iuf"
+        return not numbers or column.endswith("_qc") or axes.role(column) is not None
+
+    return sorted(map(str, table.columns), key=behind)

@@ -31,7 +31,7 @@ from phidias_lab.contract import registry
 from phidias_lab.contract.order import Order
 from phidias_lab.contract.resources import Resources, show_memory
 from phidias_lab.errors import ParameterError, PhidiasError
-from phidias_lab.widgets.controls import button, control, download, prepare, say, sentence
+from phidias_lab.widgets.controls import button, control, download, fold, prepare, say, sentence
 from phidias_lab.widgets.form import Form
 from phidias_lab.widgets.inputs import InputChooser
 from phidias_lab.widgets.views import view
@@ -41,7 +41,7 @@ PERIOD = 300
 #: Characters of a link; longer ones are cut by some mail programs and proxies.
 LONGEST_LINK = 6_000
 RECENT = 25
-_SIDE = 350
+_SIDE = 370
 
 
 class Workbench(pn.viewable.Viewer):
@@ -83,9 +83,7 @@ class Workbench(pn.viewable.Viewer):
         self._state = sentence(sizing_mode="stretch_width")
         self._problem = sentence(sizing_mode="stretch_width")
         self._log = pn.pane.HTML("", sizing_mode="stretch_width")
-        self._log_card = pn.Card(
-            self._log, title="Log of the run", collapsed=True, visible=False, sizing_mode="stretch_width"
-        )
+        self._log_card = fold("Log of the run", self._log, visible=False, sizing_mode="stretch_width")
         self._result = pn.Column(sizing_mode="stretch_width", min_height=60, css_classes=["phidias-result"])
         self._download = download("Download the product", self._product_file, "product.nc", visible=False, width=220)
         self._recent = control(pn.widgets.Select, "Earlier runs", options={}, width=420)
@@ -104,12 +102,11 @@ class Workbench(pn.viewable.Viewer):
         )
         self._load = button("Show the pasted order", self._clicked_load, width=150)
         self._copy.js_on_click(args={"source": self._text}, code="navigator.clipboard.writeText(source.value)")
-        share = pn.Card(
+        share = fold(
+            "This order as JSON: copy, share, load",
             pn.Row(self._copy, self._order_file, self._load, margin=0),
             self._link,
             self._text,
-            title="This order as JSON: copy, share, load",
-            collapsed=True,
             sizing_mode="stretch_width",
         )
         side = pn.Column(self._chain, self._about, self._inputs, self._form, width=_SIDE, margin=(0, 15, 0, 0))
@@ -233,9 +230,11 @@ class Workbench(pn.viewable.Viewer):
             self._tick(True)
 
     def open(self, run: str | Run) -> None:
-        """Show an earlier run: its order in the form, its state, its result."""
+        """Show an earlier run: its order in the form as it was asked, its state, its result."""
         run = runs.find(run) if isinstance(run, str) else run
-        self.load(run.order)
+        asked = run.folder / "asked.json"
+        # What the chain resolved ('auto', all levels) is left open again, so that another input may be chosen.
+        self.load(asked if asked.is_file() else run.order)
         self.follow(run)
 
     def cancel(self) -> str | None:
@@ -283,6 +282,9 @@ class Workbench(pn.viewable.Viewer):
         self._recent.options = {
             f"{r.created:%Y-%m-%d %H:%M:%S} {r.order.chain}: {r.status} ({r.id[-6:]})": r.id for r in found
         }
+        known = list(self._recent.options.values())
+        if self._recent.value not in known:
+            self._recent.value = known[0] if known else None
         self._open.disabled = not found
 
     # How the page follows ---------------------------------------------------------------------------------------
@@ -401,7 +403,7 @@ def _titles() -> dict[str, str]:
     found = {}
     for chain_id in registry.chains():
         try:
-            found[f"{registry.chain(chain_id).title or chain_id} ({chain_id})"] = chain_id
+            found[f"{chain_id}: {registry.chain(chain_id).title}".removesuffix(": ")] = chain_id
         except ParameterError:
             found[chain_id] = chain_id
     return found

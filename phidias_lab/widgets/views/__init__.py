@@ -12,7 +12,7 @@ from typing import Any
 import panel as pn
 
 from phidias_lab.errors import InputError
-from phidias_lab.widgets.controls import prepare, sentence
+from phidias_lab.widgets.controls import prepare
 from phidias_lab.widgets.views import axes
 
 #: Titles of the views in the order in which they are offered.
@@ -30,21 +30,22 @@ def suitable(data: Any) -> list[str]:
     """The names of the views that suit these data, the most telling first."""
     if hasattr(data, "columns"):
         return [*(["points"] if axes.place_columns(data) else []), "table"]
-    found = {name for variable in axes.drawable(data) for name in _of_axes(axes.roles(data[variable]))}
+    found = set()
+    for variable in axes.drawable(data):
+        array = data[variable]
+        found |= _of_axes({role for role, dim in axes.roles(array).items() if array.sizes[dim] > 1})
     return [name for name in TITLES if name in found] or ["table"]
 
 
-def _of_axes(roles: dict[str, str]) -> list[str]:
-    has = set(roles)
-    found = []
+def _of_axes(has: set[str]) -> set[str]:
+    """The views of an array that is longer than one along these axes."""
+    found = set()
     if {"y", "x"} <= has:
-        found.append("map")
-    if "z" in has and has & {"y", "x"}:
-        found.append("section")
+        found.add("map")
     if "z" in has:
-        found.append("profile")
+        found |= {"profile", "section"} if has & {"y", "x"} else {"profile"}
     if "t" in has:
-        found.append("series")
+        found.add("series")
     return found
 
 
@@ -78,4 +79,4 @@ def _make(kind: str, data: Any, variable: str | None) -> pn.viewable.Viewable:
     return cube.VIEWS[kind](data, variable=variable).__panel__()
 
 
-__all__ = ["TITLES", "sentence", "suitable", "view"]
+__all__ = ["TITLES", "suitable", "view"]

@@ -50,7 +50,7 @@ def roles(array: Any) -> dict[str, str]:
     """{role: dimension} of an array; the first dimension of a role has it."""
     found: dict[str, str] = {}
     for dim in array.dims:
-        letter = role(str(dim), array.coords[dim] if dim in array.coords else None)
+        letter = role(str(dim), array.coords.get(dim))
         if letter is not None:
             found.setdefault(letter, str(dim))
     return found

@@ -5,6 +5,7 @@ Only the slice that is drawn is computed, so a cube may be larger than memory.
 
 from __future__ import annotations
 
+import itertools
 from typing import Any, ClassVar
 
 import holoviews as hv
@@ -191,7 +192,7 @@ def cell_edges(centres: np.ndarray, width_of_one: float = 1.0) -> np.ndarray:
 class _Raster(CubeView):
     """What map and section have in common: a coloured field, beside it its uncertainty with the same zoom."""
 
-    width_of: ClassVar[tuple[int, int]] = (560, 400)
+    width_of: ClassVar[tuple[int, int]] = (560, 330)
 
     def own_controls(self):
         if not hasattr(self, "same"):
@@ -218,6 +219,7 @@ class _Raster(CubeView):
 
     def element(self, array, error, title):
         wide = self.width_of[0 if error is None else 1]
+        self._letters = wide // 8
         main = self.raster(array, title, COLOURS, wide)
         return main, None if error is None else self.raster(error, title, ERROR_COLOURS, wide)
 
@@ -227,7 +229,8 @@ class _Raster(CubeView):
     def field(self, array: Any, x: Any, y: Any, kdims: list, title: str, colours: str) -> hv.Element:
         """An image where both axes are regular, else a mesh of the true cells; reduced on the server when large."""
         values = np.asarray(array.values, float)
-        vdim = hv.Dimension("value", label=axes.caption(array))
+        limits = self.range_of(array, values)
+        vdim = hv.Dimension("value", label=axes.caption(array), range=limits)
         if values.ndim == 2 and np.ndim(x) == 1 and axes.regular(x) and axes.regular(y):
             if x.size > 1 and x[0] > x[-1]:
                 x, values = x[::-1], values[:, ::-1]
@@ -250,18 +253,18 @@ class _Raster(CubeView):
         text = f"{name}{', ' if title else ''}{title}{' (no value here)' if empty else ''}"
         return made.opts(
             cmap=colours,
-            clim=self.range_of(array, values),
+            clim=limits,
             colorbar=True,
-            clabel=axes.caption(array),
+            clabel=str(array.attrs.get("units", "")),
             bgcolor=_LAND,
             tools=["hover"],
-            title=_wrapped(text),
+            title=_wrapped(text, self._letters),
             fontsize={"title": 11},
             framewise=True,
         )
 
 
-def _wrapped(text: str, width: int = 54) -> str:
+def _wrapped(text: str, width: int = 60) -> str:
     import textwrap
 
     return "\n".join(textwrap.wrap(text, width)[:3])
@@ -347,7 +350,7 @@ class SectionView(_Raster):
     """Depth against one horizontal axis."""
 
     needs = (frozenset("zx"), frozenset("zy"))
-    width_of = (620, 400)
+    width_of = (620, 330)
 
     def own_controls(self):
         if not hasattr(self, "along"):
@@ -484,7 +487,7 @@ def thinned(values: np.ndarray, most: int) -> np.ndarray:
         return np.arange(size)
     cuts = np.linspace(1, size - 1, (most - 2) // 2 + 1).astype(int)
     kept = [0, size - 1]
-    for start, end in zip(cuts[:-1], cuts[1:], strict=True):
+    for start, end in itertools.pairwise(cuts):
         part = values[start:end]
         if np.isfinite(part).any():
             kept += [start + int(np.nanargmin(part)), start + int(np.nanargmax(part))]

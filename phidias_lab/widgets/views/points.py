@@ -47,10 +47,8 @@ class PointsView(pn.viewable.Viewer):
         column = self.choice.value
         wanted = list(dict.fromkeys([self.x, self.y, column]))
         rows = self.data[wanted]
-        if hasattr(rows, "npartitions"):
-            rows = rows.head(MOST_ROWS, npartitions=-1)
-        else:
-            rows = rows.iloc[:MOST_ROWS]
+        lazy = hasattr(rows, "npartitions")
+        rows = rows.head(MOST_ROWS, npartitions=-1) if lazy else rows.iloc[:MOST_ROWS]
         lon, lat, value = (rows[c].to_numpy(float) for c in (self.x, self.y, column))
         good = np.isfinite(lon) & np.isfinite(lat) & np.isfinite(value)
         lon, lat, value = lon[good], lat[good], value[good]

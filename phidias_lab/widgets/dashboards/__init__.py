@@ -1,0 +1,1 @@
+"""Dashboards that are served: the workbench, the catalogue, the runs."""
