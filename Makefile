@@ -1,0 +1,42 @@
+# One command for each act. All set-up is in .ci/prepare.py and takes a moment when it is done already.
+#     PYTHON=python3.11   the interpreter to make .venv with
+#     PORT=8890           another port for the lab
+#     SYSTEM=1            let `make test` install the system packages of system-packages.txt
+#     PYTEST_ARGS=...     words for pytest, for example PYTEST_ARGS="-k lake -x"
+PYTHON ?= python3
+PREPARE = $(PYTHON) .ci/prepare.py
+SPHINX = -m sphinx -q -W --keep-going -b html docs docs/_build/html
+
+.PHONY: help lab test lint format docs bench notebooks clean
+.DEFAULT_GOAL := help
+
+help:  ## show this list
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 18
+
+lab:  ## set everything up and open the lab on 127.0.0.1 (PORT=8890 for another port)
+	@$(PREPARE) lab -- -m phidias_lab lab $(if $(PORT),--port $(PORT))
+
+test:  ## set everything up and run all tests (SYSTEM=1 installs the system packages they need)
+	@$(PREPARE) dev --system -- -m pytest -n 2 --dist loadfile $(PYTEST_ARGS)
+
+lint:  ## check style and the direction of imports
+	@$(PREPARE) dev -- -m ruff check .
+	@$(PREPARE) dev -- -m ruff format --check .
+	@$(PREPARE) dev -- -m importlinter.cli
+
+format:  ## write the code in the house's style
+	@$(PREPARE) dev -- -m ruff check --fix .
+	@$(PREPARE) dev -- -m ruff format .
+
+docs:  ## build the documentation into docs/_build/html, offline, warnings are errors
+	@$(PREPARE) dev -- $(SPHINX)
+
+bench:  ## run the benchmarks, one after the other
+	@for file in benchmarks/[a-z]*.py; do echo "== $$file"; $(PREPARE) dev -- $$file || exit 1; done
+
+notebooks:  ## run every notebook from top to bottom; their files stay as they are
+	@$(PREPARE) dev -- -m jupyter execute $$(find notebooks -name '*.ipynb' -not -path '*/.*' | sort)
+
+clean:  ## remove what builds and tests have written (.venv stays)
+	rm -rf docs/_build docs/chains docs/notebooks build dist test-artefacts .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
