@@ -137,6 +137,22 @@ def test_an_observation_delivered_twice_counts_once():
     assert float(kept["error_variance"].mean()) < float(once["error_variance"].mean())
 
 
+def test_copies_from_a_second_archive_are_known_by_place_and_time():
+    # Another archive rounds places to two decimals and times to the minute; the next measurement of a mooring comes an
+    # hour later, that of a ferry two kilometres further on.
+    table = make_observations(300)
+    copy = table.assign(
+        longitude=table["longitude"].round(2),
+        latitude=table["latitude"].round(2),
+        time=table["time"].dt.round("1min") + pd.Timedelta(seconds=55),
+    )
+    later = table.assign(time=table["time"] + pd.Timedelta(hours=1))
+    further = table.assign(longitude=table["longitude"] + 0.02)
+    rows = pd.concat([table, copy, later, further], ignore_index=True)
+    again = gridding.repeated(rows).reshape(4, -1)
+    assert again.mean(axis=1).tolist() == [0, 1, 0, 0]
+
+
 def test_longitudes_from_0_to_360_give_the_same_map():
     table = make_observations()
     turned = table.assign(longitude=table["longitude"] % 360)
