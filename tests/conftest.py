@@ -24,3 +24,33 @@ def needs():
         pytest.skip(f"not run: needs the system package {program}")
 
     return need
+
+
+@pytest.fixture(autouse=True)
+def own_folders(tmp_path, monkeypatch):
+    """No test reads or writes the folders of whoever runs it."""
+    for name in ("PHIDIAS_LAKE", "PHIDIAS_RUNS", "PHIDIAS_CATALOGS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("PHIDIAS_LAKE", str(tmp_path / "lake"))
+    monkeypatch.setenv("PHIDIAS_RUNS", str(tmp_path / "runs"))
+    for name in ("DATA", "CONFIG", "CACHE", "STATE"):
+        monkeypatch.setenv(f"XDG_{name}_HOME", str(tmp_path / f"xdg-{name.lower()}"))
+
+
+@pytest.fixture(scope="session")
+def demo_lake_folder(tmp_path_factory):
+    """The demo lake, built once for all tests and, with xdist, for all workers. Nobody changes it."""
+    from phidias_lab.demo import build_demo
+
+    base = tmp_path_factory.getbasetemp()
+    if os.environ.get("PYTEST_XDIST_WORKER"):
+        base = base.parent
+    build_demo(root=base / "demo-lake")  # one builds, the others wait at its lock and find it built
+    return base / "demo-lake"
+
+
+@pytest.fixture
+def demo_lake(demo_lake_folder, own_folders, monkeypatch):
+    """The demo lake as the lake of this test; it is shared, so copy a store before you damage it."""
+    monkeypatch.setenv("PHIDIAS_LAKE", str(demo_lake_folder))
+    return demo_lake_folder

@@ -225,7 +225,7 @@ def open_file(path: str | Path) -> tuple[Any, dict]:
 
 
 def identity(address: str, parameters: Mapping[str, Any] | None = None) -> dict:
-    """What an input is, for provenance: {"entry", "parameters", "path", "checksum", "bytes"}; from the manifest, so cheap."""
+    """What an input is, for provenance: entry, parameters, path, checksum and bytes; from the manifest, so cheap."""
     return _identity(address, parameters, source(address, parameters))
 
 
@@ -287,7 +287,7 @@ def _kind_of(address: str) -> str:
     suffix = Path(address).suffix.lower()
     if suffix not in _KINDS:
         raise InputError(
-            f"{address} is of a kind that is not read. Give a NetCDF (.nc), Zarr (.zarr), Parquet (.parquet) or CSV (.csv) file."
+            f"{address} is of a kind that is not read. Give NetCDF (.nc), Zarr (.zarr), Parquet (.parquet) or CSV (.csv)."
         )
     return _KINDS[suffix]
 

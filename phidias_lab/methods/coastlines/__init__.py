@@ -75,7 +75,7 @@ def lines(resolution: str = "50m", region: Sequence[float] | None = None) -> tup
 
 @lru_cache(maxsize=len(RESOLUTIONS))
 def _land(resolution: str):
-    """The land as one prepared shape on longitudes -180 to 180."""
+    """The land as one shape on longitudes -180 to 180."""
     import shapely
 
     points, starts, polygon_of = _rings(resolution)
@@ -90,18 +90,27 @@ def _land(resolution: str):
             ring = np.concatenate([ring, [[ring[-1, 0], pole], [ring[0, 0], pole], ring[0]]])
         polygons.setdefault(int(polygon), []).append(ring)
     shapes = shapely.make_valid([shapely.Polygon(rings[0], rings[1:]) for rings in polygons.values()])
-    turned = [shapely.transform(shapes, lambda xy, t=turn: xy + [t, 0]) for turn in (-360.0, 0.0, 360.0)]
+    turned = [shapely.transform(shapes, lambda xy, t=turn: xy + np.array([t, 0])) for turn in (-360.0, 0.0, 360.0)]
     world = shapely.box(-180, -90, 180, 90)
     every = np.concatenate(turned)
     every = every[shapely.intersects(every, world)]
     land = shapely.union_all(shapely.intersection(every, world))
-    shapely.prepare(land)
     return land
 
 
 def is_land(longitude, latitude, resolution: str = "50m") -> np.ndarray:
-    """Whether places (degrees; arrays broadcast) are land. Lakes count as land, as in the source."""
+    """Whether places (degrees; arrays broadcast) are land. Lakes count as land, as in the source; NaN is no land."""
     import shapely
 
     lon, lat = np.broadcast_arrays(np.asarray(longitude, float), np.asarray(latitude, float))
-    return shapely.intersects_xy(_land(resolution), np.mod(lon + 180.0, 360.0) - 180.0, lat)
+    lon = np.mod(lon + 180.0, 360.0) - 180.0
+    good = np.isfinite(lon) & np.isfinite(lat)
+    if not good.any():
+        return np.zeros(lon.shape, bool)
+    # The land around the places alone is searched more than ten times as fast as that of the whole world.
+    x, y, margin = lon[good], lat[good], 0.1
+    near = shapely.clip_by_rect(
+        _land(resolution), x.min() - margin, y.min() - margin, x.max() + margin, y.max() + margin
+    )
+    shapely.prepare(near)
+    return good & shapely.intersects_xy(near, lon, lat)

@@ -168,6 +168,42 @@ def _baltic_mean(lon, lat, depth, month):
     return {"temperature": temperature, "salinity": salinity, "oxygen": oxygen, "chlorophyll": logarithm}
 
 
+_ATLANTIC_LEVELS = tuple(
+    map(
+        float,
+        [
+            "2",
+            "5",
+            "10",
+            "20",
+            "30",
+            "40",
+            "50",
+            "75",
+            "100",
+            "150",
+            "200",
+            "250",
+            "300",
+            "400",
+            "500",
+            "600",
+            "800",
+            "1000",
+            "1250",
+            "1500",
+            "1750",
+            "2000",
+        ],
+    )
+)
+_BALTIC_LEVELS = tuple(
+    map(
+        float,
+        ["1", "5", "10", "15", "20", "25", "30", "40", "50", "60", "70", "80", "90", "100", "125", "150", "175", "200"],
+    )
+)
+
 NORTH_EAST_ATLANTIC = Sea(
     name="north_east_atlantic",
     title="North-East Atlantic",
@@ -185,30 +221,7 @@ NORTH_EAST_ATLANTIC = Sea(
         "chlorophyll": (0.6, 0.4, 100.0),
     },
     mixing=400.0,
-    levels=(
-        2,
-        5,
-        10,
-        20,
-        30,
-        40,
-        50,
-        75,
-        100,
-        150,
-        200,
-        250,
-        300,
-        400,
-        500,
-        600,
-        800,
-        1000,
-        1250,
-        1500,
-        1750,
-        2000,
-    ),  # fmt: skip
+    levels=_ATLANTIC_LEVELS,
     counts={"cruises": 190, "stations": 16, "floats": 34, "cycles": 80, "moorings": 7, "lines": 26, "voyages": 9},
 )
 
@@ -229,7 +242,7 @@ BALTIC = Sea(
         "chlorophyll": (0.5, 0.4, 40.0),
     },
     mixing=60.0,
-    levels=(1, 5, 10, 15, 20, 25, 30, 40, 50, 60, 70, 80, 90, 100, 125, 150, 175, 200),  # fmt: skip
+    levels=_BALTIC_LEVELS,
     counts={"cruises": 300, "stations": 18, "floats": 6, "cycles": 60, "moorings": 10, "lines": 30, "voyages": 12},
 )
 
@@ -399,7 +412,7 @@ def anomalies(of: Sea, variable: str, random: np.random.Generator, months: int =
 
 
 def _physical(variable: str, values: np.ndarray) -> np.ndarray:
-    """Stored values from mean plus anomaly: chlorophyll out of its logarithm, the others within what water allows, rounded."""
+    """Stored values from mean plus anomaly: chlorophyll out of its logarithm, all within what water allows, rounded."""
     if variable == "chlorophyll":
         values = np.maximum(np.exp(values), _STEP[variable])
     elif variable == "oxygen":
@@ -464,7 +477,7 @@ class _Reader:
 
     def weights(self, lon, lat, depth):
         """Flat node numbers (8, n) within one month, and their weights; all weights 0 where there is no sea."""
-        (_, nz, ny, nx), axes = self.shape, (self.of.depth, self.of.latitude, self.of.longitude)
+        (_, _, ny, nx), axes = self.shape, (self.of.depth, self.of.latitude, self.of.longitude)
         low, part = [], []
         for axis, value in zip(axes, (depth, lat, lon), strict=True):
             i = np.clip(np.searchsorted(axis, value, side="right") - 1, 0, len(axis) - 2)
@@ -701,7 +714,7 @@ def _with_duplicates(table: pd.DataFrame, random: np.random.Generator) -> pd.Dat
     first, last = MONTHS[0].astype("datetime64[s]"), (MONTHS[-1] + 1).astype("datetime64[s]") - 60
     copy["time"] = np.clip(copy["time"].to_numpy(), first, last)
     for name in VARIABLES:
-        copy[name] = copy[name].round(3 if name == "chlorophyll" else 2)
+        copy[name] = np.maximum(copy[name].round(3), 1e-3) if name == "chlorophyll" else copy[name].round(2)
     table["copy_of"], copy["copy_of"] = -1, again
     return pd.concat([table, copy], ignore_index=True)
 

@@ -1,0 +1,267 @@
+"""Every entry of every catalogue opens, through plain intake and through the lab, with every value it allows."""
+
+from __future__ import annotations
+
+import itertools
+import warnings
+from pathlib import Path
+
+import intake
+import pandas as pd
+import pytest
+import xarray as xr
+import yaml
+
+from phidias_lab import settings
+from phidias_lab.errors import InputError, ParameterError, PhidiasError, UnknownNameError
+from phidias_lab.lake import catalog
+
+CATALOGS = Path(__file__).parents[2] / "catalogs"
+FILES = sorted(CATALOGS.glob("*.yaml"))
+
+
+def every_entry():
+    """(address, parameters) of every entry, once for each combination of allowed values."""
+    for file in FILES:
+        for name, entry in (yaml.safe_load(file.read_text())["sources"] or {}).items():
+            if entry["driver"] == "yaml_file_cat":
+                continue
+            declared = entry.get("parameters", {})
+            lists = [[(n, v) for v in p["allowed"]] for n, p in declared.items() if "allowed" in p]
+            for values in itertools.product(*lists):
+                yield f"{file.stem}.{name}", dict(values)
+
+
+EVERY = list(every_entry())
+
+
+def label(case):
+    return case if isinstance(case, str) else ",".join(map(str, case.values())) or "-"
+
+
+def test_there_are_catalogues_for_three_compartments_and_an_entrance():
+    assert [f.name for f in FILES] == ["atmosphere.yaml", "land.yaml", "ocean.yaml", "phidias.yaml"]
+    assert len(EVERY) > 10
+
+
+@pytest.mark.parametrize(("address", "parameters"), EVERY, ids=label)
+def test_an_entry_opens_as_it_is_described(demo_lake, address, parameters):
+    data, identity = catalog.open_entry(address, parameters)
+    told = catalog.describe(address)
+    assert identity["entry"] == address
+    assert identity["checksum"].startswith("sha256:")
+    assert identity["bytes"] > 1000
+    chosen = parameters.get("variable", "all")
+    expected = set(told["variables"]) if chosen == "all" else {chosen}
+    if told["kind"] == "cube":
+        assert isinstance(data, xr.Dataset)
+        assert set(data.data_vars) == expected
+        assert all(v.chunks is not None for v in data.data_vars.values())
+        for name in expected:
+            assert data[name].attrs["units"] == told["units"][name]
+            assert data[name].attrs["standard_name"] == told["variables"][name]["standard_name"]
+        assert set(told["dims"]) <= set(data.dims)
+        assert data.attrs["synthetic"] == "true"
+    else:
+        assert expected <= set(data.columns)
+        assert not (set(told["variables"]) - expected) & set(data.columns)
+        for name in expected:
+            assert data.attrs["columns"][name]["units"] == told["units"][name]
+        loaded = data.partitions[0].compute()
+        assert list(loaded.columns) == list(data.columns)
+        assert loaded.attrs["synthetic"] == "true"
+
+
+@pytest.mark.filterwarnings("ignore:Shell command not executed")
+@pytest.mark.parametrize(("address", "parameters"), EVERY, ids=label)
+def test_plain_intake_opens_the_same(demo_lake, address, parameters):
+    compartment, name = address.split(".")
+    source = intake.open_catalog(str(CATALOGS / "phidias.yaml"))[compartment][name](**parameters)
+    plain, ours = source.to_dask(), catalog.open_entry(address, parameters)[0]
+    assert source.metadata["phidias"]["compartment"] == compartment
+    if isinstance(ours, xr.Dataset):
+        assert ours.identical(plain)
+    else:
+        pd.testing.assert_frame_equal(plain.partitions[0].compute(), ours.partitions[0].compute())
+
+
+def test_every_entry_says_what_it_is_without_being_opened():
+    """No lake is there at all, and yet everything is listed."""
+    assert not Path(settings.lake_root()).exists()
+    told = catalog.entries()
+    assert {e["address"] for e in told} == {address for address, _ in EVERY}
+    for entry in told:
+        assert entry["description"]
+        assert entry["kind"] in ("cube", "table")
+        assert entry["licence"]
+        assert "synthetic" in entry["source"]
+        assert entry["synthetic"] is True
+        assert entry["compartment"] == entry["address"].split(".")[0]
+        assert all(v.get("units") and v.get("standard_name") for v in entry["variables"].values())
+        assert all(p["description"] for p in entry["parameters"].values())
+
+
+def test_no_warning_of_intake_reaches_the_user(demo_lake):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        catalog.open_entry("ocean.baltic")
+        catalog.entries()
+
+
+class TestAsking:
+    def test_a_misspelt_entry_is_refused_with_the_nearest(self):
+        with pytest.raises(UnknownNameError, match=r"'ocean\.observations'"):
+            catalog.resolve("ocean.observation")
+
+    def test_a_catalogue_is_no_entry(self):
+        with pytest.raises(UnknownNameError, match=r"is a catalogue.*ocean\.baltic"):
+            catalog.resolve("ocean")
+
+    def test_a_misspelt_parameter_is_refused_and_not_swallowed(self):
+        with pytest.raises(UnknownNameError, match="Did you mean 'region'"):
+            catalog.open_entry("ocean.observations", {"regoin": "0,50,10,60"})
+
+    def test_a_value_that_is_not_allowed_is_refused_with_those_that_are(self):
+        with pytest.raises(ParameterError, match="variable='salt'.*salinity"):
+            catalog.open_entry("ocean.observations", {"variable": "salt"})
+
+    @pytest.mark.parametrize("region", ["1,2,3", "0,60,10,50", "a,b,c,d", "0,0,inf,1", [1, 2]])
+    def test_a_region_that_is_none_is_refused(self, region):
+        with pytest.raises(ParameterError, match="region"):
+            catalog.open_entry("ocean.observations", {"region": region})
+
+    @pytest.mark.parametrize("time", ["2010", "2012-01-01/2011-01-01", "yesterday/today", "2010-13/2011-01"])
+    def test_a_period_that_is_none_is_refused(self, time):
+        with pytest.raises(ParameterError, match="time"):
+            catalog.open_entry("ocean.truth_baltic", {"time": time})
+
+    def test_without_a_lake_it_is_said_how_to_get_one(self):
+        with pytest.raises(InputError, match="phidias lake build-demo"):
+            catalog.open_entry("ocean.observations")
+
+
+class TestPlaces:
+    def test_a_catalogue_named_by_the_user_stands_beside_the_compartments(self, tmp_path, monkeypatch):
+        (tmp_path / "cruise.yaml").write_text(
+            "sources:\n  ctd:\n    driver: phidias_lab.lake.drivers.Table\n    args: {path: '{{ CATALOG_DIR }}/ctd.csv'}\n"
+        )
+        (tmp_path / "ctd.csv").write_text("longitude,latitude,temperature\n1,50,10.5\n2,51,11\n")
+        monkeypatch.setenv("PHIDIAS_CATALOGS", str(tmp_path / "cruise.yaml"))
+        assert catalog.source("cruise.ctd").read()["temperature"].tolist() == [10.5, 11]
+        assert "ocean.observations" in [e["address"] for e in catalog.entries()]
+        monkeypatch.setenv("PHIDIAS_CATALOGS", str(tmp_path))
+        assert catalog.resolve("cruise.ctd")
+
+    def test_the_entrance_of_an_installation_is_found_without_a_checkout(self, tmp_path, monkeypatch, demo_lake):
+        monkeypatch.setattr(settings, "checkout_root", lambda: None)
+        monkeypatch.setattr("sys.prefix", str(tmp_path))
+        with pytest.raises(InputError, match="PHIDIAS_CATALOGS"):
+            catalog.open_catalog()
+        folder = tmp_path / "share" / "phidias_lab" / "catalogs"
+        folder.mkdir(parents=True)
+        for file in FILES:
+            (folder / file.name).write_text(file.read_text())
+        assert list(catalog.open_catalog()) == ["atmosphere", "land", "ocean"]
+        assert catalog.open_catalog().ocean.baltic.to_dask().sizes["depth"] == 9
+
+    @pytest.mark.parametrize("text", ["sources: [1, 2", "sources: 3", "- a\n- b", "sources:\n  x: {driver: nope}"])
+    def test_a_broken_catalogue_is_named(self, tmp_path, text):
+        (tmp_path / "broken.yaml").write_text(text)
+        with pytest.raises(PhidiasError, match=r"broken\.yaml|x"):
+            found = catalog.open_catalog(tmp_path / "broken.yaml")
+            catalog.entries(found)
+            catalog.resolve("y", found)
+
+    def test_a_missing_catalogue_is_named(self, tmp_path):
+        with pytest.raises(InputError, match=r"nowhere\.yaml does not exist"):
+            catalog.open_catalog(tmp_path / "nowhere.yaml")
+
+
+class TestMine:
+    @pytest.fixture
+    def field(self, tmp_path):
+        data = xr.Dataset(
+            {"sst": (("latitude", "longitude"), [[1.0, 2.0], [3.0, 4.0]], {"units": "degree_Celsius"})},
+            coords={"latitude": [50.0, 51.0], "longitude": [0.0, 1.0]},
+        )
+        data.to_netcdf(tmp_path / "My field.nc", engine="netcdf4")
+        data.to_zarr(tmp_path / "field.zarr", zarr_format=3, consolidated=False)
+        frame = pd.DataFrame({"longitude": [0.5, 9.0], "latitude": [50.0, 60.0], "sst": [1.5, 7.0]})
+        frame.to_parquet(tmp_path / "points.parquet")
+        frame.to_csv(tmp_path / "points.csv", index=False)
+        return tmp_path
+
+    @pytest.mark.parametrize("file", ["My field.nc", "field.zarr", "points.parquet", "points.csv"])
+    def test_a_file_of_ones_own_becomes_an_entry(self, field, file):
+        address = catalog.add(field / file, "sea" if " " not in file else None)
+        assert address == ("mine.my_field" if " " in file else "mine.sea")
+        data, identity = catalog.open_entry(address)
+        assert float(data["sst"].max()) in (4.0,) if isinstance(data, xr.Dataset) else len(data) == 2
+        assert identity["path"] == str(field / file)
+        assert len(identity["checksum"]) == len("sha256:") + 64
+        described = catalog.describe(address)
+        assert described["kind"] == ("cube" if isinstance(data, xr.Dataset) else "table")
+        assert "sst" in described["variables"]
+        assert getattr(catalog.open_catalog().mine, address.split(".")[1]) is not None
+
+    def test_the_identity_follows_the_content(self, field):
+        catalog.add(field / "points.csv", "p")
+        before = catalog.identity("mine.p")["checksum"]
+        assert catalog.identity("mine.p")["checksum"] == before
+        (field / "points.csv").write_text((field / "points.csv").read_text().replace("7.0", "8.0"))
+        assert catalog.identity("mine.p")["checksum"] != before
+
+    def test_a_name_is_not_taken_twice_unless_asked(self, field):
+        catalog.add(field / "points.csv", "p")
+        with pytest.raises(ParameterError, match=r"mine\.p"):
+            catalog.add(field / "field.zarr", "p")
+        catalog.add(field / "field.zarr", "p", replace=True)
+        assert catalog.describe("mine.p")["kind"] == "cube"
+
+    def test_what_was_added_can_be_removed_and_the_file_stays(self, field):
+        catalog.add(field / "points.csv", "p")
+        catalog.remove("mine.p")
+        assert (field / "points.csv").is_file()
+        with pytest.raises(UnknownNameError):
+            catalog.resolve("mine.p")
+        with pytest.raises(UnknownNameError):
+            catalog.remove("p")
+
+    def test_entries_added_at_the_same_time_are_all_kept(self, field):
+        import subprocess
+        import sys
+
+        code = "import sys; from phidias_lab.lake import catalog; catalog.add(sys.argv[1], sys.argv[2])"
+        started = [
+            subprocess.Popen([sys.executable, "-c", code, str(field / "points.csv"), f"p{n}"], cwd=CATALOGS.parent)
+            for n in range(3)
+        ]
+        assert [p.wait(60) for p in started] == [0, 0, 0]
+        assert {e["address"] for e in catalog.entries()} >= {"mine.p0", "mine.p1", "mine.p2"}
+
+    @pytest.mark.parametrize("name", ["a.b", "1st", "", "sea ice", "../x", "a" * 80, "größe"])
+    def test_a_name_that_is_none_is_refused(self, field, name):
+        with pytest.raises(ParameterError, match="letters"):
+            catalog.add(field / "points.csv", name)
+
+    def test_a_file_that_is_not_there_or_not_known_is_refused(self, tmp_path):
+        with pytest.raises(InputError, match="does not exist"):
+            catalog.add(tmp_path / "none.nc")
+        (tmp_path / "x.doc").write_text("x")
+        with pytest.raises(InputError, match=r"\.nc"):
+            catalog.add(tmp_path / "x.doc")
+        assert not settings.user_catalog_file().exists()
+
+    def test_a_broken_catalogue_of_ones_own_is_not_overwritten(self, field):
+        target = settings.user_catalog_file()
+        target.parent.mkdir(parents=True)
+        target.write_text("sources: [1")
+        with pytest.raises(InputError, match=r"mine\.yaml"):
+            catalog.add(field / "points.csv", "p")
+        assert target.read_text() == "sources: [1"
+
+    def test_a_path_with_braces_is_opened_as_it_is_written(self, field):
+        odd = field / "a {{ b }}.csv"
+        odd.write_text((field / "points.csv").read_text())
+        catalog.add(odd, "odd")
+        assert len(catalog.source("mine.odd").read()) == 2
