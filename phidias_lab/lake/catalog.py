@@ -19,6 +19,8 @@ from typing import Any
 import fsspec
 import intake
 import yaml
+from intake.catalog.exceptions import CatalogException
+from intake.catalog.local import LocalCatalogEntry
 
 from phidias_lab import settings
 from phidias_lab.errors import InputError, ParameterError, ProductError, UnknownNameError, nearest
@@ -52,7 +54,14 @@ def open_catalog(path: str | Path | None = None) -> Any:
         for file in files:
             # The files beside an entrance are reached through it, or stand behind the entrance that was found first.
             if file.name != ENTRANCE and file.stem not in found and (not inside or place == settings.user_data()):
-                found[file.stem] = _file(file)
+                _file(file)
+                found[file.stem] = LocalCatalogEntry(
+                    name=file.stem,
+                    description=f"Entries of {file}",
+                    driver="yaml_file_cat",
+                    direct_access=True,
+                    args={"path": _literal(str(file))},
+                )
     if entrance is None:
         places = ", ".join(str(p) for p in settings.catalog_places())
         raise InputError(f"No catalogue {ENTRANCE} was found in {places}. Set PHIDIAS_CATALOGS to its folder.")
@@ -69,8 +78,8 @@ def _file(path: Path) -> Any:
         raise InputError(f"The catalogue {path} does not exist. Check its name, or PHIDIAS_CATALOGS.") from None
     except OSError as error:
         raise InputError(f"The catalogue {path} cannot be read: {error.strerror or error}.") from None
-    except (yaml.YAMLError, ValueError, TypeError, KeyError, AttributeError) as error:
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    except (yaml.YAMLError, CatalogException, ValueError, TypeError, KeyError, AttributeError) as error:
+        first = (str(error).strip().splitlines() or [type(error).__name__])[-1]
         raise InputError(
             f"The catalogue {path} is not a catalogue of intake's version 1 ({first}). "
             "It needs 'sources:' with an entry per name; see docs/look-up/catalogues.md."
@@ -93,14 +102,12 @@ def _walk(catalog: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
         address = f"{prefix}{name}"
         if _is_catalog(item):
             with _quiet():
-                yield from _walk(_opened(item, address), f"{address}.")
+                yield from _walk(_opened(item), f"{address}.")
         else:
             yield address, item
 
 
 def _is_catalog(item: Any) -> bool:
-    if isinstance(item, intake.catalog.Catalog):
-        return True
     return any(issubclass(plugin, intake.catalog.Catalog) for plugin in _plugins(item))
 
 
@@ -109,12 +116,16 @@ def _plugins(item: Any) -> list[type]:
     return [p for p in (found.values() if isinstance(found, dict) else found) if isinstance(p, type)]
 
 
-def _opened(item: Any, address: str) -> Any:
-    if isinstance(item, intake.catalog.Catalog):
-        return item
+def _opened(item: Any) -> Any:
     path = item.describe()["args"].get("path", "")
     catalog_dir = getattr(item, "_catalog_dir", "") or ""
-    return _file(Path(re.sub(r"\{\{\s*CATALOG_DIR\s*\}\}", catalog_dir, path)))
+    path = re.sub(r"\{\{\s*CATALOG_DIR\s*\}\}", lambda _: catalog_dir, path)
+    return _file(Path(re.sub(r"\{% (raw|endraw) %\}", "", path)))
+
+
+def _literal(text: str) -> str:
+    """A text that intake, which reads double braces as a template, will take as it stands."""
+    return f"{{% raw %}}{text}{{% endraw %}}" if "{" in text else text
 
 
 def entries(catalog: Any = None) -> list[dict]:
@@ -193,9 +204,9 @@ def checked_parameters(address: str, parameters: Mapping[str, Any] | None, item:
     return checked
 
 
-def source(address: str, parameters: Mapping[str, Any] | None = None) -> Any:
+def source(address: str, parameters: Mapping[str, Any] | None = None, catalog: Any = None) -> Any:
     """The intake source of an entry with its parameters, not yet opened."""
-    item = resolve(address)
+    item = resolve(address, catalog)
     given = checked_parameters(address, parameters, item)
     try:
         with _quiet():
@@ -317,7 +328,7 @@ def add(
     entry = {
         "description": description or f"{kind} {Path(address).name}, registered by the user",
         "driver": _DRIVERS[kind],
-        "args": {"path": address},
+        "args": {"path": _literal(address)},
         "metadata": {"phidias": _facts(data, kind, licence, source)},
     }
     target = settings.user_catalog_file()
@@ -388,7 +399,6 @@ def _content(target: Path) -> dict:
 
 def _write(target: Path, content: dict) -> None:
     """Replace the file in one step, so that no reader ever meets half of it."""
-    # Braces would be read as a template: a path that holds them is refused rather than misread.
     text = yaml.safe_dump(json.loads(json.dumps(content)), sort_keys=False, allow_unicode=True, width=120)
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:

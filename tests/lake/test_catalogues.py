@@ -122,7 +122,7 @@ class TestAsking:
             catalog.open_entry("ocean.observations", {"regoin": "0,50,10,60"})
 
     def test_a_value_that_is_not_allowed_is_refused_with_those_that_are(self):
-        with pytest.raises(ParameterError, match="variable='salt'.*salinity"):
+        with pytest.raises(ParameterError, match=r"variable='salt'.*salinity"):
             catalog.open_entry("ocean.observations", {"variable": "salt"})
 
     @pytest.mark.parametrize("region", ["1,2,3", "0,60,10,50", "a,b,c,d", "0,0,inf,1", [1, 2]])
@@ -152,6 +152,7 @@ class TestPlaces:
         monkeypatch.setenv("PHIDIAS_CATALOGS", str(tmp_path))
         assert catalog.resolve("cruise.ctd")
 
+    @pytest.mark.filterwarnings("ignore:Shell command not executed")
     def test_the_entrance_of_an_installation_is_found_without_a_checkout(self, tmp_path, monkeypatch, demo_lake):
         monkeypatch.setattr(settings, "checkout_root", lambda: None)
         monkeypatch.setattr("sys.prefix", str(tmp_path))
@@ -164,13 +165,16 @@ class TestPlaces:
         assert list(catalog.open_catalog()) == ["atmosphere", "land", "ocean"]
         assert catalog.open_catalog().ocean.baltic.to_dask().sizes["depth"] == 9
 
-    @pytest.mark.parametrize("text", ["sources: [1, 2", "sources: 3", "- a\n- b", "sources:\n  x: {driver: nope}"])
+    @pytest.mark.parametrize("text", ["sources: [1, 2", "sources: 3", "- a\n- b", "sources:\n  x: 5", ""])
     def test_a_broken_catalogue_is_named(self, tmp_path, text):
         (tmp_path / "broken.yaml").write_text(text)
-        with pytest.raises(PhidiasError, match=r"broken\.yaml|x"):
-            found = catalog.open_catalog(tmp_path / "broken.yaml")
-            catalog.entries(found)
-            catalog.resolve("y", found)
+        with pytest.raises(InputError, match=r"broken\.yaml is not a catalogue"):
+            catalog.open_catalog(tmp_path / "broken.yaml")
+
+    def test_an_entry_with_an_unknown_driver_is_refused_by_name(self, tmp_path):
+        (tmp_path / "odd.yaml").write_text("sources:\n  x: {driver: nope, args: {}}\n")
+        with pytest.raises(PhidiasError, match="x"):
+            catalog.source("x", catalog=catalog.open_catalog(tmp_path / "odd.yaml"))
 
     def test_a_missing_catalogue_is_named(self, tmp_path):
         with pytest.raises(InputError, match=r"nowhere\.yaml does not exist"):

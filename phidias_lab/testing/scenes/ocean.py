@@ -168,41 +168,10 @@ def _baltic_mean(lon, lat, depth, month):
     return {"temperature": temperature, "salinity": salinity, "oxygen": oxygen, "chlorophyll": logarithm}
 
 
-_ATLANTIC_LEVELS = tuple(
-    map(
-        float,
-        [
-            "2",
-            "5",
-            "10",
-            "20",
-            "30",
-            "40",
-            "50",
-            "75",
-            "100",
-            "150",
-            "200",
-            "250",
-            "300",
-            "400",
-            "500",
-            "600",
-            "800",
-            "1000",
-            "1250",
-            "1500",
-            "1750",
-            "2000",
-        ],
-    )
-)
-_BALTIC_LEVELS = tuple(
-    map(
-        float,
-        ["1", "5", "10", "15", "20", "25", "30", "40", "50", "60", "70", "80", "90", "100", "125", "150", "175", "200"],
-    )
-)
+# fmt: off
+_ATLANTIC_LEVELS = (2, 5, 10, 20, 30, 40, 50, 75, 100, 150, 200, 250, 300, 400, 500, 600, 800, 1000, 1250, 1500, 1750, 2000)
+_BALTIC_LEVELS = (1, 5, 10, 15, 20, 25, 30, 40, 50, 60, 70, 80, 90, 100, 125, 150, 175, 200)
+# fmt: on
 
 NORTH_EAST_ATLANTIC = Sea(
     name="north_east_atlantic",
