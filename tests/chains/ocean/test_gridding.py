@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -217,7 +219,7 @@ def test_windows_follow_the_calendar_and_cover_the_period_once(every, starts):
     found = windows(pd.Timestamp("2010-01-15"), pd.Timestamp("2011-03-02T10:00"), every)
     assert [str(w.start.date()) for w in found] == starts
     assert found[-1].end == pd.Timestamp("2011-03-03")
-    assert all(a.end == b.start for a, b in zip(found[:-1], found[1:], strict=True))
+    assert all(a.end == b.start for a, b in itertools.pairwise(found))
 
 
 def test_a_region_cuts_the_domain_and_a_polygon_masks_it():
