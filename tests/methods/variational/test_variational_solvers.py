@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from scipy import sparse
+from threadpoolctl import threadpool_limits
 
 from phidias_lab.errors import InputError, MissingExtraError, ParameterError
 from phidias_lab.methods.variational import analyse, solvers, variance
@@ -32,6 +33,16 @@ def test_large_grids_take_pardiso_where_it_is_and_never_the_gpl_by_themselves(mo
     monkeypatch.setattr(solvers, "available", lambda: installed)
     assert solvers.choose(10**6) == choice
     assert solvers.choose(100) == "splu"
+
+
+def test_the_number_of_threads_does_not_change_a_byte(problem):
+    p = problem((60, 50), count=200)
+    with threadpool_limits(1):
+        alone = analyse(**p, error="exact", solver="splu")
+    with threadpool_limits(2):
+        pair = analyse(**p, error="exact", solver="splu")
+    assert pair.field.tobytes() == alone.field.tobytes()
+    assert pair.error_variance.tobytes() == alone.error_variance.tobytes()
 
 
 def test_an_unknown_solver_is_refused_with_the_nearest_name(problem):
