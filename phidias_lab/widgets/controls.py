@@ -41,6 +41,23 @@ def caption(widget: pn.widgets.Widget) -> str:
     return getattr(widget, _CAPTION)
 
 
+class Tick(pn.widgets.CheckBoxGroup):
+    """One box to tick. Unlike Panel's Checkbox its words belong to the box, for a click and for a screen reader."""
+
+    @property
+    def on(self) -> bool:
+        return bool(self.value)
+
+    @on.setter
+    def on(self, value: bool) -> None:
+        self.value = list(self.options) if value else []
+
+
+def tick(text: str, on: bool = False, **settings: Any) -> Tick:
+    """A box to tick with its words."""
+    return Tick(options=[text], value=[text] if on else [], margin=(5, 10), **settings)
+
+
 def button(text: str, action: Callable[[], Any] | None = None, *, role: str = "default", **settings: Any):
     """A button; `action` is called without arguments."""
     made = control(pn.widgets.Button, text, **{_ROLE: role}, **settings)
@@ -72,12 +89,13 @@ def say(pane: pn.pane.HTML, text: str, *, problem: bool = False) -> None:
 
 def fold(title: str, *content: Any, collapsed: bool = True, **settings: Any) -> pn.Card:
     """A part of the page that opens on a click."""
+    header = pn.pane.HTML(f'<span style="font-size: 13px">{html.escape(title)}</span>', margin=(2, 4))
     return pn.Card(
         *content,
+        header=header,
         title=title,
         collapsed=collapsed,
         styles={"box-shadow": "none", "border": "1px solid #c8c8c8", "border-radius": "4px"},
-        stylesheets=[".card-header { font-weight: normal; padding: 2px 8px; } .card-title { font-size: 0.95em; }"],
         **{"margin": (3, 10), **settings},
     )
 
@@ -85,3 +103,19 @@ def fold(title: str, *content: Any, collapsed: bool = True, **settings: Any) -> 
 def heading(text: str) -> pn.pane.HTML:
     """A second-level heading, escaped."""
     return pn.pane.HTML(f'<h2 style="margin: 4px 0">{html.escape(text)}</h2>', margin=(0, 10))
+
+
+def later(part: pn.viewable.Viewable, action: Callable[[], Any]) -> None:
+    """Do something that takes a while, after the browser has been told that this part of the page is busy."""
+
+    def do() -> None:
+        try:
+            action()
+        finally:
+            part.loading = False
+
+    if pn.state.curdoc is None:
+        do()
+        return
+    part.loading = True
+    pn.state.curdoc.add_timeout_callback(do, 50)

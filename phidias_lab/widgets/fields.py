@@ -17,7 +17,7 @@ import panel as pn
 
 from phidias_lab.contract.parameters import Declared
 from phidias_lab.errors import ParameterError
-from phidias_lab.widgets.controls import control, fold, say, sentence
+from phidias_lab.widgets.controls import control, fold, say, sentence, tick
 
 #: Numbers that slide are rounded to this many digits; typed ones keep every digit.
 _DIGITS = 3
@@ -218,7 +218,13 @@ class ChoiceField(Field):
 
 class FlagField(Field):
     def build(self):
-        return {"main": self.main(pn.widgets.Checkbox, value=False, width=_WIDTH - 40)}
+        return {"main": tick(caption_of(self.parameter))}
+
+    def read(self):
+        return self.parameter.canonical(self.widget.on)
+
+    def show(self, value):
+        self.widget.on = bool(value)
 
     def arranged(self):
         return pn.Row(self.widget, pn.widgets.TooltipIcon(value=self.help(), margin=(5, 0)), margin=0)

@@ -20,7 +20,7 @@ from phidias_lab.contract.chain import Chain
 from phidias_lab.contract.order import Order, reference
 from phidias_lab.contract.parameters import LEVELS
 from phidias_lab.errors import UnknownNameError, nearest
-from phidias_lab.widgets.controls import button, control, prepare, say, sentence
+from phidias_lab.widgets.controls import button, prepare, say, sentence, tick
 from phidias_lab.widgets.fields import Field, VariableField, field_of
 
 
@@ -39,8 +39,8 @@ class Form(pn.viewable.Viewer):
         self.fields: dict[str, Field] = {
             name: field_of(parameter, self._changed) for name, parameter in self.chain.declared().items()
         }
-        self._expert = control(pn.widgets.Checkbox, "Show expert parameters", value=level == "expert")
-        self._expert.param.watch(lambda event: setattr(self, "level", LEVELS[bool(event.new)]), "value")
+        self._expert = tick("Show expert parameters", level == "expert")
+        self._expert.param.watch(lambda event: setattr(self, "level", LEVELS[self._expert.on]), "value")
         self._reset = button("Defaults", self.reset, width=90)
         self._hidden = sentence()
         has_expert = any(f.parameter.level == "expert" for f in self.fields.values())
@@ -118,7 +118,7 @@ class Form(pn.viewable.Viewer):
     @param.depends("level", watch=True)
     def _show(self) -> None:
         """Expert fields are hidden for users, but never one that has a problem."""
-        self._expert.value = self.level == "expert"
+        self._expert.on = self.level == "expert"
         other = []
         for name, field in self.fields.items():
             hidden = field.parameter.level == "expert" and self.level == "user"

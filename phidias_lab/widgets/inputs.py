@@ -141,9 +141,7 @@ class InputChooser(pn.viewable.Viewer):
             return None
         if "entry" in ref:
             return catalog.open_entry(ref["entry"], ref.get("parameters") or {})[0]
-        from phidias_lab.lake import files
-
-        return files.open_file(ref["file"])[0]
+        return catalog.open_file(ref["file"])[0]
 
     def look(self) -> tuple[list[str] | None, dict[str, int]]:
         """Names of the variables and the sizes, as far as they are known without reading values."""

@@ -6,6 +6,7 @@ it is installed.  `cholmod` (scikit-sparse) has GPL parts, so it is imported onl
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ import numpy as np
 from packaging.specifiers import SpecifierSet
 from scipy import sparse
 from scipy.sparse import linalg
+from threadpoolctl import ThreadpoolController
 
 from phidias_lab.errors import InputError, MissingExtraError, ParameterError, nearest
 
@@ -42,8 +44,17 @@ class Solver:
     factorise: Callable[[sparse.csr_array], Factor]
 
 
+@functools.cache
+def _threads() -> ThreadpoolController:
+    return ThreadpoolController()
+
+
 class SuperLU:
-    """LU in symmetric mode: minimum degree on A + A' and pivots on the diagonal, which a definite matrix allows."""
+    """LU in symmetric mode: minimum degree on A + A' and pivots on the diagonal, which a definite matrix allows.
+
+    SuperLU hands the BLAS many small dense blocks: with several threads they wait for each other (ten times the
+    processor time on a busy machine), and the rounding would depend on their number.  So one thread.
+    """
 
     name = "splu"
 
@@ -51,14 +62,16 @@ class SuperLU:
         # By symmetry the rows are the columns: no copy is needed for the order of storage that SuperLU wants.
         columns = sparse.csc_array((matrix.data, matrix.indices, matrix.indptr), shape=matrix.shape)
         try:
-            self.lu = linalg.splu(
-                columns, permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options={"SymmetricMode": True}
-            )
+            with _threads().limit(limits=1, user_api="blas"):
+                self.lu = linalg.splu(
+                    columns, permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options={"SymmetricMode": True}
+                )
         except RuntimeError as error:
             raise _singular() from error
 
     def solve(self, right: np.ndarray) -> np.ndarray:
-        return self.lu.solve(right)
+        with _threads().limit(limits=1, user_api="blas"):
+            return self.lu.solve(right)
 
 
 class Pardiso:

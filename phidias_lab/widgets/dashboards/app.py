@@ -11,7 +11,7 @@ from phidias_lab.compute import runs
 from phidias_lab.contract.resources import show_memory
 from phidias_lab.errors import PhidiasError
 from phidias_lab.lake import catalog
-from phidias_lab.widgets.controls import button, control, heading, prepare, say, sentence
+from phidias_lab.widgets.controls import button, control, heading, later, prepare, say, sentence
 from phidias_lab.widgets.inputs import entries_of, title_of
 from phidias_lab.widgets.views import view
 from phidias_lab.widgets.workbench import Workbench
@@ -105,6 +105,9 @@ class CatalogueBrowser(pn.viewable.Viewer):
 
     def _clicked(self) -> None:
         say(self.problem, "")
+        later(self._layout, self._look)
+
+    def _look(self) -> None:
         try:
             self.show(self.entry.value)
         except PhidiasError as error:

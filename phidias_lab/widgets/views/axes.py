@@ -105,6 +105,9 @@ def label_of(value: Any, units: str | None = None) -> str:
         text = str(value.astype("datetime64[m]"))
         return text[:10] if text.endswith("T00:00") else text.replace("T", " ")
     if isinstance(value, (float, np.floating, int, np.integer)):
+        for unit, (plus, minus) in {"degrees_north": ("°N", "°S"), "degrees_east": ("°E", "°W")}.items():
+            if units == unit:
+                return f"{abs(value):g}{plus if value >= 0 else minus}"
         return f"{value:g}{f' {units}' if units not in (None, '', '1') else ''}"
     return str(value)
 

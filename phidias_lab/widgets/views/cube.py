@@ -12,7 +12,7 @@ import holoviews as hv
 import numpy as np
 import panel as pn
 
-from phidias_lab.widgets.controls import control
+from phidias_lab.widgets.controls import control, tick
 from phidias_lab.widgets.views import axes
 
 #: Above this number of cells a raster is reduced to screen pixels on the server.
@@ -37,10 +37,10 @@ class CubeView(pn.viewable.Viewer):
         names = [n for n in axes.drawable(data) if any(need <= set(axes.roles(data[n])) for need in self.needs)]
         first = variable if variable in names else names[0]
         self.choice = control(pn.widgets.Select, "Variable", options=names, value=first, width=220)
-        self.uncertainty = control(pn.widgets.Checkbox, "Uncertainty", value=True)
+        self.uncertainty = tick("Uncertainty", True)
         self.sliders: dict[str, pn.widgets.Widget] = {}
         self._controls = pn.FlexBox(align_items="end", margin=0)
-        self._figure = pn.pane.HoloViews(None, sizing_mode="stretch_width", margin=(5, 0), linked_axes=False)
+        self._figure = pn.pane.HoloViews(None, margin=(5, 0), linked_axes=False)
         self._layout = pn.Column(self._controls, self._figure)
         for widget in (self.choice, self.uncertainty, *self.own_controls()):
             widget.param.watch(lambda event: self.draw(), "value")
@@ -89,7 +89,7 @@ class CubeView(pn.viewable.Viewer):
         self._make_sliders(array, drawn)
         error = self.error
         self.uncertainty.visible = error is not None
-        shown = error if self.uncertainty.value else None
+        shown = error if self.uncertainty.on else None
 
         def of(**places):
             return self.element(
@@ -196,7 +196,7 @@ class _Raster(CubeView):
 
     def own_controls(self):
         if not hasattr(self, "same"):
-            self.same = control(pn.widgets.Checkbox, "Same colours for all slices", value=False)
+            self.same = tick("Same colours for all slices")
         return [self.same]
 
     def assemble(self, of, fixed, with_error):
@@ -211,7 +211,7 @@ class _Raster(CubeView):
     def range_of(self, array: Any, values: np.ndarray) -> tuple[float, float]:
         """The colour range: of this slice, or of all slices when they are to be compared."""
         whole = self.data[array.name]
-        if not self.same.value or whole.size > MOST_VALUES:
+        if not self.same.on or whole.size > MOST_VALUES:
             return colour_range(values)
         if array.name not in self._ranges:
             self._ranges[array.name] = colour_range(whole.values)

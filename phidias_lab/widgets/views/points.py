@@ -31,7 +31,7 @@ class PointsView(pn.viewable.Viewer):
         first = variable if variable in columns else next(iter(measured or columns))
         self.choice = control(pn.widgets.Select, "Colour", options=columns, value=first, width=220)
         self.note = sentence()
-        self._figure = pn.pane.HoloViews(None, sizing_mode="stretch_width", margin=(5, 0))
+        self._figure = pn.pane.HoloViews(None, margin=(5, 0))
         self._layout = pn.Column(pn.Row(self.choice, self.note), self._figure)
         self.choice.param.watch(lambda event: self.draw(), "value")
         self.draw()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from scipy import sparse
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from phidias_lab.errors import InputError, MissingExtraError, ParameterError
 from phidias_lab.methods.variational import analyse, solvers, variance
@@ -32,6 +33,21 @@ def test_large_grids_take_pardiso_where_it_is_and_never_the_gpl_by_themselves(mo
     monkeypatch.setattr(solvers, "available", lambda: installed)
     assert solvers.choose(10**6) == choice
     assert solvers.choose(100) == "splu"
+
+
+def test_superlu_solves_on_one_thread_of_the_blas():
+    factor = solvers.factorise(sparse.eye_array(4).tocsr(), "splu")
+    factorised, seen = factor.lu, []
+
+    class Watched:
+        def solve(self, right):
+            seen.extend(pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas")
+            return factorised.solve(right)
+
+    factor.lu = Watched()
+    with threadpool_limits(2):
+        np.testing.assert_array_equal(factor.solve(np.ones(4)), np.ones(4))
+    assert set(seen) == {1}
 
 
 def test_an_unknown_solver_is_refused_with_the_nearest_name(problem):

@@ -1,0 +1,151 @@
+"""A demo lake, a runs folder, a served dashboard and a real browser for the tests of the widgets."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+ARTEFACTS = CHECKOUT / "test-artefacts"
+ARGUMENTS = [
+    "--headless=new",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+
+@pytest.fixture(scope="session")
+def ocean_lake(tmp_path_factory):
+    """The ocean part of the demo lake, built once."""
+    from phidias_lab.demo import build_demo
+
+    root = tmp_path_factory.mktemp("widgets") / "lake"
+    build_demo(only="ocean", root=root)
+    return root
+
+
+@pytest.fixture
+def lab(ocean_lake, tmp_path, monkeypatch):
+    """This process as a user's lab, with folders of its own."""
+    monkeypatch.setenv("PHIDIAS_LAKE", str(ocean_lake))
+    monkeypatch.setenv("PHIDIAS_RUNS", str(tmp_path / "runs"))
+    monkeypatch.delenv("PHIDIAS_CATALOGS", raising=False)
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    monkeypatch.setenv("PYTHONPATH", str(CHECKOUT))
+    return tmp_path
+
+
+@pytest.fixture(scope="session")
+def runs_folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("dashboard-runs")
+
+
+@pytest.fixture(scope="session")
+def served_environment(ocean_lake, runs_folder, tmp_path_factory):
+    home = tmp_path_factory.mktemp("home")
+    return {
+        **{k: v for k, v in os.environ.items() if not k.startswith(("PHIDIAS_", "XDG_", "BOKEH_", "PANEL_"))},
+        "HOME": str(home),
+        "PHIDIAS_LAKE": str(ocean_lake),
+        "PHIDIAS_RUNS": str(runs_folder),
+        "PYTHONPATH": str(CHECKOUT),
+    }
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def started(command: list[str], port: int, environment: dict, log: Path) -> subprocess.Popen:
+    """A server that listens, or its log."""
+    with open(log, "wb") as stream:
+        process = subprocess.Popen(command, env=environment, stdout=stream, stderr=stream, cwd=log.parent)
+    for _ in range(300):
+        if process.poll() is not None:
+            break
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+            return process
+        except OSError:
+            time.sleep(0.1)
+    process.kill()
+    process.wait()
+    raise AssertionError(f"{command} does not listen:\n{log.read_text()[-4000:]}")
+
+
+def stopped(process: subprocess.Popen) -> None:
+    process.terminate()
+    try:
+        process.wait(10)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+@pytest.fixture(scope="session")
+def dashboard(served_environment, tmp_path_factory):
+    """The address of a dashboard that is served as users serve it."""
+    port = free_port()
+    folder = tmp_path_factory.mktemp("served")
+    command = [sys.executable, "-m", "phidias_lab.widgets.serve", "--port", str(port)]
+    process = started(command, port, served_environment, folder / "serve.log")
+    yield f"http://127.0.0.1:{port}"
+    stopped(process)
+
+
+@pytest.fixture(scope="session")
+def chromium():
+    """A real browser. Session-wide, because starting it is slow."""
+    import shutil
+
+    path = shutil.which("chromium")
+    if path is None:
+        yield None
+        return
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=ARGUMENTS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(needs, chromium):
+    """A page that notes every host it asks, and every error in its console."""
+    needs("chromium")
+    context = chromium.new_context(viewport={"width": 1400, "height": 1000})
+    page = context.new_page()
+    page.asked, page.errors = [], []
+    page.on("request", lambda request: page.asked.append(request.url))
+    page.on("websocket", lambda ws: page.asked.append(ws.url))
+    page.on("pageerror", lambda error: page.errors.append(str(error)))
+    page.on("console", lambda message: page.errors.append(message.text) if message.type == "error" else None)
+    page.set_default_timeout(30_000)
+    yield page
+    context.close()
+
+
+@pytest.fixture
+def keep(page):
+    """``keep("name")`` stores what the page looks like, for people to look at."""
+
+    def shoot(name: str) -> bytes:
+        ARTEFACTS.mkdir(exist_ok=True)
+        return page.screenshot(path=ARTEFACTS / f"{name}.png", full_page=True)
+
+    return shoot
