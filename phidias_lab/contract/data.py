@@ -174,6 +174,12 @@ def column_attributes(table: Any) -> dict[str, dict]:
     return dict((getattr(table, "attrs", None) or {}).get("columns") or {})
 
 
+def with_attributes(table: Any, attributes: Mapping[str, Any]) -> Any:
+    """The table with these attributes. A dask DataFrame has no place of its own for them and takes them all the same."""
+    object.__setattr__(table, "attrs", dict(attributes))
+    return table
+
+
 def _check_table(name, declared, data):
     if not hasattr(data, "columns") or not hasattr(data, "dtypes"):
         raise InputError(
@@ -206,8 +212,9 @@ def _check_table(name, declared, data):
                 changed[column] = convert(data[column])
                 attributes[column] = {**attributes[column], "units": wanted.units}
     if changed:
+        before = dict(getattr(data, "attrs", None) or {})
         data = data.assign(**changed)
-        data.attrs = {**(data.attrs or {}), "columns": attributes}
+        data = with_attributes(data, {**before, "columns": attributes})
     return data
 
 

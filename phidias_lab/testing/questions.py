@@ -28,6 +28,7 @@ from typing import Any
 
 from phidias_lab.contract import registry
 from phidias_lab.contract.chain import Chain
+from phidias_lab.contract.data import with_attributes
 from phidias_lab.contract.parameters import Choice, Count, Flag, Number, Numbers, Period, Region, Text, Variable
 from phidias_lab.errors import MissingExtraError, ParameterError
 
@@ -188,8 +189,7 @@ def _cut(value: Any) -> Any:
     import dask.dataframe as dd
 
     cut = dd.from_pandas(value, npartitions=3, sort=False)
-    cut.attrs = dict(value.attrs)
-    return cut
+    return with_attributes(cut, value.attrs)
 
 
 def _same(a: Any, b: Any, what: str) -> None:
