@@ -129,15 +129,13 @@ def test_the_true_values_are_read_from_the_true_fields(tables, truths):
         places = {c: ("row", some[c].to_numpy(float)) for c in ("depth", "latitude", "longitude")}
         for name in ocean.VARIABLES:
             values = field[name].isel(time=("row", month.astype(int)))
+            every = range(0, len(rows), 80)
             expected = np.array(
-                [
-                    values.isel(row=i).interp({c: v[1][i] for c, v in places.items()}).item()
-                    for i in range(0, len(rows), 25)
-                ]
+                [values.isel(row=i).interp({c: v[1][i] for c, v in places.items()}).item() for i in every]
             )
-            given = true[f"{name}_true"].to_numpy(float)[rows][::25]
+            given = true[f"{name}_true"].to_numpy(float)[rows][every]
             whole = np.isfinite(expected)
-            assert whole.sum() > 10
+            assert whole.sum() > 5
             np.testing.assert_allclose(given[whole], expected[whole], rtol=1e-5, atol=1e-5)
 
 
