@@ -60,7 +60,7 @@ def test_profiles_have_many_levels_and_moorings_long_series(tables):
     assert profiles.median() >= 8
     series = seen[(seen["kind"] == "time_series") & (true["duplicate_of"] < 0)].groupby("cast")["time"].nunique()
     assert series.min() > 700
-    assert (seen[seen["kind"] == "underway"]["depth"] == 5).all()
+    assert (seen[seen["kind"] == "underway"]["depth"] == 4).all()
 
 
 @pytest.mark.parametrize("name", ocean.VARIABLES)
