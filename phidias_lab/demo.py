@@ -19,7 +19,7 @@ from phidias_lab.lake import manifest, stores
 from phidias_lab.lake.locks import lock
 
 #: Raised when a scene or a layout changes: a lake of another version is built anew.
-VERSION = "1"
+VERSION = "2"
 SEED = 0
 PARTS = ("ocean",)
 _CHUNKS = {"time": 6}

@@ -163,9 +163,18 @@ def _driver_name(item: Any) -> str:
 
 def resolve(address: str, catalog: Any = None) -> Any:
     """The catalogue entry of an address such as `ocean.observations`."""
-    known = dict(_walk(open_catalog() if catalog is None else catalog))
-    if address in known:
-        return known[address]
+    catalog = open_catalog() if catalog is None else catalog
+    # Only the catalogues on the way are read; all of them are when a name has to be offered instead.
+    here, parts = catalog, address.split(".")
+    for number, part in enumerate(parts):
+        item = here._entries[part] if part in list(here) else None
+        if item is None or _is_catalog(item) == (number == len(parts) - 1):
+            break
+        if number == len(parts) - 1:
+            return item
+        with _quiet():
+            here = _opened(item)
+    known = dict(_walk(catalog))
     inside = [name for name in known if name.startswith(f"{address}.")]
     if inside:
         raise UnknownNameError(f"{address!r} is a catalogue, not an entry. Choose one of: {', '.join(inside)}.")

@@ -63,13 +63,9 @@ class TestLandAndSea:
         lon, lat = coastlines.lines(resolution, (-10, 36, 3, 44))  # around Iberia
         good = np.isfinite(lon[:-1]) & np.isfinite(lon[1:])
         x0, y0, x1, y1 = lon[:-1][good], lat[:-1][good], lon[1:][good], lat[1:][good]
-        size = np.hypot(x1 - x0, y1 - y0)
-        left = coastlines.is_land(
-            (x0 + x1) / 2 - (y1 - y0) / size * 1e-3, (y0 + y1) / 2 + (x1 - x0) / size * 1e-3, resolution
-        )
-        right = coastlines.is_land(
-            (x0 + x1) / 2 + (y1 - y0) / size * 1e-3, (y0 + y1) / 2 - (x1 - x0) / size * 1e-3, resolution
-        )
+        across = np.array([y0 - y1, x1 - x0]) / np.hypot(x1 - x0, y1 - y0) * 1e-3
+        middle = np.array([x0 + x1, y0 + y1]) / 2
+        left, right = (coastlines.is_land(*(middle + side * across), resolution) for side in (1, -1))
         assert (left != right).all()
 
 

@@ -60,7 +60,7 @@ def test_profiles_have_many_levels_and_moorings_long_series(tables):
     assert profiles.median() >= 8
     series = seen[(seen["kind"] == "time_series") & (true["duplicate_of"] < 0)].groupby("cast")["time"].nunique()
     assert series.min() > 700
-    assert (seen[seen["kind"] == "underway"]["depth"] == 5).all()
+    assert (seen[seen["kind"] == "underway"]["depth"] == 4).all()
 
 
 @pytest.mark.parametrize("name", ocean.VARIABLES)
@@ -129,15 +129,13 @@ def test_the_true_values_are_read_from_the_true_fields(tables, truths):
         places = {c: ("row", some[c].to_numpy(float)) for c in ("depth", "latitude", "longitude")}
         for name in ocean.VARIABLES:
             values = field[name].isel(time=("row", month.astype(int)))
+            every = range(0, len(rows), 80)
             expected = np.array(
-                [
-                    values.isel(row=i).interp({c: v[1][i] for c, v in places.items()}).item()
-                    for i in range(0, len(rows), 25)
-                ]
+                [values.isel(row=i).interp({c: v[1][i] for c, v in places.items()}).item() for i in every]
             )
-            given = true[f"{name}_true"].to_numpy(float)[rows][::25]
+            given = true[f"{name}_true"].to_numpy(float)[rows][every]
             whole = np.isfinite(expected)
-            assert whole.sum() > 10
+            assert whole.sum() > 5
             np.testing.assert_allclose(given[whole], expected[whole], rtol=1e-5, atol=1e-5)
 
 

@@ -610,7 +610,7 @@ def _casts(of: Sea, shape: xr.Dataset, random: np.random.Generator) -> pd.DataFr
         measured(len(name), 0.99, 0.97, 0.5, 0.0),
     )  # fmt: skip
 
-    # Ships of opportunity: the same lines again and again, a sample every six kilometres at five metres depth.
+    # Ships of opportunity: the same lines again and again, a sample every six kilometres at four metres depth.
     routes, voyages = counts["lines"], counts["voyages"]
     ends = [_nodes_at(random, of, surface, routes) for _ in range(2)]
     (lon0, lat0), (lon1, lat1) = ends
@@ -628,7 +628,7 @@ def _casts(of: Sea, shape: xr.Dataset, random: np.random.Generator) -> pd.DataFr
         _names("{}-U{:02d}-{:02d}", np.full(len(route), code), route + 1, voyage + 1),
         lon0[route] + share * (lon1 - lon0)[route] + random.normal(0, 0.005, len(route)),
         lat0[route] + share * (lat1 - lat0)[route] + random.normal(0, 0.005, len(route)),
-        start[route, voyage] + 12 * along, np.array([5.0]),
+        start[route, voyage] + 12 * along, np.array([4.0]),
         measured(len(route), 0.99, 0.98, 0.0, 0.8),
     )  # fmt: skip
     return pd.concat(parts, ignore_index=True)
