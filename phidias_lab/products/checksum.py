@@ -26,8 +26,9 @@ from phidias_lab.errors import ProductError
 SLAB = 16 * 2**20
 
 
-def slabs(shape: tuple[int, ...], itemsize: int, limit: int = SLAB) -> Iterator[tuple]:
-    """Index tuples that cover an array in C order, each at most `limit` bytes (or one item)."""
+def slabs(shape: tuple[int, ...], itemsize: int, limit: int | None = None) -> Iterator[tuple]:
+    """Index tuples that cover an array in C order, each at most `limit` bytes (SLAB if not given) or one item."""
+    limit = SLAB if limit is None else limit
     if 0 in shape:
         return
     inner = itemsize

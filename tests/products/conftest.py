@@ -77,7 +77,7 @@ def make_table() -> pd.DataFrame:
             "longitude": [1.5, 2.5, 3.1],
             "latitude": [40.0, 41.0, 0.1 + 0.2],
             "salinity": np.array([35.1, np.nan, 38.0], "f4"),
-            "platform": ["a, b", 'say "x"', None],
+            "platform": ['a, "b"', "NA", None],
             "count": pd.array([1, None, 2**62 + 1], dtype="Int64"),
             "basin": pd.Categorical(["west", "east", "west"]),
             "good": [True, False, True],
