@@ -89,16 +89,18 @@ def test_the_lab_answers_at_one_address_refuses_a_second_start_and_leaves_nothin
     lab.check_port(port)
 
 
-def test_sigterm_stops_the_lab_as_ctrl_c_does(prepared, start):
-    port = lab.free_port()
-    process = start("lab", "--port", port)
-    assert process.stdout.readline().startswith("http://")
-    identity = json.loads((records(prepared) / f"{port}.json").read_text())["id"]
-    process.terminate()
-    said = process.communicate(timeout=40)[1]
-    assert process.returncode == 143
+def test_a_lab_that_is_stopped_while_it_starts_leaves_nothing(prepared, start):
+    process = psutil.Process((begun := start("lab", "--port", lab.free_port())).pid)
+    end = time.monotonic() + 60
+    while not (children := [c for c in process.children() if "jupyterlab" in c.cmdline()]):
+        assert time.monotonic() < end, "Jupyter was not started within a minute."
+        time.sleep(0.05)
+    begun.terminate()
+    printed, said = begun.communicate(timeout=40)
+    assert begun.returncode == 143
     assert "The lab is stopped" in said
-    assert marked(identity) == []
+    assert printed == ""
+    assert not any(child.is_running() for child in children)
 
 
 def test_a_port_that_another_program_uses_is_refused_with_a_free_one(command):

@@ -27,7 +27,7 @@ class Everything(Chain):
     component = variable("u", of="wind", doc="Which component")
     sharp = flag(True, doc="Whether it is sharp")
     title_text = text("", doc="A remark")
-    output = text("", doc="A parameter with the name of a shared option", level="expert")
+    order = text("", doc="A parameter with the name of a shared option", level="expert")
 
 
 def typed(*words):
@@ -59,7 +59,7 @@ def test_none_can_be_typed_and_differs_from_not_typed():
 
 
 def test_a_parameter_with_the_name_of_a_shared_option_keeps_an_option_of_its_own():
-    assert typed("--parameter-output", "here", "--output", "there.nc") == {"output": "here"}
+    assert typed("--parameter-order", "here", "--order", "there.json") == {"order": "here"}
 
 
 def test_a_bad_value_is_refused_by_the_parameter_itself():
@@ -85,8 +85,10 @@ def test_help_shows_meaning_units_and_bounds_of_every_parameter(chain_id):
 
 def test_expert_parameters_have_a_section_of_their_own():
     said = help_of(Everything)
-    assert said.index("--edge-stretch") < said.index("Expert parameters:") < said.index("--parameter-output")
-    assert said.index("Expert parameters:") < said.index("the wind [cube; default: air.wind]") < said.index("--order")
+    assert said.index("--edge-stretch") < said.index("Expert parameters:") < said.index("--parameter-order")
+    assert (
+        said.index("Expert parameters:") < said.index("the wind [cube; default: air.wind]") < said.index("--order FILE")
+    )
 
 
 @pytest.mark.parametrize(

@@ -168,11 +168,6 @@ def start(ctx: click.Context) -> Any:
             f"The order file {shared['order']} is for the chain {of!r}, not {chain.id!r}. "
             "Leave the chain out, or give the order of that chain."
         )
-    for name in parameters:
-        if name in asked:
-            raise ParameterError(
-                f"The parameter {name!r} cannot be given beside --order. Write it into {shared['order']}."
-            )
     # As a path, because inputs that were in memory lie beside the file.
     return flow.run(Path(shared["order"]), **asked, **parameters)
 
