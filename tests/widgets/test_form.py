@@ -80,7 +80,7 @@ def test_every_parameter_has_a_control_with_its_label_units_and_sentence(chain):
         units = {"degrees": "°", None: "", "1": ""}.get(parameter.units, parameter.units)
         assert not units or any(f"[{units}]" in text for text in captions), name
         assert parameter.doc.rstrip(".") in field.help()
-        assert field.layout in list(form._layout.select(lambda part: part is field.layout))
+        assert field.layout in form._layout.objects
 
 
 @pytest.mark.parametrize("chain", CHAINS, ids=str)

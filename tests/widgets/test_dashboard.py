@@ -1,0 +1,186 @@
+"""The served dashboard in a real browser: nothing is asked of another host, and a run ends in a map."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import sys
+from urllib.parse import quote, urlsplit
+
+import pytest
+from conftest import free_port, started, stopped
+
+from phidias_lab.widgets import proxy, serve
+
+ORDER = {
+    "chain": "ocean.gridding",
+    "parameters": {
+        "region": [-15, 44, -5, 50],
+        "depths": [0, 10],
+        "length": 150000,
+        "period": ["2010-01-01", "2010-12-31"],
+    },
+}
+LONG = {"chain": "ocean.gridding", "parameters": {"windows": "monthly"}}
+HAS_IMAGE = "Bokeh.documents.some(d => [...d._all_models.values()].some(m => m.type == 'Image'))"
+
+
+def hosts(page) -> set:
+    return {urlsplit(url).hostname for url in page.asked if not url.startswith(("data:", "blob:", "about:"))}
+
+
+def opened(page, dashboard, order=None):
+    page.goto(dashboard + "/" + (f"?order={quote(json.dumps(order))}" if order else ""))
+    page.get_by_role("button", name="Run", exact=True).wait_for()
+    page.wait_for_function("Bokeh.documents.length > 0 && Bokeh.documents.every(d => d.is_idle)")
+
+
+def colours(picture: bytes, box: dict) -> int:
+    """How many different colours a part of a picture holds."""
+    from PIL import Image
+
+    x, y, w, h = (int(box[k]) for k in ("x", "y", "width", "height"))
+    part = Image.open(io.BytesIO(picture)).convert("RGB").crop((x, y, x + w, y + h))
+    return len(part.getcolors(maxcolors=1 << 24))
+
+
+def test_a_run_is_started_and_its_map_appears_without_another_host(page, dashboard, keep):
+    opened(page, dashboard, ORDER)
+    assert page.get_by_label("Region west [°]", exact=True).input_value() == "-15"
+    before = keep("workbench-before-the-run")
+    page.get_by_role("button", name="Run", exact=True).click()
+    page.get_by_text("done.").wait_for(timeout=60_000)
+    page.wait_for_function(HAS_IMAGE)
+    page.get_by_text("analysis of temperature").first.wait_for(state="attached")
+    page.wait_for_function(
+        "() => { const f = Bokeh.index; return [...f.roots].length > 0 && Bokeh.documents.every(d => d.is_idle) }"
+    )
+    page.wait_for_timeout(1000)  # the canvas is painted in an animation frame after the document is idle
+    figure = page.locator(".bk-Figure").first.bounding_box()
+    after = keep("workbench-with-a-map")
+    assert colours(after, figure) > colours(before, figure) + 50
+    for title in ("Section", "Profile"):
+        page.get_by_text(title, exact=True).click()
+        page.wait_for_timeout(1200)
+        keep(f"workbench-{title.lower()}")
+    assert hosts(page) == {"127.0.0.1"}
+    assert page.errors == []
+
+
+def test_a_value_outside_its_bounds_is_told_and_cannot_run(page, dashboard, keep):
+    opened(page, dashboard)
+    length = page.get_by_label("Length [m]", exact=True)
+    length.fill("5")
+    length.press("Enter")
+    page.get_by_text("Parameter 'length' was given 5").first.wait_for()
+    assert page.get_by_role("button", name="Run", exact=True).is_disabled()
+    keep("workbench-with-a-wrong-value")
+    length.fill("50000")
+    length.press("Enter")
+    page.get_by_text("Parameter 'length'").first.wait_for(state="hidden")
+    assert page.get_by_role("button", name="Run", exact=True).is_enabled()
+
+
+def test_a_run_can_be_cancelled_from_the_page(page, dashboard, keep):
+    opened(page, dashboard, LONG)
+    page.get_by_role("button", name="Run", exact=True).click()
+    cancel = page.get_by_role("button", name="Cancel")
+    page.wait_for_function("() => true")
+    page.get_by_text("running").first.wait_for()
+    keep("workbench-while-it-runs")
+    cancel.click()
+    page.get_by_text(": cancelled.").wait_for()
+    assert page.get_by_role("button", name="Run", exact=True).is_enabled()
+
+
+def test_the_catalogue_and_the_runs_can_be_browsed(page, dashboard, keep):
+    opened(page, dashboard)
+    page.get_by_text("Catalogue", exact=True).click()
+    page.get_by_label("Find").fill("baltic grid")
+    page.get_by_role("heading", name="ocean.baltic", exact=True).wait_for()
+    page.get_by_role("button", name="Quick look").click()
+    page.wait_for_function(HAS_IMAGE)
+    page.wait_for_timeout(1000)
+    keep("catalogue")
+    page.get_by_text("Runs", exact=True).click()
+    page.get_by_role("button", name="Open in the workbench").wait_for()
+    keep("runs")
+    assert hosts(page) == {"127.0.0.1"}
+    assert page.errors == []
+
+
+def test_every_control_has_a_name_for_screen_readers(page, dashboard):
+    opened(page, dashboard)
+    page.get_by_label("Show expert parameters").click()
+    page.get_by_label("Solver").wait_for()
+    tree = page.context.new_cdp_session(page).send("Accessibility.getFullAXTree")["nodes"]
+    roles = {"checkbox", "textbox", "combobox", "slider", "button", "spinbutton", "listbox", "link"}
+    controls = [n for n in tree if n.get("role", {}).get("value") in roles and not n.get("ignored")]
+    nameless = [n["role"]["value"] for n in controls if not n.get("name", {}).get("value")]
+    assert len(controls) > 20
+    assert nameless == []
+
+
+def test_the_dashboard_opens_through_jupyter_at_its_own_path(page, served_environment, tmp_path):
+    port = free_port()
+    config = {
+        "ServerProxy": {"servers": {proxy.NAME: proxy.setup()}},
+        "IdentityProvider": {"token": "secret"},
+        "ServerApp": {
+            "base_url": "/user/me/",
+            "open_browser": False,
+            "root_dir": str(tmp_path),
+            "port": port,
+            "port_retries": 0,
+        },
+    }
+    (tmp_path / "jupyter_server_config.json").write_text(json.dumps(config))
+    environment = {**served_environment, "JUPYTER_CONFIG_DIR": str(tmp_path), "JUPYTER_RUNTIME_DIR": str(tmp_path)}
+    command = [sys.executable, "-m", "jupyter_server", "--allow-root", "--ip=127.0.0.1"]
+    server = started(command, port, environment, tmp_path / "jupyter.log")
+    try:
+        page.goto(f"http://127.0.0.1:{port}/user/me/{proxy.NAME}/?token=secret", timeout=60_000)
+        page.get_by_role("button", name="Run", exact=True).wait_for(timeout=60_000)
+        page.get_by_text("of memory").wait_for()  # words that come through the websocket only
+        assert hosts(page) == {"127.0.0.1"}
+        assert all(f":{port}/user/me/" in url for url in page.asked if url.startswith(("http", "ws")))
+    finally:
+        stopped(server)
+
+
+def test_a_page_of_another_site_cannot_use_the_server(dashboard):
+    from tornado.httpclient import HTTPClientError, HTTPRequest
+    from tornado.ioloop import IOLoop
+    from tornado.websocket import websocket_connect
+
+    address = dashboard.replace("http", "ws") + "/ws"
+
+    async def knock(origin):
+        connection = await websocket_connect(HTTPRequest(address, headers={"Origin": origin}))
+        connection.close()
+
+    with pytest.raises(HTTPClientError, match="403"):
+        IOLoop(make_current=False).run_sync(lambda: knock("http://evil.example"))
+
+
+def test_the_server_listens_on_this_machine_only():
+    server = serve.serve(free_port(), start=False)
+    try:
+        addresses = {s.getsockname()[0] for s in server._http._sockets.values()}
+        assert addresses == {"127.0.0.1"}
+    finally:
+        server.stop()
+
+
+def test_what_jupyter_starts_is_not_open_to_other_users():
+    told = proxy.setup()
+    assert "{unix_socket}" in told["command"]
+    assert not any("{port}" in word for word in told["command"])
+    assert told["launcher_entry"]["title"] == "phidias dashboards"
+
+
+def test_telling_jupyter_of_the_dashboards_imports_nothing_heavy():
+    code = "import sys; from phidias_lab.widgets import proxy; proxy.setup(); print({'panel', 'numpy', 'param'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"

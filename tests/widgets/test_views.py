@@ -1,0 +1,317 @@
+"""Views are chosen by dimensions, and what is drawn lies where it is on the globe."""
+
+from __future__ import annotations
+
+import dask.dataframe as dd
+import holoviews as hv
+import numpy as np
+import pandas as pd
+import panel as pn
+import pytest
+import xarray as xr
+from bokeh.models import ColorBar
+from bokeh.models.glyphs import Image, Line, Quad
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from phidias_lab.errors import InputError
+from phidias_lab.widgets.controls import prepare
+from phidias_lab.widgets.views import axes, cube, points, suitable, table, view
+
+DIMS = ("time", "depth", "latitude", "longitude")
+
+prepare()
+
+
+def field(nt=2, nz=3, ny=5, nx=7, *, west=-20.0, north_up=False, data=None) -> xr.Dataset:
+    """A cube whose values are 100 longitude + latitude - depth / 1e4, so every place is recognised by its value."""
+    lon = west + 2.0 * np.arange(nx)
+    lat = 40 + 2.0 * np.arange(ny)
+    lat = lat[::-1] if north_up else lat
+    depth = np.array([0.0, 10, 50, 200, 1000])[:nz]
+    time = pd.date_range("2010-01-01", periods=nt, freq="MS")
+    values = 100 * lon + lat[:, None] - depth[:, None, None] / 1e4 + 0 * np.arange(nt)[:, None, None, None]
+    values = values if data is None else np.full(values.shape, data)
+    return xr.Dataset(
+        {
+            "analysis": (DIMS, values, {"units": "degree_Celsius", "long_name": "sea water temperature"}),
+            "analysis_error": (DIMS, np.full(values.shape, 0.5), {"units": "degree_Celsius"}),
+            "observations_used": (DIMS[:2], np.ones(values.shape[:2], int)),
+        },
+        {
+            "time": time,
+            "depth": ("depth", depth, {"units": "m", "positive": "down"}),
+            "latitude": ("latitude", lat, {"units": "degrees_north"}),
+            "longitude": ("longitude", lon, {"units": "degrees_east"}),
+        },
+    )
+
+
+TABLE = pd.DataFrame(
+    {"longitude": [1.0, 2, 3], "latitude": [50.0, 51, 52], "depth": [0.0, 5, 9], "temperature": [10.0, 11, 12]}
+)
+
+CASES = {
+    "a gridded result": (field(), ["map", "section", "profile", "series"]),
+    "one time": (field(nt=1), ["map", "section", "profile"]),
+    "one level and time": (field(nt=1, nz=1), ["map"]),
+    "a place": (field(ny=1, nx=1), ["profile", "series"]),
+    "a meridian": (field(nt=1, nx=1), ["section", "profile"]),
+    "a series": (field().isel(depth=0, latitude=0, longitude=0), ["series"]),
+    "a profile": (field().isel(time=0, latitude=0, longitude=0), ["profile"]),
+    "one single value": (field(nt=1, nz=1, ny=1, nx=1), ["table"]),
+    "a projected raster": (
+        xr.Dataset({"band": (("y", "x"), np.eye(4))}, {"y": [0, 10, 20, 30], "x": range(4)}),
+        ["map"],
+    ),
+    "axes known by their attributes": (
+        xr.Dataset(
+            {"v": (("a", "b"), np.eye(2))}, {"a": ("a", [1, 2], {"axis": "Y"}), "b": ("b", [1, 2], {"axis": "X"})}
+        ),
+        ["map"],
+    ),
+    "places in a table": (TABLE, ["points", "table"]),
+    "a table": (TABLE[["temperature"]], ["table"]),
+    "a lazy table": (dd.from_pandas(TABLE, npartitions=2), ["points", "table"]),
+    "no known axis": (xr.Dataset({"v": (("component",), np.arange(3.0))}), ["table"]),
+}
+
+
+@pytest.mark.parametrize(("data", "kinds"), CASES.values(), ids=CASES)
+def test_views_are_chosen_by_dimensions_and_all_of_them_can_be_drawn(data, kinds):
+    assert suitable(data) == kinds
+    for kind in kinds:
+        view(data, kind=kind).get_root()
+    whole = view(data)
+    titles = whole._names if isinstance(whole, pn.Tabs) else [kinds[0]]
+    assert len(titles) == len(kinds)
+
+
+def test_a_view_that_does_not_suit_is_refused_with_those_that_do():
+    with pytest.raises(InputError, match="points, table"):
+        view(TABLE, kind="section")
+    with pytest.raises(InputError, match="DataFrame"):
+        view([1, 2, 3])
+
+
+@pytest.mark.parametrize("north_up", [False, True])
+@pytest.mark.parametrize("west", [-20.0, 340.0, 175.0])
+def test_a_map_shows_each_value_at_its_place(north_up, west):
+    data = field(1, 1, north_up=north_up, west=west)
+    (renderer,) = [r for r in hv.render(_main(data)).renderers if isinstance(r.glyph, Image)]
+    source = renderer.data_source.data
+    image, x, y, dw, dh = (source[k][0] for k in ("image", "x", "y", "dw", "dh"))
+    assert (x, y, dw, dh) == (west - 1, 39, 14, 10)
+    # Bokeh draws row 0 at the bottom.
+    assert image[0, 0] == pytest.approx(100 * west + 40)
+    assert image[-1, 0] == pytest.approx(100 * west + 48)
+    assert image[-1, -1] == pytest.approx(100 * (west + 12) + 48)
+
+
+def _main(data):
+    shown = cube.MapView(data)
+    shown.uncertainty.on = False
+    return shown.figure
+
+
+@pytest.mark.parametrize("west", [-12.0, 348.0])
+def test_coastlines_are_drawn_in_the_turn_of_the_data(west):
+    (line,) = [r for r in hv.render(_main(field(1, 1, ny=10, nx=8, west=west))).renderers if isinstance(r.glyph, Line)]
+    lon = np.asarray(line.data_source.data["x"], float)
+    inside = lon[(lon > west) & (lon < west + 14)]
+    assert inside.size > 100  # Iberia, France and the British Isles
+
+
+def test_a_projected_raster_has_no_coastline_of_the_globe():
+    data, _ = CASES["a projected raster"]
+    assert not [r for r in hv.render(cube.MapView(data).figure).renderers if isinstance(r.glyph, Line)]
+
+
+def test_units_stand_on_the_colour_bar_and_the_variable_in_the_title():
+    plot = hv.render(_main(field()))
+    (bar,) = plot.select({"type": ColorBar})
+    assert bar.title == "degree_Celsius"
+    assert "sea water temperature, 2010-01-01, 0 m" in plot.title.text.replace("\n", " ")
+
+
+def test_a_slider_moves_the_map_to_another_level():
+    shown = cube.MapView(field())
+    shown.uncertainty.on = False
+    before = hv.render(shown.figure).title.text
+    shown.at(depth=2, time=1)
+    after = hv.render(shown.figure)
+    assert before != after.title.text
+    assert "2010-02-01, 50 m" in after.title.text.replace("\n", " ")
+    (renderer,) = [r for r in after.renderers if isinstance(r.glyph, Image)]
+    assert renderer.data_source.data["image"][0][0, 0] == pytest.approx(100 * -20 + 40 - 50 / 1e4)
+
+
+def test_the_error_stands_beside_the_field_with_the_same_zoom():
+    shown = cube.MapView(field())
+    assert isinstance(shown.figure, hv.Layout)
+    left, right = _pair(shown)
+    assert left.x_range is right.x_range
+    assert left.y_range is right.y_range
+    shown.choice.value = "analysis_error"
+    assert not isinstance(shown.figure, hv.Layout)
+
+
+def _pair(shown):
+    from bokeh.models import Plot
+
+    plots = list(hv.render(shown.figure).select({"type": Plot}))
+    assert len(plots) == 2
+    return plots
+
+
+def test_the_error_of_a_variable_is_the_one_in_its_own_units():
+    data = field().assign(error_variance=lambda d: d["analysis_error"] ** 2)
+    assert axes.error_of(data, "analysis") == "analysis_error"
+    assert axes.error_of(data.drop_vars("analysis_error"), "analysis") == "error_variance"
+    assert axes.error_of(data, "observations_used") is None
+
+
+@pytest.mark.filterwarnings("error:All-NaN")
+@pytest.mark.parametrize("kind", ["map", "section", "profile", "series"])
+def test_a_slice_without_values_says_so(kind):
+    shown = cube.VIEWS[kind](field(data=np.nan))
+    shown.uncertainty.on = False
+    assert "no value here" in hv.render(shown.figure).title.text.replace("\n", " ")
+
+
+def test_irregular_axes_keep_the_true_cells():
+    data = field(1, 1, nx=4).assign_coords(longitude=("longitude", [0.0, 1, 4, 5], {"units": "degrees_east"}))
+    (renderer,) = [r for r in hv.render(_main(data)).renderers if isinstance(r.glyph, Quad)]
+    left, right = (np.unique(renderer.data_source.data[k]) for k in ("left", "right"))
+    np.testing.assert_allclose(left, [-0.5, 0.5, 2.5, 4.5])
+    np.testing.assert_allclose(right, [0.5, 2.5, 4.5, 5.5])
+
+
+def test_a_swath_with_two_dimensional_places_is_drawn_where_it_is():
+    lat, lon = np.meshgrid(np.linspace(40, 45, 5), np.linspace(0, 8, 6), indexing="ij")
+    data = xr.Dataset(
+        {"no2": (("scanline", "ground_pixel"), lat + lon)},
+        {"latitude": (("scanline", "ground_pixel"), lat), "longitude": (("scanline", "ground_pixel"), lon)},
+    )
+    figure = hv.render(cube.MapView(data).figure)
+    assert (figure.x_range.start, figure.x_range.end) == (0, 8)
+
+
+def test_depth_grows_downwards_and_height_upwards():
+    for name, attributes, down in (("depth", {}, True), ("height", {}, False), ("depth", {"positive": "up"}, False)):
+        data = xr.Dataset({"v": ((name,), np.arange(3.0))}, {name: (name, [0.0, 5, 10], attributes)})
+        y_range = hv.render(cube.ProfileView(data).figure).y_range
+        assert (y_range.start > y_range.end) == down
+
+
+def test_a_profile_begins_where_there_are_data():
+    data = field()
+    data["analysis"][:, :, :, :6] = np.nan
+    shown = cube.ProfileView(data, variable="analysis")
+    assert shown.sliders["longitude"].value == 6
+    assert "no value" not in hv.render(shown.figure).title.text
+
+
+def test_a_section_can_go_along_either_horizontal_axis():
+    shown = cube.SectionView(field())
+    shown.uncertainty.on = False
+    assert shown.along.options == ["longitude", "latitude"]
+    assert hv.render(shown.figure).x_range.end == pytest.approx(-7)
+    shown.along.value = "latitude"
+    assert hv.render(shown.figure).x_range.end == pytest.approx(49)
+
+
+def test_a_large_raster_is_reduced_on_the_server():
+    data = xr.Dataset(
+        {"v": (("latitude", "longitude"), np.zeros((900, 800)))},
+        {"latitude": np.linspace(-89, 89, 900), "longitude": np.linspace(-179, 179, 800)},
+    )
+    (renderer,) = [r for r in hv.render(cube.MapView(data).figure).renderers if isinstance(r.glyph, Image)]
+    assert renderer.data_source.data["image"][0].size < data["v"].size
+
+
+def test_only_the_slice_that_is_shown_is_computed():
+    import dask
+    import dask.array as da
+
+    read = []
+
+    def block(block_info=None):
+        read.append(block_info[None]["chunk-location"])
+        return np.ones(block_info[None]["chunk-shape"])
+
+    lazy = da.map_blocks(block, chunks=((1,) * 50, (4,), (6,)), dtype=float, meta=np.empty((0, 0, 0)))
+    data = xr.Dataset({"v": (("time", "latitude", "longitude"), lazy)}, {"latitude": range(4), "longitude": range(6)})
+    with dask.config.set(scheduler="sync"):
+        hv.render(cube.MapView(data).figure)
+    assert {where[0] for where in read} == {0}
+
+
+@settings(max_examples=60, deadline=None)
+@given(arrays(float, st.integers(1, 400), elements=st.floats(-1e6, 1e6) | st.just(np.nan)), st.integers(10, 60))
+def test_a_thinned_series_keeps_its_ends_and_its_extremes(values, most):
+    kept = cube.thinned(values, most)
+    assert kept.size <= most
+    assert {0, values.size - 1} <= set(kept)
+    assert (np.diff(kept) > 0).all()
+    if np.isfinite(values).any():
+        assert np.nanmax(values[kept]) == np.nanmax(values)
+        assert np.nanmin(values[kept]) == np.nanmin(values)
+
+
+def test_a_long_series_is_thinned_before_it_is_sent():
+    n = 100_000
+    values = np.zeros(n)
+    values[54_321] = 7
+    data = xr.Dataset({"v": (("time",), values)}, {"time": pd.date_range("2000", periods=n, freq="h")})
+    (line,) = [r for r in hv.render(cube.SeriesView(data).figure).renderers if isinstance(r.glyph, Line)]
+    sent = line.data_source.data["value"]
+    assert len(sent) <= cube.MOST_POINTS
+    assert max(sent) == 7
+
+
+def test_colours_are_not_taken_by_a_single_wild_value():
+    values = np.r_[np.linspace(0, 1, 1000), 1e6]
+    assert cube.colour_range(values)[1] < 2
+    assert cube.colour_range(np.linspace(0, 1, 1000)) == (0, 1)
+    assert cube.colour_range(np.array([3.0])) == (2.5, 3.5)
+
+
+def test_a_lazy_table_is_read_one_part_at_a_time():
+    read = []
+
+    def part(number):
+        read.append(number)
+        return pd.DataFrame({"a": [number] * 3})
+
+    lazy = dd.from_map(part, range(20), meta=pd.DataFrame({"a": [1]}))
+    read.clear()
+    shown = table.TableView(lazy)
+    assert set(read) == {0}
+    shown.part.value = 5
+    assert set(read) == {0, 4}
+    assert shown.grid.value["a"].tolist() == [4, 4, 4]
+
+
+def test_a_table_is_sent_page_by_page_with_units_in_its_headings():
+    rows = pd.DataFrame({"depth": np.arange(1000.0), "shape": [b"123"] * 1000})
+    rows.attrs["columns"] = {"depth": {"units": "m"}}
+    shown = table.TableView(rows)
+    assert shown.grid.pagination == "remote"
+    source = shown.grid.get_root().source
+    assert len(source.data["depth [m]"]) == table.PAGE
+    assert source.data["shape"][0] == "3 bytes"
+
+
+def test_many_points_are_drawn_on_the_server():
+    n = points.MOST_POINTS + 1
+    rng = np.random.default_rng(1)
+    rows = pd.DataFrame({"lon": rng.uniform(0, 5, n), "lat": rng.uniform(40, 45, n), "value": np.ones(n)})
+    assert [r for r in hv.render(points.PointsView(rows).figure).renderers if isinstance(r.glyph, Image)]
+    assert not [r for r in hv.render(points.PointsView(rows[:100]).figure).renderers if isinstance(r.glyph, Image)]
+
+
+def test_places_are_coloured_by_what_was_measured():
+    shown = points.PointsView(TABLE)
+    assert shown.choice.value == "temperature"
