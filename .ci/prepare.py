@@ -185,6 +185,12 @@ def why_pip_failed(output, log):
             "the package index cannot be reached. Check the network, and the proxy if there is one (HTTPS_PROXY, or "
             "'pip config list')"
         )
+    elif "from versions: none" in output:
+        wanted = re.findall(r"No matching distribution found for (\S+)", output)
+        why = (
+            f"the package index cannot be reached, or does not know {' and '.join(wanted) or 'a package'}. Check the "
+            "network, and which index pip uses ('pip config list')"
+        )
     elif "No matching distribution found" in output or "Could not find a version" in output:
         wanted = re.findall(r"No matching distribution found for (\S+)", output)
         why = (
