@@ -253,7 +253,7 @@ def install(root, extra):
     finally:
         if sys.stderr.isatty():
             sys.stderr.write("\r\033[K")
-    say(f"The environment is ready: {count} packages looked at.")
+    say("The environment is ready.")
 
 
 def show_progress(count, line):

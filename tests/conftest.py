@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 from collections import Counter
 from pathlib import Path
 
@@ -51,7 +52,6 @@ def needs(set_up):
     return need
 
 
-<<<<<<< HEAD
 @pytest.fixture(autouse=True)
 def own_folders(tmp_path, monkeypatch):
     """No test reads or writes the folders of whoever runs it."""
@@ -80,7 +80,8 @@ def demo_lake(demo_lake_folder, own_folders, monkeypatch):
     """The demo lake as the lake of this test; it is shared, so copy a store before you damage it."""
     monkeypatch.setenv("PHIDIAS_LAKE", str(demo_lake_folder))
     return demo_lake_folder
-=======
+
+
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_sessionfinish(session):
     """The last lines of a run say what was not run, and why."""
@@ -101,4 +102,3 @@ def _reason(report) -> str:
     """Why a test was skipped; pytest gives (file, line, 'Skipped: reason')."""
     words = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
     return words.removeprefix("Skipped: ")
->>>>>>> 438bb91 (Tests of the set-up and of the environment files; a run's last lines say what was not run; pins that Debian 12's Python accepts)
