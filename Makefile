@@ -4,7 +4,9 @@
 #     SYSTEM=1            let `make test` install the system packages of system-packages.txt
 #     PYTEST_ARGS=...     words for pytest, for example PYTEST_ARGS="-k lake -x"
 PYTHON ?= python3
-PREPARE = $(PYTHON) .ci/prepare.py
+PREPARE = $(FOUND) $(PYTHON) .ci/prepare.py
+FOUND = command -v $(PYTHON) >/dev/null || { echo "Error: $(PYTHON) is not installed. Install Python 3.11 or newer (Debian 12: \
+apt install python3.11 python3.11-venv), or name another one: make PYTHON=python3.11" >&2; exit 1; };
 SPHINX = -m sphinx -q -W --keep-going -b html docs docs/_build/html
 
 .PHONY: help lab test lint format docs bench notebooks clean

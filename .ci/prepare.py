@@ -185,6 +185,12 @@ def why_pip_failed(output, log):
             "the package index cannot be reached. Check the network, and the proxy if there is one (HTTPS_PROXY, or "
             "'pip config list')"
         )
+    elif "from versions: none" in output:
+        wanted = re.findall(r"No matching distribution found for (\S+)", output)
+        why = (
+            f"the package index cannot be reached, or does not know {' and '.join(wanted) or 'a package'}. Check the "
+            "network, and which index pip uses ('pip config list')"
+        )
     elif "No matching distribution found" in output or "Could not find a version" in output:
         wanted = re.findall(r"No matching distribution found for (\S+)", output)
         why = (
@@ -247,7 +253,7 @@ def install(root, extra):
     finally:
         if sys.stderr.isatty():
             sys.stderr.write("\r\033[K")
-    say(f"The environment is ready: {count} packages looked at.")
+    say("The environment is ready.")
 
 
 def show_progress(count, line):

@@ -19,7 +19,7 @@ def load(name: str):
 
 
 def test_gridding_is_compared_with_octave_divand_on_the_same_problem(needs, tmp_path, capsys):
-    needs("octave-cli")
+    needs("octave-cli", "octave-divand")
     report = load("ocean_gridding").main(["20x18", "--solvers", "splu", "--results", str(tmp_path)])
     assert json.loads((tmp_path / "ocean_gridding.json").read_text())["results"] == report["results"]
     (result,) = report["results"]
