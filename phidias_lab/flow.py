@@ -498,7 +498,9 @@ def _produce(run: Run, watch: _Watch) -> None:
             if known:
                 print(f"{known} finished pieces were found and are used again")
         elif hasattr(result, "compute"):
+            attrs = dict(getattr(result, "attrs", None) or {})
             result = result.compute()
+            result.attrs = {**attrs, **result.attrs}
     watch.report(0.92, "writing the product")
     partial = run.folder / "product.partial"
     shutil.rmtree(partial, ignore_errors=True)

@@ -4,8 +4,39 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
+from pathlib import Path
 
 import pytest
+
+#: The package `phidias_probe`, laid out as pip would install it.
+PROBE = Path(__file__).parent / "packages" / "probe"
+
+
+def pytest_configure(config):
+    import hypothesis
+
+    # A first import may take seconds, so no deadline; few examples, because there are many properties.
+    hypothesis.settings.register_profile("lab", deadline=None, max_examples=30)
+    hypothesis.settings.load_profile("lab")
+    # Here and not in a fixture: tests are parametrized over the installed chains before any fixture runs.
+    if str(PROBE) not in sys.path:
+        sys.path.insert(0, str(PROBE))
+    before = [p for p in os.environ.get("PYTHONPATH", "").split(os.pathsep) if p and p != str(PROBE)]
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(PROBE), *before])  # worker processes see it too
+
+
+@pytest.fixture(autouse=True)
+def own_folders(monkeypatch, tmp_path_factory):
+    """Each test has its own user folders, so none sees the user's settings, lake or runs."""
+    home = tmp_path_factory.mktemp("user")
+    for name in ("LAKE", "RUNS", "CATALOGS"):
+        monkeypatch.delenv(f"PHIDIAS_{name}", raising=False)
+    for name in ("DATA", "CONFIG", "CACHE", "STATE"):
+        monkeypatch.setenv(f"XDG_{name}_HOME", str(home / name.lower()))
+    monkeypatch.setenv("PHIDIAS_RUNS", str(home / "runs"))
+    monkeypatch.setenv("PHIDIAS_LAKE", str(home / "lake"))
+    return home
 
 
 @pytest.fixture

@@ -66,8 +66,13 @@ def finish(
         if index in finished:
             continue
         where = {dim: parts[i] for (dim, parts), i in zip(slices.items(), index, strict=True)}
+        # Between two borders lies one block of every variable. The graphs stay as they are: dask would optimise each block
+        # by itself and so give every piece a copy of its own of what the pieces have in common.
         values = {
-            name: result[name].isel({d: s for d, s in where.items() if d in result[name].dims}).data
+            name: result[name]
+            .isel({d: s for d, s in where.items() if d in result[name].dims})
+            .data.to_delayed(optimize_graph=False)
+            .item()
             for name in lazy
             if _belongs(result[name].dims, slices, index)
         }

@@ -206,8 +206,9 @@ def _check_table(name, declared, data):
                 changed[column] = convert(data[column])
                 attributes[column] = {**attributes[column], "units": wanted.units}
     if changed:
+        kept = dict(getattr(data, "attrs", None) or {})  # dask's tables lose them with every operation
         data = data.assign(**changed)
-        data.attrs = {**(data.attrs or {}), "columns": attributes}
+        data.attrs = {**kept, "columns": attributes}
     return data
 
 

@@ -10,6 +10,6 @@ asked; enough to make the product again) and `provenance.json` (PROV).
 from __future__ import annotations
 
 from phidias_lab.products.product import Product
-from phidias_lab.products.writing import formats, write
+from phidias_lab.products.writing import SUFFIXES, formats, write
 
-__all__ = ["Product", "formats", "write"]
+__all__ = ["SUFFIXES", "Product", "formats", "write"]
