@@ -424,7 +424,8 @@ def execute(run: Run) -> str:
         if isinstance(error, OSError) and error.errno in _STORAGE:
             state, more = FAILED, {"error": _failure(runs.unwritable(_place(run, error), error))}
         else:
-            sentence = f"{type(error).__name__} in the chain: {error}. The run's log ('phidias runs log {run.id}') tells where."
+            log = f"The run's log ('phidias runs log {run.id}') tells where."
+            sentence = f"{type(error).__name__} in the chain: {error}. {log}"
             state, more = FAILED, {"error": {"sentence": sentence, "kind": type(error).__name__, "exit_code": 5}}
         _log_traceback(error)
     watch.over.set()

@@ -214,7 +214,7 @@ def test_a_piece_that_finds_the_disk_full_leaves_nothing_half(tmp_path):
     try:
         resource.setrlimit(resource.RLIMIT_FSIZE, (500_000, hard))
         with pytest.raises(OSError, match="File too large"):
-            finish(field, tmp_path)
+            finish(field, tmp_path, threads=1)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
         signal.signal(signal.SIGXFSZ, before)

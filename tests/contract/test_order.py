@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 
@@ -14,12 +15,12 @@ from phidias_lab.contract import order as orders
 from phidias_lab.contract.order import Order
 from phidias_lab.errors import ParameterError, PhidiasError
 
+words = st.text(st.characters(exclude_categories=["Cs"]))
 plain = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False)
-    | st.text(st.characters(exclude_categories=["Cs"])),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(st.characters(exclude_categories=["Cs"])), inner, max_size=3),
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | words,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(words, inner, max_size=3),
     max_leaves=8,
-)  # fmt: skip
+)
 names = st.text(st.characters(categories=["L", "N"], include_characters="._"), min_size=1, max_size=20)
 references = st.fixed_dictionaries(
     {"entry": names}, optional={"parameters": st.dictionaries(names, plain, min_size=1, max_size=2)}
@@ -113,10 +114,8 @@ def test_every_departure_from_the_form_is_said_in_a_sentence(text, said):
 
 @given(plain)
 def test_any_json_is_an_order_or_refused(document):
-    try:
+    with contextlib.suppress(ParameterError):
         orders.from_document(document)
-    except ParameterError:
-        pass
 
 
 @pytest.mark.parametrize("key", ["parameters", "inputs", "output", "title", "version", "phidias_order", "chain"])
@@ -150,8 +149,10 @@ def test_the_short_form_of_an_input_is_a_file_where_it_looks_like_one(value, exp
 
 @pytest.mark.parametrize(
     "wrong",
-    [None, 5, ["a"], np.zeros(3), {"entry": "e", "parameters": {"a": np.int64(3)}}, {"entry": "e", "parameters": {"a": float("nan")}},
-     "a\0b", "\ud800.nc", Path("\udcff.nc"), {1: 2}, {"parameters": {(1, 2): 3}}],
+    [
+        None, 5, ["a"], np.zeros(3), {"entry": "e", "parameters": {"a": np.int64(3)}}, {1: 2}, "a\0b", "\ud800.nc",
+        {"entry": "e", "parameters": {"a": float("nan")}}, Path("\udcff.nc"), {"parameters": {(1, 2): 3}},
+    ],
     ids=repr,
 )  # fmt: skip
 def test_what_names_no_input_is_refused(wrong):

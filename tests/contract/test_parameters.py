@@ -115,6 +115,14 @@ def test_the_strategies_cover_every_parameter():
     }  # fmt: skip
 
 
+def answer(take, value):
+    """What a value becomes, or the sentence that refuses it; any other error is no answer."""
+    try:
+        return take(value), None
+    except ParameterError as error:
+        return None, str(error)
+
+
 ANYTHING = [
     object(), {"a": 1}, {(1, 2): 3}, {1, 2, 3, 4}, [[]], [None], b"bytes", 1 + 2j, math.nan, -math.inf, 10**400, 10**5000,
     [10**400], [10**400] * 4, np.array([1.0, 2.0]), np.array([[1.0]]), np.complex128(1 + 2j),
@@ -127,11 +135,10 @@ ANYTHING = [
 @pytest.mark.parametrize("name", ALL)
 @pytest.mark.parametrize("value", ANYTHING, ids=lambda v: type(v).__name__)
 def test_whatever_is_given_is_taken_as_json_or_refused_by_name_in_a_short_sentence(name, value):
-    try:
-        taken = ALL[name].canonical(value)
-    except ParameterError as error:
-        assert repr(name) in str(error)
-        assert len(str(error)) < 400
+    taken, said = answer(ALL[name].canonical, value)
+    if said is not None:
+        assert repr(name) in said
+        assert len(said) < 400
     else:
         json.dumps(taken, allow_nan=False).encode()
         json.dumps(taken, allow_nan=False, ensure_ascii=False).encode()
@@ -140,10 +147,8 @@ def test_whatever_is_given_is_taken_as_json_or_refused_by_name_in_a_short_senten
 @given(st.text())
 @pytest.mark.parametrize("name", ALL)
 def test_whatever_is_typed_is_taken_or_refused_by_name(name, text):
-    try:
-        ALL[name].parse(text)
-    except ParameterError as error:
-        assert repr(name) in str(error)
+    _, said = answer(ALL[name].parse, text)
+    assert said is None or repr(name) in said
 
 
 @pytest.mark.parametrize("text", ["{" * 100000, '{"type": ' + "[" * 100000, '{"a": ' + "1" * 5000 + "}", "1" * 5000])
