@@ -22,6 +22,8 @@ import dask
 import numpy as np
 import xarray as xr
 
+from phidias_lab.compute.runs import unwritable
+
 
 def finish(
     result: xr.Dataset, work: Path, report: Callable[[float, str], None], threads: int = 1
@@ -52,9 +54,11 @@ def finish(
                 stream.flush()
                 os.fsync(stream.fileno())
             os.replace(temporary, path)
-        except BaseException:
+        except BaseException as error:
             with contextlib.suppress(FileNotFoundError):
                 temporary.unlink()
+            if isinstance(error, OSError):  # said here: outside it would look like an error of reading an input
+                raise unwritable(path.parent, error) from error
             raise
         with lock:
             count += 1
