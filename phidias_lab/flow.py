@@ -424,7 +424,8 @@ def execute(run: Run) -> str:
         if isinstance(error, OSError) and error.errno in _STORAGE:
             state, more = FAILED, {"error": _failure(runs.unwritable(_place(run, error), error))}
         else:
-            sentence = f"{type(error).__name__} in the chain: {error}. The run's log ('phidias runs log {run.id}') tells where."
+            log = f"The run's log ('phidias runs log {run.id}') tells where."
+            sentence = f"{type(error).__name__} in the chain: {error}. {log}"
             state, more = FAILED, {"error": {"sentence": sentence, "kind": type(error).__name__, "exit_code": 5}}
         _log_traceback(error)
     watch.over.set()
@@ -498,7 +499,9 @@ def _produce(run: Run, watch: _Watch) -> None:
             if known:
                 print(f"{known} finished pieces were found and are used again")
         elif hasattr(result, "compute"):
+            attrs = dict(getattr(result, "attrs", None) or {})
             result = result.compute()
+            result.attrs = {**attrs, **result.attrs}
     watch.report(0.92, "writing the product")
     partial = run.folder / "product.partial"
     shutil.rmtree(partial, ignore_errors=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -12,6 +13,21 @@ import pytest
 ROOT = Path(__file__).parents[1]
 #: How the reason of a test begins that was left out for want of a system package.
 _LEFT_OUT = "not run: needs the system package "
+#: The package `phidias_probe`, laid out as pip would install it.
+PROBE = Path(__file__).parent / "packages" / "probe"
+
+
+def pytest_configure(config):
+    import hypothesis
+
+    # A first import may take seconds, so no deadline; few examples, because there are many properties.
+    hypothesis.settings.register_profile("lab", deadline=None, max_examples=30)
+    hypothesis.settings.load_profile("lab")
+    # Here and not in a fixture: tests are parametrized over the installed chains before any fixture runs.
+    if str(PROBE) not in sys.path:
+        sys.path.insert(0, str(PROBE))
+    before = [p for p in os.environ.get("PYTHONPATH", "").split(os.pathsep) if p and p != str(PROBE)]
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(PROBE), *before])  # worker processes see it too
 
 
 def _set_up():
@@ -53,14 +69,16 @@ def needs(set_up):
 
 
 @pytest.fixture(autouse=True)
-def own_folders(tmp_path, monkeypatch):
-    """No test reads or writes the folders of whoever runs it."""
-    for name in ("PHIDIAS_LAKE", "PHIDIAS_RUNS", "PHIDIAS_CATALOGS"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("PHIDIAS_LAKE", str(tmp_path / "lake"))
-    monkeypatch.setenv("PHIDIAS_RUNS", str(tmp_path / "runs"))
+def own_folders(monkeypatch, tmp_path_factory):
+    """Each test has its own user folders, so none sees the user's settings, lake or runs."""
+    home = tmp_path_factory.mktemp("user")
+    for name in ("LAKE", "RUNS", "CATALOGS"):
+        monkeypatch.delenv(f"PHIDIAS_{name}", raising=False)
     for name in ("DATA", "CONFIG", "CACHE", "STATE"):
-        monkeypatch.setenv(f"XDG_{name}_HOME", str(tmp_path / f"xdg-{name.lower()}"))
+        monkeypatch.setenv(f"XDG_{name}_HOME", str(home / name.lower()))
+    monkeypatch.setenv("PHIDIAS_RUNS", str(home / "runs"))
+    monkeypatch.setenv("PHIDIAS_LAKE", str(home / "lake"))
+    return home
 
 
 @pytest.fixture(scope="session")

@@ -22,6 +22,8 @@ import dask
 import numpy as np
 import xarray as xr
 
+from phidias_lab.compute.runs import unwritable
+
 
 def finish(
     result: xr.Dataset, work: Path, report: Callable[[float, str], None], threads: int = 1
@@ -52,9 +54,11 @@ def finish(
                 stream.flush()
                 os.fsync(stream.fileno())
             os.replace(temporary, path)
-        except BaseException:
+        except BaseException as error:
             with contextlib.suppress(FileNotFoundError):
                 temporary.unlink()
+            if isinstance(error, OSError):  # said here: outside it would look like an error of reading an input
+                raise unwritable(path.parent, error) from error
             raise
         with lock:
             count += 1
@@ -66,8 +70,13 @@ def finish(
         if index in finished:
             continue
         where = {dim: parts[i] for (dim, parts), i in zip(slices.items(), index, strict=True)}
+        # Between two borders lies one block of every variable. The graphs stay as they are: dask would optimise each block
+        # by itself and so give every piece a copy of its own of what the pieces have in common.
         values = {
-            name: result[name].isel({d: s for d, s in where.items() if d in result[name].dims}).data
+            name: result[name]
+            .isel({d: s for d, s in where.items() if d in result[name].dims})
+            .data.to_delayed(optimize_graph=False)
+            .item()
             for name in lazy
             if _belongs(result[name].dims, slices, index)
         }

@@ -116,6 +116,12 @@ def _alive(process: dict) -> bool:
         return False
 
 
+def _reap() -> None:
+    for folder, child in list(_children.items()):
+        if child.poll() is not None:
+            _children.pop(folder, None)
+
+
 class Run:
     """A view of one run's folder. Any number of them may exist, in any process."""
 
@@ -170,9 +176,7 @@ class Run:
 
     @property
     def status(self) -> str:
-        child = _children.get(str(self.folder))
-        if child is not None and child.poll() is not None:
-            del _children[str(self.folder)]
+        _reap()
         states = self.record.get("states") or []
         last = states[-1]["state"] if states else WAITING
         if last in (DONE, FAILED, CANCELLED) or self._worker_alive():
@@ -251,10 +255,20 @@ class Run:
         pause = 0.02
         while True:
             status = self.status
-            if status in ENDED or (end is not None and time.monotonic() >= end):
+            if status in ENDED:
+                self._wait_for_process()
+                return status
+            if end is not None and time.monotonic() >= end:
                 return status
             time.sleep(pause)
             pause = min(pause * 1.5, 0.25)
+
+    def _wait_for_process(self) -> None:
+        """The worker's last word comes a moment before its end."""
+        end = time.monotonic() + 5.0
+        while self._worker_alive() and time.monotonic() < end:
+            time.sleep(0.01)
+        _reap()
 
     def result(self, timeout: float | None = None) -> Any:
         """Wait, then open the product lazily."""

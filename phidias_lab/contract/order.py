@@ -99,7 +99,7 @@ def from_document(document: Any, source: str = "The order") -> Order:
         parameters=dict(parameters),
         inputs={str(n): reference(r, f"{source}, input {n!r}") for n, r in inputs.items()},
         output={k: v for k, v in output.items() if v is not None},
-        title=title,
+        title=title or None,
     )
 
 

@@ -22,6 +22,15 @@ _FORMATS = {
     "events": ("geoparquet",),
     "model": ("directory",),
 }
+#: How the data file of each format ends.
+SUFFIXES = {
+    "netcdf": ".nc",
+    "zarr": ".zarr",
+    "geotiff": ".tif",
+    "parquet": ".parquet",
+    "csv": ".csv",
+    "geoparquet": ".parquet",
+}
 
 #: How the data file of each format ends.
 SUFFIXES = {

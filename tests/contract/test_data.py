@@ -1,0 +1,211 @@
+"""The check of inputs at the door: kinds, variables, dimensions, units."""
+
+from __future__ import annotations
+
+import dask.array as da
+import dask.dataframe as dd
+import numpy as np
+import pandas as pd
+import pytest
+import xarray as xr
+from hypothesis import given
+from hypothesis import strategies as st
+
+from phidias_lab.contract.data import Input, Var, check_input, column_attributes, converter, same_units
+from phidias_lab.errors import InputError, ParameterError
+
+
+def cube(units="degree_Celsius", **more) -> xr.Dataset:
+    values = da.from_array(np.array([[0.0, 10.0, np.nan]]), chunks=(1, 2))
+    return xr.Dataset(
+        {"temperature": (("time", "longitude"), values, {"units": units, "standard_name": "t"})},
+        coords={"longitude": ("longitude", [0.0, 1.0, 2.0], {"units": "degreeE"}), "time": [0]},
+        **more,
+    )
+
+
+WARM = Input("cube", dims=("time", "longitude"), variables={"temperature": Var("K", doc="the water's")})
+
+
+def test_temperatures_are_converted_with_their_offset_and_stay_lazy():
+    given_ = cube()
+    checked = check_input("field", WARM, given_)
+    assert checked["temperature"].chunks == ((1,), (2, 1))
+    np.testing.assert_allclose(checked["temperature"], [[273.15, 283.15, np.nan]])
+    assert checked["temperature"].attrs == {"units": "K", "standard_name": "t"}
+    assert given_["temperature"].attrs["units"] == "degree_Celsius"
+    np.testing.assert_array_equal(given_["temperature"], [[0.0, 10.0, np.nan]])
+
+
+@pytest.mark.parametrize(
+    ("given_", "declared", "value", "expected"),
+    [
+        ("degF", "degree_Celsius", 212.0, 100.0),
+        ("K", "degC", 273.15, 0.0),
+        ("km", "m", 2.0, 2000.0),
+        ("m s-1", "cm s-1", 1.5, 150.0),
+        ("mg m-3", "kg m-3", 1.0, 1e-6),
+        ("umol kg-1", "mol kg-1", 2.0, 2e-6),
+        ("W m-2", "mW m^-2", 1.0, 1000.0),
+        ("kg m-2 s-1", "g m-2 h-1", 1.0, 3.6e6),
+        ("m2", "cm2", 1.0, 1e4),
+        ("%", "1", 50.0, 0.5),
+        ("g kg-1", "1e-3", 35.0, 35.0),
+        ("1", "1e-3", 0.035, 35.0),
+        ("dbar", "Pa", 1.0, 1e4),
+        ("hPa", "Pa", 1013.0, 101300.0),
+    ],
+)
+def test_units_convert_as_udunits_writes_them(given_, declared, value, expected):
+    assert converter(given_, declared)(value) == pytest.approx(expected, rel=1e-12, abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("a", "b"),
+    [("PSU", "1e-3"), ("degree_east", "degrees_east"), ("metres", "m"), ("", "1"), (" m ", "m"), ("°C", "°C")],
+)
+def test_spellings_of_the_same_unit_need_no_conversion(a, b):
+    assert same_units(a, b)
+    assert converter(a, b) is None
+
+
+@pytest.mark.parametrize(
+    ("given_", "declared"),
+    [
+        ("m", "s"),
+        ("???", "m"),
+        ("degrees_north", "m"),
+        ("days since 1950-01-01", "s"),
+        ("2 m", "m"),
+        ("(", "m"),
+        ("K", "nonsense"),
+    ],
+)
+def test_units_that_do_not_convert_are_refused(given_, declared):
+    with pytest.raises(InputError, match="units"):
+        converter(given_, declared)
+
+
+@given(st.text(max_size=12))
+def test_whatever_stands_in_a_units_attribute_is_converted_or_refused(units):
+    try:
+        convert = converter(units, "m")
+        assert convert is None or np.isfinite(convert(1.0))
+    except InputError:
+        pass
+
+
+def test_wrong_units_of_a_file_name_the_input_and_the_variable():
+    with pytest.raises(InputError, match=r"'field', variable 'temperature': units 'm' .*Correct its units"):
+        check_input("field", WARM, cube("m"))
+
+
+def test_units_of_a_coordinate_are_checked_and_it_stays_a_coordinate():
+    wanted = Input("cube", variables={"longitude": Var("radian")})
+    given_ = cube().assign_coords(longitude=("longitude", [0.0, 90.0, 180.0], {"units": "degree"}))
+    checked = check_input("field", wanted, given_)
+    assert "longitude" in checked.coords
+    np.testing.assert_allclose(checked["longitude"], [0, np.pi / 2, np.pi])
+    assert checked.indexes["longitude"][1] == pytest.approx(np.pi / 2)
+
+
+def test_dates_with_units_in_their_attributes_are_left_alone():
+    wanted = Input("cube", variables={"time": Var("s")})
+    times = cube().assign_coords(time=pd.to_datetime(["2010-01-01"]))
+    times["time"].attrs["units"] = "somehow"
+    assert check_input("field", wanted, times)["time"].dtype.kind == "M"
+
+
+def test_a_missing_variable_offers_the_nearest_name():
+    with pytest.raises(
+        InputError, match=r"'field' has no variable 'temperature'.*the water's.*Did you mean 'temperatur'"
+    ):
+        check_input("field", WARM, cube().rename(temperature="temperatur"))
+
+
+def test_an_optional_variable_may_be_missing():
+    wanted = Input("cube", variables={"quality": Var("1", optional=True)})
+    assert check_input("field", wanted, cube()).identical(cube())
+
+
+def test_a_missing_or_empty_dimension_is_named():
+    with pytest.raises(InputError, match=r"no dimension 'time'; it has longitude"):
+        check_input("field", WARM, cube().isel(time=0))
+    with pytest.raises(InputError, match=r"'field' is empty along 'longitude'"):
+        check_input("field", WARM, cube().isel(longitude=slice(0, 0)))
+
+
+def test_an_array_is_the_cube_of_its_one_variable():
+    checked = check_input("field", WARM, cube()["temperature"].rename(None))
+    np.testing.assert_allclose(checked["temperature"][0, 1], 283.15)
+
+
+@pytest.mark.parametrize(
+    "wrong", [pd.DataFrame({"temperature": [1.0]}), [1, 2], "text", np.zeros(3)], ids=lambda w: type(w).__name__
+)
+def test_what_is_no_cube_is_refused_by_its_type(wrong):
+    with pytest.raises(InputError, match=f"'field' must be a cube .* but is a {type(wrong).__name__}"):
+        check_input("field", WARM, wrong)
+
+
+ROWS = Input("table", variables={"temperature": Var("K", doc="the water's"), "quality": Var("1", optional=True)})
+
+
+def table(**more) -> pd.DataFrame:
+    rows = pd.DataFrame({"temperature": [0.0, 10.0], "depth": [1, 2], **more})
+    rows.attrs["columns"] = {"temperature": {"units": "degree_Celsius", "standard_name": "t"}, "depth": {"units": "m"}}
+    return rows
+
+
+@pytest.mark.parametrize("partitions", [None, 2])
+def test_columns_are_converted_and_keep_the_attributes_of_all_columns(partitions):
+    given_ = table()
+    if partitions:
+        attrs = given_.attrs
+        given_ = dd.from_pandas(given_, npartitions=partitions)
+        given_.attrs = attrs
+    checked = check_input("rows", ROWS, given_)
+    assert hasattr(checked, "compute") is bool(partitions)
+    assert list(checked["temperature"]) == [273.15, 283.15]
+    assert column_attributes(checked) == {"temperature": {"units": "K", "standard_name": "t"}, "depth": {"units": "m"}}
+    assert column_attributes(given_)["temperature"]["units"] == "degree_Celsius"
+    assert list(given_["temperature"]) == [0.0, 10.0]
+
+
+def test_a_table_without_units_is_taken_as_declared():
+    plain = pd.DataFrame({"temperature": [1.0]})
+    assert check_input("rows", ROWS, plain).equals(plain)
+
+
+def test_a_missing_column_offers_the_nearest_name():
+    with pytest.raises(InputError, match=r"'rows' has no column 'temperature'.*Did you mean 'Temperature'"):
+        check_input("rows", ROWS, table().rename(columns={"temperature": "Temperature"}))
+
+
+def test_a_column_of_texts_is_refused_where_numbers_are_needed():
+    with pytest.raises(InputError, match=r"column 'temperature' holds .*numbers in K"):
+        check_input("rows", ROWS, table(temperature=["a", "b"]))
+
+
+def test_numbers_that_may_be_missing_are_numbers():
+    rows = table()
+    rows["temperature"] = pd.array([1, None], dtype="Int64")
+    assert check_input("rows", ROWS, rows)["temperature"][0] == pytest.approx(274.15)
+
+
+def test_wrong_units_of_a_column_name_the_input_and_the_column():
+    rows = table()
+    rows.attrs["columns"]["temperature"]["units"] = "m"
+    with pytest.raises(InputError, match=r"'rows', column 'temperature': units 'm'"):
+        check_input("rows", ROWS, rows)
+
+
+@pytest.mark.parametrize("wrong", [cube(), [1, 2], {"temperature": [1.0]}], ids=lambda w: type(w).__name__)
+def test_what_is_no_table_is_refused_by_its_type(wrong):
+    with pytest.raises(InputError, match=f"'rows' must be a table .* but is a {type(wrong).__name__}"):
+        check_input("rows", ROWS, wrong)
+
+
+def test_a_kind_that_does_not_exist_is_refused_where_it_is_declared():
+    with pytest.raises(ParameterError, match="not 'cubes'"):
+        Input("cubes")

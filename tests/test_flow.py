@@ -1,0 +1,426 @@
+"""An order in, a product out: runs in real worker processes, also those that are killed, cancelled or out of disk."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from datetime import datetime
+from pathlib import Path
+
+import psutil
+import pytest
+import xarray as xr
+
+import phidias_lab
+from phidias_lab import flow, settings
+from phidias_lab.compute import runs
+from phidias_lab.compute.runs import Run
+from phidias_lab.contract import order as orders
+from phidias_lab.errors import (
+    InputError,
+    ParameterError,
+    PhidiasError,
+    ProductError,
+    RunCancelledError,
+    RunFailedError,
+    UnknownNameError,
+)
+
+LONG = 120  # seconds: nothing here takes that long, but a machine may be busy
+
+
+def until(condition, seconds=LONG):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not happen"
+        time.sleep(0.02)
+
+
+def marks(folder: Path) -> int:
+    """How often a piece was computed."""
+    return sum(p.stat().st_size for p in folder.glob("piece-*"))
+
+
+def worker(run: Run) -> int:
+    until(lambda: run.record.get("worker") or runs.read_json(run.folder / "launched.json").get("pid"))
+    return (run.record.get("worker") or runs.read_json(run.folder / "launched.json"))["pid"]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """One run that was done, its progress while it ran, and the marks of its pieces."""
+    place = tmp_path_factory.mktemp("finished")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PHIDIAS_RUNS", str(place / "runs"))
+        (place / "marks").mkdir()
+        run = phidias_lab.run("probe.slow", title="a slow one", pieces=5, seconds=0.15, marks=str(place / "marks"))
+        at_once = run.status
+        seen = []
+        while run.status not in runs.ENDED:
+            seen.append(run.progress.fraction)
+            time.sleep(0.03)
+    return run, at_once, seen, place / "marks"
+
+
+def test_a_run_returns_at_once_and_ends_with_a_product(finished):
+    run, at_once, _, computed = finished
+    assert at_once in (runs.WAITING, runs.RUNNING)
+    assert run.status == runs.DONE, run.log
+    assert run.result().sizes == {"time": 5, "latitude": 2, "longitude": 4}
+    assert marks(computed) == 5
+    assert not (run.folder / "work").exists()
+    assert not (run.folder / "spare").exists()
+    assert not list(run.folder.glob("product.partial*"))
+
+
+def test_progress_grows_and_ends_at_one(finished):
+    run, _, seen, _ = finished
+    assert seen == sorted(seen)
+    assert len(set(seen)) > 3
+    assert all(0 <= f <= 1 for f in seen)
+    assert (run.progress.fraction, run.progress.message) == (1.0, "done")
+
+
+def test_states_have_times_that_do_not_go_back(finished):
+    run = finished[0]
+    states = run.record["states"]
+    assert [s["state"] for s in states] == [runs.RUNNING, runs.DONE]
+    times = [run.created, *(datetime.fromisoformat(s["time"]) for s in states)]
+    assert times == sorted(times)
+
+
+def test_the_record_says_what_a_number_may_depend_on(finished):
+    run = finished[0]
+    facts, measures = run.record["facts"], run.record["measures"]
+    assert {"python", "numpy", "xarray", "dask", "phidias-lab"} <= set(facts["versions"])
+    assert len(facts["lock"]) == 64
+    checkout = settings.checkout_root()
+    if checkout is not None:
+        head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=checkout, capture_output=True, text=True, check=True)
+        assert facts["git"].startswith(head.stdout.strip())
+    assert facts["host"] == os.uname().nodename
+    assert facts["threads_per_call"] == 1
+    assert measures["wall_seconds"] >= 0.7
+    assert measures["cpu_seconds"] > 0
+    assert 2**24 < measures["peak_memory_bytes"] < 2**34
+    assert run.record["order_sha256"] == run.order.digest()
+    assert run.record["checksums"] == run.product.checksums
+    assert run.product.verify() == []
+
+
+def test_the_order_of_the_product_holds_every_parameter(finished):
+    run = finished[0]
+    assert run.product.order == run.order
+    assert set(run.order.parameters) == {"pieces", "seconds", "cells", "marks"}
+    assert run.order.title == "a slow one"
+
+
+def test_a_run_folder_copied_elsewhere_still_opens(finished, tmp_path, monkeypatch):
+    run = finished[0]
+    shutil.copytree(run.folder, tmp_path / "elsewhere" / run.id)
+    copy = Run(tmp_path / "elsewhere" / run.id)
+    assert copy.status == runs.DONE
+    assert copy.result().equals(run.result())
+    assert copy.product.verify() == []
+    monkeypatch.setenv("PHIDIAS_RUNS", str(tmp_path / "elsewhere"))
+    assert runs.find("last") == copy
+    assert phidias_lab.runs()[0].record == run.record
+
+
+def test_a_finished_worker_does_not_stay_behind_as_a_zombie(finished):
+    pid = finished[0].record["worker"]["pid"]
+    assert pid not in [child.pid for child in psutil.Process().children()]
+
+
+def test_a_run_that_is_done_is_neither_resumed_nor_cancelled(finished):
+    run = finished[0]
+    with pytest.raises(ParameterError, match="nothing to resume"):
+        run.resume()
+    assert run.cancel() == runs.DONE
+
+
+def test_a_cancelled_run_leaves_no_product_and_goes_on_with_what_it_had(tmp_path):
+    output = tmp_path / "out.nc"
+    run = phidias_lab.run("probe.slow", pieces=8, seconds=0.4, marks=str(tmp_path), output=output)
+    pid = worker(run)
+    until(lambda: marks(tmp_path) >= 2 and list((run.folder / "work").glob("piece-*")))
+    with pytest.raises(ProductError, match=f"Another run \\({run.id}\\) is writing {output}"):
+        phidias_lab.run("probe.slow", output=output)
+    with pytest.raises(ParameterError, match="needs no resuming"):
+        run.resume()
+    with pytest.raises(ParameterError, match="Cancel it before you remove it"):
+        run.remove()
+    assert runs.prune() == []
+    with pytest.raises(ProductError, match="is running; its product appears when it is done"):
+        run.result(timeout=0)
+
+    assert run.cancel() == runs.CANCELLED
+    assert not psutil.pid_exists(pid)
+    assert run.status == runs.CANCELLED
+    assert sorted(p.name for p in tmp_path.glob("*out*")) == []
+    assert sorted(p.name for p in tmp_path.glob(".*")) == []
+    assert not (run.folder / "product").exists()
+    with pytest.raises(RunCancelledError, match="was cancelled"):
+        run.result()
+    known = len(list((run.folder / "work").glob("piece-*.npz")))
+    before = marks(tmp_path)
+
+    run.resume()
+    assert run.wait(LONG) == runs.DONE, run.log
+    assert known >= 1
+    assert marks(tmp_path) - before == 8 - known
+    assert [s["state"] for s in run.record["states"]] == ["running", "cancelled", "waiting", "running", "done"]
+    assert xr.open_dataset(output).sizes["time"] == 8
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_a_killed_run_is_interrupted_and_gives_the_same_numbers_when_it_goes_on(tmp_path):
+    (tmp_path / "a").mkdir()
+    killed = phidias_lab.run("probe.killed", marks=str(tmp_path / "a"))
+    unbroken = phidias_lab.run("probe.killed", marks="")
+    assert killed.wait(LONG) == runs.INTERRUPTED
+    assert killed.error is None
+    with pytest.raises(RunFailedError, match="phidias runs resume"):
+        killed.result()
+    assert not (killed.folder / "product").exists()
+    before = marks(tmp_path / "a")
+    killed.resume()
+    assert killed.wait(LONG) == runs.DONE, killed.log
+    assert unbroken.wait(LONG) == runs.DONE, unbroken.log
+    assert marks(tmp_path / "a") - before < 6
+    checksums = killed.product.checksums
+    assert checksums == unbroken.product.checksums
+    assert len(set(checksums)) > 1
+    assert killed.record["measures"]["wall_seconds"] > 0
+
+
+def test_a_run_outlives_the_process_that_asked_for_it():
+    code = (
+        "import phidias_lab, os; r = phidias_lab.run('probe.slow', seconds=0.5); print(r.id, flush=True); os._exit(9)"
+    )
+    asked = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert asked.returncode == 9, asked.stderr
+    run = runs.find(asked.stdout.strip())
+    assert run.status in (runs.WAITING, runs.RUNNING)
+    assert run.wait(LONG) == runs.DONE, run.log
+
+
+def test_a_chain_that_fails_fails_with_a_sentence_and_the_log_tells_where(tmp_path):
+    crash = phidias_lab.run("probe.crash", output=tmp_path / "a.nc")
+    leave = phidias_lab.run("probe.crash", leave=True)
+    hungry = phidias_lab.run("probe.hungry")
+    assert [r.wait(LONG) for r in (crash, leave, hungry)] == [runs.FAILED] * 3
+    assert crash.error.startswith("ZeroDivisionError in the chain: the probe divides by zero. The run's log")
+    assert crash.id in crash.error
+    assert 'raise ZeroDivisionError("the probe divides by zero")' in crash.log
+    assert crash.record["error"]["exit_code"] == 5
+    assert leave.error.startswith("SystemExit in the chain: enough")
+    assert "ran out of memory (Unable to allocate 9 EiB)" in hungry.error
+    for run in (crash, leave, hungry):
+        assert not (run.folder / "product").exists()
+        with pytest.raises(RunFailedError, match=f"{run.id} failed: "):
+            run.result()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A real file system of a few MiB."""
+    if os.getuid() != 0:
+        if os.environ.get("CI"):
+            pytest.fail("A full disk is tested as root only (it mounts a tmpfs).")
+        pytest.skip("not run: mounting a tmpfs needs root")
+    place = tmp_path / "disk"
+    place.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(place)], check=True)
+    yield place
+    subprocess.run(["umount", "--lazy", str(place)], check=True)
+
+
+def test_a_full_disk_is_said_recorded_and_leaves_no_half_product(small_disk, tmp_path, monkeypatch):
+    monkeypatch.setenv("PHIDIAS_RUNS", str(small_disk / "runs"))
+    during = phidias_lab.run("probe.slow", pieces=40, seconds=0.0, cells=20_000)
+    assert during.wait(LONG) == runs.FAILED, during.log
+    assert "cannot be written: No space left on device; only" in during.error
+    assert "phidias runs prune" in during.error
+    assert during.record["error"]["exit_code"] == 4
+    assert not (during.folder / "product").exists()
+    assert not list(during.folder.glob("product.partial*"))
+    assert [s["state"] for s in during.record["states"]] == ["running", "failed"]
+
+    # An output on the full disk: the run itself is elsewhere.
+    for leftover in (during.folder / "work").iterdir():
+        leftover.unlink()
+    monkeypatch.setenv("PHIDIAS_RUNS", str(tmp_path / "runs"))
+    (small_disk / "filler").write_bytes(os.urandom(3 * 2**20))
+    output = phidias_lab.run("probe.slow", pieces=4, seconds=0.0, cells=20_000, output=small_disk / "out.nc")
+    assert output.wait(LONG) == runs.FAILED, output.log
+    assert "No space left on device" in output.error
+    assert sorted(p.name for p in small_disk.iterdir()) == ["filler", "runs"]
+    assert not (output.folder / "product").exists()
+    (small_disk / "filler").unlink()
+    assert output.resume().wait(LONG) == runs.DONE, output.log
+    assert xr.open_dataset(small_disk / "out.nc").sizes["longitude"] == 20_000
+
+    # Nothing at all fits any more.
+    monkeypatch.setenv("PHIDIAS_RUNS", str(small_disk / "other"))
+    with open(small_disk / "filler", "wb", buffering=0) as stream, pytest.raises(OSError, match="No space"):
+        stream.writelines(itertools.repeat(b"x" * 4096))
+    with pytest.raises(ProductError, match="cannot be written: No space left on device"):
+        phidias_lab.run("probe.slow")
+
+
+def test_a_runs_folder_that_cannot_be_is_said_before_anything_is_started(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("no folder")
+    for place in (tmp_path / "file", tmp_path / "file" / "runs"):
+        monkeypatch.setenv("PHIDIAS_RUNS", str(place))
+        with pytest.raises(ProductError, match=f"{place} cannot be written: .*PHIDIAS_RUNS"):
+            phidias_lab.run("probe.slow")
+
+
+def test_inputs_in_memory_make_a_complete_order_that_runs_again_from_its_product(tmp_path):
+    from phidias_probe import scenes
+
+    given = scenes.cube()
+    first = phidias_lab.run("probe.cube", inputs=given["inputs"], **given["parameters"])
+    assert first.wait(LONG) == runs.DONE, first.log
+    reference = first.order.inputs["field"]
+    stored = first.folder / "inputs" / reference["stored"]
+    assert set(reference) == {"stored", "sha256"}
+    assert first.record["inputs"]["field"]["checksum"] == reference["sha256"]
+    assert orders.load(first.folder / "asked.json").inputs == first.order.inputs
+    assert first.result()["scaled"].attrs["units"] == "degree_Celsius"
+
+    again = phidias_lab.run(first.product.folder / "order.json", output=tmp_path / "again.nc")
+    assert again.wait(LONG) == runs.DONE, again.log
+    assert again.product.checksums == first.product.checksums
+    assert again.order.digest() == first.order.digest()
+
+    stored.write_bytes(stored.read_bytes() + b"x")
+    with pytest.raises(InputError, match="was in memory when the order was made"):
+        phidias_lab.run(first.product.order)
+
+
+def test_a_resumed_run_does_not_overwrite_what_appeared_at_its_output(tmp_path):
+    output = tmp_path / "out.nc"
+    run = phidias_lab.run("probe.killed", at=0, marks=str(tmp_path), output=output)
+    assert run.wait(LONG) == runs.INTERRUPTED
+    assert (tmp_path / ".out.nc.claimed").exists()
+    output.write_text("somebody else's")
+    assert run.resume().wait(LONG) == runs.FAILED
+    assert f"{output} exists already" in run.error
+    assert output.read_text() == "somebody else's"
+    # The claim of a dead run is taken over, and what may be replaced is replaced.
+    (tmp_path / ".out.nc.claimed").write_text(str(run.folder))
+    replaced = phidias_lab.run("probe.random", output=output, overwrite=True)
+    assert (tmp_path / ".out.nc.claimed").read_text() == str(replaced.folder)
+    assert replaced.wait(LONG) == runs.DONE, replaced.log
+    assert xr.open_dataset(output).sizes["time"] == 3
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_seeds_are_recorded_and_a_seed_is_what_the_numbers_depend_on(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    one = phidias_lab.run("probe.random", seed=1)
+    two = phidias_lab.run({"chain": "probe.random", "parameters": {"seed": 2}, "output": {"path": "store.zarr"}})
+    assert [r.wait(LONG) for r in (one, two)] == [runs.DONE] * 2, two.log
+    assert one.record["seeds"] == {"seed": 1}
+    assert one.product.checksums["value"] != two.product.checksums["value"]
+    # A relative output means the folder of who asked, not that of the worker; its ending chooses the format.
+    assert two.order.output == {"path": str(tmp_path / "store.zarr"), "format": "zarr"}
+    assert xr.open_zarr(tmp_path / "store.zarr", consolidated=False).sizes["time"] == 3
+
+
+# What is refused at once -------------------------------------------------------------------------------------------
+
+
+def refusal(kind, *args, **kwargs) -> str:
+    with pytest.raises(kind) as caught:
+        phidias_lab.run(*args, **kwargs)
+    assert phidias_lab.runs() == [], "a refused order leaves no run behind"
+    return str(caught.value)
+
+
+def test_unknown_names_offer_the_nearest():
+    assert "Did you mean 'probe.slow'" in refusal(UnknownNameError, "probe.slo")
+    assert "Did you mean 'seconds'" in refusal(UnknownNameError, "probe.slow", secnds=1)
+    assert "Did you mean 'field'" in refusal(UnknownNameError, "probe.cube", inputs={"feild": "a.nc"})
+    assert "'seconds'" in refusal(ParameterError, "probe.slow", seconds=-1)
+    assert "'ocean.nothing'" in refusal(PhidiasError, "probe.cube", inputs={"field": "ocean.nothing"})
+
+
+def test_inputs_that_do_not_exist_are_said_at_once(tmp_path):
+    assert "needs the input 'field'" in refusal(InputError, "probe.cube")
+    missing = tmp_path / "missing.nc"
+    assert f"the file {missing}, which does not exist" in refusal(InputError, "probe.cube", inputs={"field": missing})
+    assert "got a list" in refusal(ParameterError, "probe.cube", inputs={"field": [1]})
+    assert "not found below" in refusal(
+        InputError, "probe.cube", inputs={"field": {"stored": "field.nc", "sha256": "0" * 64}}
+    )
+
+
+def test_orders_that_are_none_are_said_at_once(tmp_path):
+    bad = tmp_path / "bad.json"
+    bad.write_text("{")
+    assert f"The order file {bad} is not JSON" in refusal(ParameterError, bad)
+    assert "cannot be read: No such file" in refusal(ParameterError, str(tmp_path / "none.json"))
+    assert "version '0.9' of probe.slow; version '1.0' is installed" in refusal(
+        ParameterError, {"chain": "probe.slow", "version": "0.9"}
+    )
+    assert "got a int" in refusal(ParameterError, 5)
+
+
+def test_a_chain_class_or_instance_is_an_order_and_an_unregistered_one_is_refused():
+    from phidias_probe.chains import Slow
+
+    class Mine(Slow):
+        """A subclass that is not installed."""
+
+    assert flow.prepare(Slow(pieces=3))[0].parameters["pieces"] == 3
+    assert flow.prepare(Slow)[0].chain == "probe.slow"
+    phidias_lab.chain("probe.slow")
+    assert "Mine is not registered" in refusal(ParameterError, Mine)
+
+
+def test_outputs_that_cannot_be_are_said_at_once(tmp_path):
+    (tmp_path / "there.nc").write_text("x")
+    assert "exists already" in refusal(ProductError, "probe.slow", output=tmp_path / "there.nc")
+    assert "does not exist. Make it" in refusal(ProductError, "probe.slow", output=tmp_path / "no" / "out.nc")
+    assert "does not exist. Make it" in refusal(ProductError, "probe.slow", output=tmp_path / "there.nc" / "out.nc")
+    assert "home folder" in refusal(ProductError, "probe.slow", output="~nobody-of-that-name/out.nc")
+    assert "Known: netcdf" in refusal(ParameterError, "probe.slow", format="parquet")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["there.nc"]
+
+
+def test_the_ending_of_an_output_chooses_its_format():
+    def chosen(path):
+        return flow.prepare({"chain": "probe.slow", "output": {"path": path}})[0].output["format"]
+
+    assert [chosen(f"/x/a{s}") for s in (".nc", ".zarr", "", ".NC")] == ["netcdf", "zarr", "netcdf", "netcdf"]
+    assert (
+        flow.prepare({"chain": "probe.table", "output": {"path": "a.csv"}, "inputs": {"rows": "/etc/hosts"}})[0].output[
+            "format"
+        ]
+        == "csv"
+    )
+
+
+def test_a_worker_of_another_version_refuses_the_order_instead_of_mislabelling_the_product(tmp_path):
+    order, _ = flow.prepare("probe.random")
+    run = runs.create(order, order.with_(version="0.9"))
+    runs.launch(run)
+    assert run.wait(LONG) == runs.FAILED
+    assert "version '0.9' of probe.random" in run.error
+
+
+def test_a_terminated_worker_is_interrupted(tmp_path):
+    run = phidias_lab.run("probe.slow", seconds=30)
+    os.kill(worker(run), signal.SIGTERM)
+    assert run.wait(LONG) == runs.INTERRUPTED
+    assert json.loads((run.folder / "order.json").read_text())["chain"] == "probe.slow"
