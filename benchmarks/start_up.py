@@ -15,7 +15,10 @@ from pathlib import Path
 
 ACTS = {
     "bare interpreter": ["-c", "pass"],
-    "entry-point look-up": ["-c", "from importlib.metadata import entry_points; entry_points(group='phidias_lab.chains')"],
+    "entry-point look-up": [
+        "-c",
+        "from importlib.metadata import entry_points; entry_points(group='phidias_lab.chains')",
+    ],
     "import phidias_lab": ["-c", "import phidias_lab"],
     "phidias_lab.chains()": ["-c", "import phidias_lab; phidias_lab.chains()"],
     "phidias chains": ["-m", "phidias_lab", "chains"],
