@@ -189,6 +189,9 @@ class Chain(param.Parameterized, metaclass=_Declaration):
                 columns = dict(result.attrs.get("columns") or {})
                 columns[name] = {**columns.get(name, {}), **attributes}
                 result.attrs = {**result.attrs, "columns": columns}
+        # What was made from synthetic data is synthetic, and says so wherever it is shown.
+        if self.kind != "model" and any((getattr(d, "attrs", None) or {}).get("synthetic") for d in inputs.values()):
+            result.attrs = {**result.attrs, "synthetic": "true"}
         return result
 
     def _filled(self, template: str, inputs: Mapping[str, Any]) -> str | None:

@@ -309,3 +309,24 @@ def test_a_value_set_later_is_checked_too_and_told_in_json_form():
         chain.factor = 11
     chain.factor = np.float32(3)
     assert json.dumps(chain.parameters["factor"]) == "3.0"
+
+
+def test_what_is_made_from_synthetic_data_says_so():
+    import numpy as np
+    import xarray as xr
+
+    from phidias_lab.contract import Chain, Input, Var
+
+    class Twice(Chain):
+        """Double a field."""
+
+        title = "Twice"
+        inputs = {"field": Input("cube")}
+        outputs = {"height": Var("m")}
+
+        def run(self, field):
+            return field * 2
+
+    real = xr.Dataset({"height": ("x", np.arange(3.0))})
+    assert "synthetic" not in Twice()(field=real).attrs
+    assert Twice()(field=real.assign_attrs(synthetic="true")).attrs["synthetic"] == "true"
