@@ -375,6 +375,15 @@ class TestTiles:
         # Cells of 16 by 16 steps of 360/4096 by 180/4096 degrees share a key.
         lon, lat = -180 + 16 * 360 / 4096 * np.array([0, 1, 0, 1, 2]), -90 + 16 * 180 / 4096 * np.array([0, 0, 1, 1, 0])
         assert tiles.morton_cell(lon, lat).tolist() == [0, 1, 2, 3, 4]
+        # Bit by bit, for places all over the globe.
+        step = np.arange(0, 4096, 37)
+        x, y = step, step[::-1]
+        expected = [
+            sum(((int(i) >> b & 1) << 2 * b) | ((int(j) >> b & 1) << 2 * b + 1) for b in range(12)) >> 8
+            for i, j in zip(x, y, strict=True)
+        ]
+        found = tiles.morton_cell((x + 0.5) * 360 / 4096 - 180, (y + 0.5) * 180 / 4096 - 90)
+        assert found.tolist() == expected
 
     def test_rows_lie_in_their_tile_sorted_by_cell_and_time(self, demo_lake):
         rows = 0
