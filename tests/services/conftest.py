@@ -20,7 +20,8 @@ TOY = '''
 import time
 
 import phidias_lab
-from phidias_lab import Chain, Resources, Var, choice, count, flag, number, text
+from phidias_lab import Chain, Resources, Var, choice, count, number, text
+from phidias_lab.errors import InputError
 
 
 class Waves(Chain):
@@ -35,7 +36,7 @@ class Waves(Chain):
     pieces = count(2, bounds=(1, 200), doc="Into how many pieces the work is cut")
     shape = choice("sine", ["sine", "square"], doc="Form of the wave")
     wait = number(0.0, bounds=(0.0, 60.0), units="s", doc="How long each piece takes", level="expert")
-    fail = flag(False, doc="Whether the chain fails", level="expert")
+    fail = choice("no", ["no", "defect", "input"], doc="Whether and how the chain fails", level="expert")
     title_text = text("", doc="A remark")
     title_ = text("", doc="Another remark")
 
@@ -44,7 +45,9 @@ class Waves(Chain):
         import numpy as np
         import xarray as xr
 
-        if self.fail:
+        if self.fail == "input":
+            raise InputError("The wind has no sails. Give it some.")
+        if self.fail == "defect":
             raise RuntimeError("the toy was told to fail")
         amplitude, wait, square = self.amplitude, self.wait, self.shape == "square"
 

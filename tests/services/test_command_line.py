@@ -142,7 +142,7 @@ def test_the_order_that_describe_prints_holds_every_default(command):
     assert order["chain"] == "toy.waves"
     assert order["version"] == "2.0"
     assert order["parameters"]["amplitude"] == 2.0
-    assert order["parameters"]["fail"] is False
+    assert order["parameters"]["fail"] == "no"
 
 
 def test_describe_tells_parameters_outputs_and_needs(command):

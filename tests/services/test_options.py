@@ -21,6 +21,7 @@ class Everything(Chain):
     inputs = {"wind": Input("cube", "the wind", default="air.wind")}
 
     edge_stretch = number(1.0, bounds=(0, 3), units="1", doc="How far the edge moves")
+    speed = number(0.0, units="m s-1", doc="A number without bounds")
     depths = numbers(None, bounds=(0, 12e3), units="m", doc="Levels")
     region = region(doc="Part of it")
     period = period(doc="Days")
@@ -67,15 +68,15 @@ def test_a_bad_value_is_refused_by_the_parameter_itself():
         typed("--edge-stretch", "4")
 
 
-@pytest.mark.parametrize("chain_id", chains())
+@pytest.mark.parametrize("chain_id", ["test.everything", *chains()])
 def test_help_shows_meaning_units_and_bounds_of_every_parameter(chain_id):
-    found = chain(chain_id)
+    found = Everything if chain_id == Everything.id else chain(chain_id)
     said = help_of(found)
     for name, parameter in found.declared().items():
-        assert f"--{name.replace('_', '-')} " in said
+        assert f"-{name.replace('_', '-')} " in said
         assert re.sub(r"\s+", " ", parameter.doc.rstrip(".")) in said
         assert re.sub(r"\s+", " ", parameter.expected()) in said
-        option = said[said.index(f"--{name.replace('_', '-')} ") :]
+        option = said[said.index(f"-{name.replace('_', '-')} ") :]
         brackets = option[option.index("[") : option.index("; default:")]
         if parameter.units == "1":
             assert "without unit" in brackets

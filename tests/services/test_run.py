@@ -81,12 +81,29 @@ def test_a_product_is_put_where_it_was_asked_and_not_over_another(command, tmp_p
 
 
 def test_a_chain_that_fails_gives_its_sentence_and_code_5(command):
-    done = command("run", "toy.waves", "--fail", "--quiet")
+    done = command("run", "toy.waves", "--fail", "defect", "--quiet")
     assert done.returncode == 5
     assert "the toy was told to fail" in done.stderr
     assert "phidias runs log" in done.stderr
     assert "Traceback" not in done.stderr
     assert "the toy was told to fail" in command("runs", "log", "last").stdout
+
+
+def test_what_only_the_worker_can_find_out_keeps_its_own_exit_code(command):
+    done = command("run", "toy.waves", "--fail", "input", "--quiet")
+    assert done.returncode == 3
+    assert "The wind has no sails. Give it some." in done.stderr
+
+
+def test_a_worker_that_dies_without_a_word_is_said_to_be_interrupted(start, environment):
+    process = start("run", "toy.waves", "--pieces", "100", "--wait", "0.3")
+    worker = until(lambda: workers(environment))[0]
+    until(lambda: list(Path(environment["PHIDIAS_RUNS"]).glob("*/work/*")) or None)
+    worker.kill()
+    said = process.communicate(timeout=30)[1]
+    assert process.returncode == 5
+    assert "is interrupted: its process ended without a word" in said
+    assert "phidias runs resume" in said
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

@@ -37,7 +37,7 @@ def test_a_cancelled_run_is_resumed_to_its_end(start, command):
 
 
 def test_removing_and_pruning_tell_the_space_they_free(run, command):
-    command("run", "toy.waves", "--fail", "--quiet")
+    command("run", "toy.waves", "--fail", "defect", "--quiet")
     dry = command("runs", "prune", "--dry-run")
     assert "Removing 1 run would free" in dry.stdout
     unasked = command("runs", "prune")
