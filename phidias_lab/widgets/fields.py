@@ -139,7 +139,7 @@ class NumberField(Field):
         if self._slides:
             start, end = self._place(low), self._place(high)
             slider_step = 1 if self.whole and not self._log else (end - start) / 200
-            text = f"{low:g} to {high:g}{', log scale' if self._log else ''}"
+            text = f"{self.parameter.label}: {low:g} to {high:g}{', log' if self._log else ''}"
             controls["slider"] = control(
                 pn.widgets.FloatSlider,
                 text,

@@ -11,6 +11,7 @@ from phidias_lab.compute import runs
 from phidias_lab.contract.resources import show_memory
 from phidias_lab.errors import PhidiasError
 from phidias_lab.lake import catalog
+from phidias_lab.widgets.accessible import SpokenNames
 from phidias_lab.widgets.controls import button, control, heading, later, prepare, say, sentence
 from phidias_lab.widgets.inputs import entries_of, title_of
 from phidias_lab.widgets.views import view
@@ -197,4 +198,6 @@ def page(content: pn.viewable.Viewable) -> pn.viewable.Viewable:
         sizing_mode="stretch_width",
         margin=0,
     )
-    return pn.Column(banner, content, sizing_mode="stretch_width", margin=0, styles={"max-width": "1500px"})
+    return pn.Column(
+        banner, content, SpokenNames(), sizing_mode="stretch_width", margin=0, styles={"max-width": "1500px"}
+    )
