@@ -4,7 +4,8 @@
 #     SYSTEM=1            let `make test` install the system packages of system-packages.txt
 #     PYTEST_ARGS=...     words for pytest, for example PYTEST_ARGS="-k lake -x"
 PYTHON ?= python3
-PREPARE = $(FOUND) $(PYTHON) .ci/prepare.py
+# exec, so that Ctrl-C and SIGTERM reach the command itself and no shell stands between.
+PREPARE = $(FOUND) exec $(PYTHON) .ci/prepare.py
 FOUND = command -v $(PYTHON) >/dev/null || { echo "Error: $(PYTHON) is not installed. Install Python 3.11 or newer (Debian 12: \
 apt install python3.11 python3.11-venv), or name another one: make PYTHON=python3.11" >&2; exit 1; };
 SPHINX = -m sphinx -q -W --keep-going -b html docs docs/_build/html
@@ -34,7 +35,7 @@ docs:  ## build the documentation into docs/_build/html, offline, warnings are e
 	@$(PREPARE) dev -- $(SPHINX)
 
 bench:  ## run the benchmarks, one after the other
-	@for file in benchmarks/[a-z]*.py; do echo "== $$file"; $(PREPARE) dev -- $$file || exit 1; done
+	@for file in benchmarks/[a-z]*.py; do echo "== $$file"; ( $(PREPARE) dev -- $$file ) || exit 1; done
 
 notebooks:  ## run every notebook from top to bottom; their files stay as they are
 	@$(PREPARE) dev -- -m jupyter execute $$(find notebooks -name '*.ipynb' -not -path '*/.*' | sort)
