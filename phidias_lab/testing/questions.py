@@ -14,6 +14,7 @@ sentence that says what is wrong with the chain.
 from __future__ import annotations
 
 import contextlib
+import copy
 import importlib
 import inspect
 import json
@@ -29,7 +30,7 @@ from typing import Any
 from phidias_lab.contract import registry
 from phidias_lab.contract.chain import Chain
 from phidias_lab.contract.data import with_attributes
-from phidias_lab.contract.parameters import Choice, Count, Flag, Number, Numbers, Period, Region, Text, Variable
+from phidias_lab.contract.parameters import Choice, Count, Flag, Number, Numbers, Period, Region, Text, Variable, show
 from phidias_lab.errors import MissingExtraError, ParameterError
 
 QUESTIONS: dict[str, Callable[[str, Path], None]] = {}
@@ -164,6 +165,11 @@ def gives_its_defaults_to_the_command_line(chain_id: str, folder: Path) -> None:
         assert _option(name) in said, f"phidias run {chain_id} --help does not offer {_option(name)}."
         if parameter.units not in (None, "1"):
             assert parameter.units in said, f"phidias run {chain_id} --help does not give the units of {name}."
+        if parameter.default is not None:
+            shown = re.sub(r"\s+", " ", show(parameter.default))
+            assert f"default: {shown}" in said, (
+                f"phidias run {chain_id} --help gives {name} another default than {shown}."
+            )
         assert parameter.doc[:30] in said, f"phidias run {chain_id} --help does not say what {name} does."
 
 
@@ -195,7 +201,8 @@ def _cut(value: Any) -> Any:
 def _same(a: Any, b: Any, what: str) -> None:
     import numpy as np
 
-    names = list(a.columns) if hasattr(a, "columns") else list(a.data_vars)
+    names, others = (list(d.columns) if hasattr(d, "columns") else list(d.variables) for d in (a, b))
+    assert set(names) == set(others), f"{what}: {sorted(map(str, set(names) ^ set(others)))} is in one only."
     for name in names:
         left, right = np.asarray(_whole(a[name])), np.asarray(_whole(b[name]))
         assert left.shape == right.shape, f"{what}: {name} has shape {left.shape} and {right.shape}."
@@ -234,14 +241,28 @@ def gives_the_same_for_chunked_and_whole_input(chain_id: str, folder: Path) -> N
     _same(chain(**whole), chain(**{n: _cut(v) for n, v in whole.items()}), f"{chain_id}, whole and chunked")
 
 
+def _copy(value: Any) -> Any:
+    whole = _whole(value).copy(deep=True)
+    whole.attrs = copy.deepcopy(dict(value.attrs))
+    return whole
+
+
+def _words(value: Any) -> str:
+    """All attributes of an input, as text."""
+    parts = getattr(value, "variables", {})
+    return repr((dict(value.attrs), {name: dict(part.attrs) for name, part in parts.items()}))
+
+
 @_question
 def leaves_its_input_unchanged(chain_id: str, folder: Path) -> None:
     chain_class = registry.chain(chain_id)
-    given, fresh = scene(chain_class), scene(chain_class)
+    given = scene(chain_class)
+    before = {name: _copy(value) for name, value in given["inputs"].items()}
     result = chain_class(**given["parameters"])(**given["inputs"])
     _whole(result)
     for name, value in given["inputs"].items():
-        _same(fresh["inputs"][name], value, f"{chain_id}, input {name!r} after the run")
+        _same(before[name], value, f"{chain_id}, input {name!r} after the run")
+        assert _words(before[name]) == _words(value), f"{chain_id} changes the attributes of its input {name!r}."
 
 
 @_question
@@ -274,7 +295,8 @@ def makes_a_product_with_a_valid_record(chain_id: str, folder: Path) -> None:
         pystac.Item.from_dict(run.product.item).validate()
         path = run.product.path
         if path.suffix == ".nc":
-            assert cf_findings(path) == [], f"The product of {chain_id} has high-priority findings."
+            found = cf_findings(path)
+            assert not found, f"The product of {chain_id} has high-priority findings: {'; '.join(found)}"
 
 
 def cf_findings(path: Path) -> list[str]:

@@ -124,3 +124,9 @@ def test_a_class_is_known_by_its_place_and_a_subclass_is_not_its_parent():
     assert registry.id_of(Cube) == "probe.cube"
     registry.chain("probe.cube")
     assert registry.id_of(type("Mine", (Cube,), {"__module__": __name__})) is None
+
+
+def test_chains_are_still_listed_after_one_of_them_was_imported():
+    code = "import phidias_lab; phidias_lab.chain('ocean.gridding'); print('ocean.gridding' in phidias_lab.chains())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.strip() == "True", done.stderr
