@@ -32,16 +32,6 @@ SUFFIXES = {
     "geoparquet": ".parquet",
 }
 
-#: How the data file of each format ends.
-SUFFIXES = {
-    "netcdf": ".nc",
-    "zarr": ".zarr",
-    "geotiff": ".tif",
-    "parquet": ".parquet",
-    "csv": ".csv",
-    "geoparquet": ".parquet",
-}
-
 
 def formats(kind: str) -> list[str]:
     """The formats a result of this kind can be written in; the first is the default."""

@@ -112,12 +112,22 @@ class Gridding(Chain):
             "standard deviation of the error of the analysis of {variable}",
             DIMS,
             optional=True,
-        ),
-        "error_variance": Var(
-            "1", None, "error variance of the analysis over background variance", DIMS, optional=True
+            doc="the square root of the error variance; (analysis_error / background_deviation)^2 is the relative error "
+            "variance that DIVA shows",
         ),
         "background": Var(
-            "{variable.units}", None, "mean of the observations, to which the analysis returns", DIMS[:2]
+            "{variable.units}",
+            "{variable.standard_name}",
+            "mean of the observations, to which the analysis returns",
+            DIMS[:2],
+            cell_methods="area: time: mean",
+        ),
+        "background_deviation": Var(
+            "{variable.units}",
+            "{variable.standard_name}",
+            "standard deviation of {variable} around the background, without that of the observation errors",
+            DIMS[:2],
+            cell_methods="area: time: standard_deviation",
         ),
         "observations_used": Var("1", "number_of_observations", "number of observations used", DIMS[:2]),
     }
@@ -294,7 +304,7 @@ class Gridding(Chain):
         together = self.vertical_length > 0 and depth.size > 1
         with_error = self.error == "exact"
         whole_mask = dask.delayed(np.asarray)(mask)
-        names = ["analysis", *(["error_variance", "analysis_error"] if with_error else []), "background", "used"]
+        names = [n for n in _GIVEN if with_error or n != "analysis_error"]
         blocks: dict[str, list] = {name: [] for name in names}
         groups = [slice(0, depth.size)] if together else [slice(k, k + 1) for k in range(depth.size)]
         for span in spans:
@@ -302,20 +312,20 @@ class Gridding(Chain):
             chosen = dask.delayed(_prepared)(inside, self.variable, self.drop_duplicates)
             rows: dict[str, list] = {name: [] for name in names}
             for group in groups:
-                result = dask.delayed(analyse_levels, nout=5)(plan, group, whole_mask, chosen)
+                result = dask.delayed(analyse_levels, nout=len(_GIVEN))(plan, group, whole_mask, chosen)
                 thick = group.stop - group.start
                 for name in names:
-                    flat = name in ("background", "used")
+                    flat = name in _PER_LEVEL
                     shape = (1, thick) if flat else (1, thick, lat.size, lon.size)
-                    dtype = np.int64 if name == "used" else np.float64
-                    rows[name].append(da.from_delayed(result[_ORDER.index(name)], shape, dtype))
+                    dtype = np.int64 if name == "observations_used" else np.float64
+                    rows[name].append(da.from_delayed(result[_GIVEN.index(name)], shape, dtype))
             for name in names:
                 blocks[name].append(da.concatenate(rows[name], axis=1))
         variables = {
-            name: (DIMS if name not in ("background", "used") else DIMS[:2], da.concatenate(parts, axis=0))
+            name: (DIMS[:2] if name in _PER_LEVEL else DIMS, da.concatenate(parts, axis=0))
             for name, parts in blocks.items()
         }
-        result = xr.Dataset(variables).rename(used="observations_used")
+        result = xr.Dataset(variables)
         result = result.assign_coords(
             time=("time", [w.middle for w in spans], {"standard_name": "time", "axis": "T", "bounds": "time_bounds"}),
             depth=("depth", depth, {"standard_name": "depth", "units": "m", "positive": "down", "axis": "Z"}),
@@ -326,7 +336,9 @@ class Gridding(Chain):
         return result.assign_coords(time_bounds=(("time", "bounds"), bounds))
 
 
-_ORDER = ("analysis", "error_variance", "analysis_error", "background", "used")
+#: What `analyse_levels` gives, in this order; the last three have one value per level.
+_GIVEN = ("analysis", "analysis_error", "background", "background_deviation", "observations_used")
+_PER_LEVEL = _GIVEN[2:]
 
 
 @dataclass(frozen=True)
@@ -406,7 +418,7 @@ def _with_rim(values: np.ndarray, rim: int) -> np.ndarray:
 
 
 def analyse_levels(plan: Plan, group: slice, mask: np.ndarray, rows: pd.DataFrame) -> tuple[np.ndarray, ...]:
-    """Analysis, relative error variance, absolute error, background and number of observations of some levels."""
+    """Everything in `_GIVEN` for some levels; where no observation lies, nothing is known."""
     settings = plan.parameters
     depth, edges = plan.depth[group], plan.edges[group]
     sea = np.asarray(mask[group]) > 0
@@ -414,7 +426,8 @@ def analyse_levels(plan: Plan, group: slice, mask: np.ndarray, rows: pd.DataFram
     near = rows[(rows["depth"] >= edges[0, 0]) & (rows["depth"] < edges[-1, 1])]
     values = near[settings["variable"]].to_numpy(float)
     if values.size == 0 or not sea.any():
-        return missing, missing, missing, np.full((1, depth.size), np.nan), np.zeros((1, depth.size), np.int64)
+        unknown = np.full((1, depth.size), np.nan)
+        return missing, missing, unknown, unknown, np.zeros((1, depth.size), np.int64)
     background = float(values.mean()) if settings["background"] == "mean" else 0.0
     rim = 1 if settings["edge_stretch"] > 0 else 0
     cyclic = _is_cyclic(plan.longitude)
@@ -454,9 +467,8 @@ def analyse_levels(plan: Plan, group: slice, mask: np.ndarray, rows: pd.DataFram
     field = (analysis.field[inner] + background).reshape(shape)
     level = np.searchsorted(edges[1:, 0], near["depth"].to_numpy(float), side="right")
     number = np.bincount(level[used], minlength=depth.size).astype(np.int64)[None]
-    if settings["error"] != "exact":
-        return field, missing, missing, np.full((1, depth.size), background), number
-    relative = np.asarray(analysis.error_variance)[inner].reshape(shape)
     # Observations vary by the field's variance and that of their errors: s2 (1 + noise).
     variance = float(np.mean((values - background)[used] ** 2)) / (1.0 + settings["noise"]) if used.any() else np.nan
-    return field, relative, np.sqrt(relative * variance), np.full((1, depth.size), background), number
+    error = missing if analysis.error_variance is None else variance * analysis.error_variance[inner].reshape(shape)
+    per_level = (np.full((1, depth.size), each) for each in (background, np.sqrt(variance)))
+    return field, np.sqrt(error), *per_level, number

@@ -59,7 +59,7 @@ def test_a_smooth_field_is_recovered_at_sea_and_nothing_is_said_on_land():
     # The data have an error of 0.05 and the field a deviation of 0.7; linear interpolation on half-degree cells costs as
     # much as the noise does, so twice the noise is what can be asked.
     assert float(np.sqrt((error**2).mean())) < 0.1
-    for name in ("analysis", "error_variance", "analysis_error"):
+    for name in ("analysis", "analysis_error"):
         assert np.isnan(result[name].isel(time=0).where(~sea)).all()
         assert np.isfinite(result[name].isel(time=0).where(sea, 0)).all()
 
@@ -69,14 +69,14 @@ def test_units_and_names_come_from_the_variable_that_was_chosen():
     assert result["analysis"].attrs["units"] == "degree_Celsius"
     assert result["analysis"].attrs["standard_name"] == "sea_water_temperature"
     assert result["analysis_error"].attrs["standard_name"] == "sea_water_temperature standard_error"
-    assert result["error_variance"].attrs["units"] == "1"
+    assert result["background_deviation"].attrs["units"] == "degree_Celsius"
 
 
 def test_the_error_grows_from_the_data_to_the_background_far_from_them():
     table = make_observations(400, depth=(0.0,))
     table = table[table["longitude"] < -9]
     result = grid(table, make_domain(land=False), length=60e3, noise=0.1, edge_stretch=1.0)
-    relative = result["error_variance"].isel(time=0, depth=0)
+    relative = ((result["analysis_error"] / result["background_deviation"]) ** 2).isel(time=0, depth=0)
     near, far = relative.sel(longitude=slice(-12, -10)), relative.sel(longitude=slice(-6.5, -5.5))
     assert float(near.mean()) < 0.6
     # Far from data the relative variance is that of the background; edge cells of the grid moderate, not remove, the rest.
@@ -136,7 +136,7 @@ def test_an_observation_delivered_twice_counts_once():
     assert int(grid(twice)["observations_used"].sum()) == int(once["observations_used"].sum())
     kept = grid(twice, drop_duplicates=False)
     assert int(kept["observations_used"].sum()) == 2 * int(once["observations_used"].sum())
-    assert float(kept["error_variance"].mean()) < float(once["error_variance"].mean())
+    assert float(kept["analysis_error"].mean()) < float(once["analysis_error"].mean())
 
 
 def test_copies_from_a_second_archive_are_known_by_place_and_time():
