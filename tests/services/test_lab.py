@@ -44,7 +44,7 @@ def records(environment):
     return next(Path(environment["HOME"]).rglob("labs"))
 
 
-def test_the_lab_answers_at_one_address_refuses_a_second_start_and_leaves_nothing(prepared, start, command):
+def test_the_lab_answers_at_one_address_refuses_a_second_start_and_leaves_nothing(prepared, start, command, request):
     port = lab.free_port()
     process = start("lab", "--port", port)
     address = process.stdout.readline().strip()
@@ -73,8 +73,14 @@ def test_the_lab_answers_at_one_address_refuses_a_second_start_and_leaves_nothin
         "run", "toy.waves", "--detach", "--json", "--pieces", "100", "--wait", "1", PHIDIAS_LAB=record["id"]
     )
     run = json.loads(begun.stdout)["run"]
+    # And something that a notebook left behind, outside the tree of processes, which does not mind being asked to end.
+    stubborn = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(300)"
+    left = subprocess.Popen(
+        [sys.executable, "-c", stubborn], env={**prepared, "PHIDIAS_LAB": record["id"]}, start_new_session=True
+    )
+    request.addfinalizer(left.kill)
     running = marked(record["id"])
-    assert len(running) >= 3  # Jupyter, the kernel, the run
+    assert len(running) >= 4  # Jupyter, the kernel, the run, the stubborn one
 
     process.send_signal(signal.SIGINT)
     rest, said = process.communicate(timeout=40)
@@ -83,6 +89,7 @@ def test_the_lab_answers_at_one_address_refuses_a_second_start_and_leaves_nothin
     assert "The lab is stopped" in said
     assert run in said
     assert "Traceback" not in said
+    assert left.wait(5) == -signal.SIGKILL
     assert marked(record["id"]) == []
     assert not any(p.is_running() and p.status() != psutil.STATUS_ZOMBIE for p in running)
     assert json.loads(command("runs", "show", run, "--json").stdout)["status"] == "cancelled"
