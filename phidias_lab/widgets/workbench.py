@@ -86,7 +86,7 @@ class Workbench(pn.viewable.Viewer):
         self._log_card = fold("Log of the run", self._log, visible=False, sizing_mode="stretch_width")
         self._result = pn.Column(sizing_mode="stretch_width", min_height=60, css_classes=["phidias-result"])
         self._download = download("Download the product", self._product_file, "product.nc", visible=False, width=220)
-        self._recent = control(pn.widgets.Select, "Earlier runs", options={}, width=420)
+        self._recent = control(pn.widgets.Select, "Earlier runs (times are UTC)", options={}, width=420)
         self._open = button("Open", self._clicked_open, width=90, align="end")
         self._again = button("Refresh the list", self.list_runs, width=130, align="end")
         self._link = pn.pane.HTML("", sizing_mode="stretch_width")
@@ -283,7 +283,9 @@ class Workbench(pn.viewable.Viewer):
             f"{r.created:%Y-%m-%d %H:%M:%S} {r.order.chain}: {r.status} ({r.id[-6:]})": r.id for r in found
         }
         known = list(self._recent.options.values())
-        if self._recent.value not in known:
+        if self.run is not None and self.run.id in known:
+            self._recent.value = self.run.id
+        elif self._recent.value not in known:
             self._recent.value = known[0] if known else None
         self._open.disabled = not found
 

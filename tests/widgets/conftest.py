@@ -25,24 +25,9 @@ ARGUMENTS = [
 ]
 
 
-@pytest.fixture(scope="session")
-def ocean_lake(tmp_path_factory):
-    """The ocean part of the demo lake, built once."""
-    from phidias_lab.demo import build_demo
-
-    root = tmp_path_factory.mktemp("widgets") / "lake"
-    build_demo(only="ocean", root=root)
-    return root
-
-
 @pytest.fixture
-def lab(ocean_lake, tmp_path, monkeypatch):
-    """This process as a user's lab, with folders of its own."""
-    monkeypatch.setenv("PHIDIAS_LAKE", str(ocean_lake))
-    monkeypatch.setenv("PHIDIAS_RUNS", str(tmp_path / "runs"))
-    monkeypatch.delenv("PHIDIAS_CATALOGS", raising=False)
-    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+def lab(demo_lake, own_folders, tmp_path, monkeypatch):
+    """This process as a user's lab, with the demo lake and folders of its own."""
     monkeypatch.setenv("PYTHONPATH", str(CHECKOUT))
     return tmp_path
 
@@ -53,12 +38,12 @@ def runs_folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def served_environment(ocean_lake, runs_folder, tmp_path_factory):
+def served_environment(demo_lake_folder, runs_folder, tmp_path_factory):
     home = tmp_path_factory.mktemp("home")
     return {
         **{k: v for k, v in os.environ.items() if not k.startswith(("PHIDIAS_", "XDG_", "BOKEH_", "PANEL_"))},
         "HOME": str(home),
-        "PHIDIAS_LAKE": str(ocean_lake),
+        "PHIDIAS_LAKE": str(demo_lake_folder),
         "PHIDIAS_RUNS": str(runs_folder),
         "PYTHONPATH": str(CHECKOUT),
     }
@@ -108,14 +93,9 @@ def dashboard(served_environment, tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def chromium():
+def chromium(needs):
     """A real browser. Session-wide, because starting it is slow."""
-    import shutil
-
-    path = shutil.which("chromium")
-    if path is None:
-        yield None
-        return
+    path = needs("chromium")
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
@@ -125,9 +105,8 @@ def chromium():
 
 
 @pytest.fixture
-def page(needs, chromium):
+def page(chromium):
     """A page that notes every host it asks, and every error in its console."""
-    needs("chromium")
     context = chromium.new_context(viewport={"width": 1400, "height": 1000})
     page = context.new_page()
     page.asked, page.errors = [], []

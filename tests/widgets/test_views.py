@@ -213,6 +213,12 @@ def test_a_profile_begins_where_there_are_data():
     assert "no value" not in hv.render(shown.figure).title.text
 
 
+def test_a_section_of_the_sea_ends_at_its_surface():
+    shown = cube.SectionView(field())
+    shown.uncertainty.on = False
+    assert hv.render(shown.figure).y_range.end == 0
+
+
 def test_a_section_can_go_along_either_horizontal_axis():
     shown = cube.SectionView(field())
     shown.uncertainty.on = False

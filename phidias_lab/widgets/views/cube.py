@@ -255,13 +255,18 @@ class _Raster(CubeView):
             cmap=colours,
             clim=limits,
             colorbar=True,
-            clabel=str(array.attrs.get("units", "")),
+            clabel=_units(array),
             bgcolor=_LAND,
             tools=["hover"],
             title=_wrapped(text, self._letters),
             fontsize={"title": 11},
             framewise=True,
         )
+
+
+def _units(array: Any) -> str:
+    units = str(array.attrs.get("units", ""))
+    return "" if units == "1" else units
 
 
 def _wrapped(text: str, width: int = 60) -> str:
@@ -376,7 +381,11 @@ class SectionView(_Raster):
         x, z = _coordinate(array, way), np.asarray(_coordinate(array, depth), float)
         kdims = [_dimension(array, way, "x"), _dimension(array, depth, "z")]
         made = self.field(array, np.asarray(x, float), z, kdims, title, colours)
-        return made.opts(frame_width=wide, frame_height=320, invert_yaxis=downward(array, depth))
+        top, bottom = sorted(axes.edges(np.sort(z), axes.spacing(z)))
+        down = downward(array, depth)
+        if down and z.min() >= 0:
+            top = max(top, 0.0)  # the cell of the uppermost level does not reach into the air
+        return made.opts(frame_width=wide, frame_height=320, invert_yaxis=down, ylim=(top, bottom))
 
 
 def downward(array: Any, dim: str) -> bool:
@@ -421,7 +430,7 @@ class ProfileView(CubeView):
                 frame_width=420,
                 frame_height=400,
                 invert_yaxis=downward(array, depth),
-                title=_wrapped(text),
+                title=_wrapped(text, 46),
                 fontsize={"title": 11},
                 show_grid=True,
                 framewise=True,
