@@ -145,9 +145,8 @@ def _command(command: click.Command, name: str, parent: click.Context, depth: in
 
 def settings_page() -> list[str]:
     text = (settings.__doc__ or "").strip()
-    return ["# Settings", "", "```text", text, "```", "", f"The settings file here: `{settings.APP}/settings.yaml`"] + [
-        "in the user's configuration folder.",
-    ]
+    where = f"The settings file is `{settings.APP}/settings.yaml` in the user's configuration folder."
+    return ["# Settings", "", "```text", text, "```", "", where]
 
 
 def _kinds(kind: type) -> list[type]:

@@ -45,11 +45,8 @@ def installed(package, tmp_path_factory) -> dict[str, str]:
     """The package installed by pip beside the environment; the environment variables with which it is seen."""
     place = tmp_path_factory.mktemp("installed")
     # --target and PYTHONPATH stand for an environment of its own; what the package needs is there already.
-    subprocess.run(
-        [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
-        + ["--target", str(place), str(package)],
-        check=True,
-    )
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
+    subprocess.run([*pip, "--target", str(place), str(package)], check=True)
     kept = [p for p in os.environ.get("PYTHONPATH", "").split(os.pathsep) if p]
     home = tmp_path_factory.mktemp("home")
     folders = {"PHIDIAS_LAKE": str(home / "lake"), "PHIDIAS_RUNS": str(home / "runs"), "XDG_DATA_HOME": str(home)}
