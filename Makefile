@@ -41,5 +41,5 @@ notebooks:  ## run every notebook from top to bottom; their files stay as they a
 	@$(PREPARE) dev -- -m jupyter execute $$(find notebooks -name '*.ipynb' -not -path '*/.*' | sort)
 
 clean:  ## remove what builds and tests have written (.venv stays)
-	rm -rf docs/_build docs/chains docs/notebooks build dist test-artefacts .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf docs/_build docs/chains docs/commands docs/notebooks build dist test-artefacts .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +

@@ -1,0 +1,168 @@
+"""The documentation builds offline without a warning, follows the declarations, and fetches nothing from other hosts."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def html(tmp_path_factory) -> Path:
+    """The built pages; notebooks are shown without running them, which tests/test_notebooks.py does."""
+    copy = tmp_path_factory.mktemp("checkout")
+    left_out = shutil.ignore_patterns("_build", "chains", "commands", "notebooks", "__pycache__", ".ipynb_checkpoints")
+    shutil.copytree(ROOT / "docs", copy / "docs", ignore=left_out)
+    for name in ("notebooks", "system-packages.txt"):
+        (copy / name).symlink_to(ROOT / name)
+    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    done = subprocess.run(
+        [sys.executable, *["-m", "sphinx", "-q", "-W", "--keep-going", "-b", "html", "docs", "docs/_build/html"]],
+        cwd=copy,
+        # A proxy that answers nothing: whoever asks another host is refused at once.
+        env={**os.environ, "PYTHONPATH": path, "DOCS_NOTEBOOKS": "off", "HTTPS_PROXY": "http://127.0.0.1:9"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return copy / "docs" / "_build" / "html"
+
+
+class Loaded(HTMLParser):
+    """The addresses that a browser fetches by itself when it shows a page."""
+
+    def __init__(self):
+        super().__init__()
+        self.found: list[str] = []
+
+    def handle_starttag(self, tag, attrs):
+        attributes = dict(attrs)
+        if tag == "link" and {"next", "prev", "canonical", "search"} & set((attributes.get("rel") or "").split()):
+            return
+        for name in ("src", "srcset", "data", "href"):
+            if attributes.get(name) and (name != "href" or tag == "link"):
+                self.found.append(attributes[name])
+
+
+def outside(page: str) -> list[str]:
+    """Addresses on other hosts that showing this page would fetch."""
+    parser = Loaded()
+    parser.feed(page)
+    fetched = [address for address in parser.found if re.match(r"(https?:)?//", address)]
+    styles = re.findall(r"<style.*?</style>", page, re.DOTALL)
+    return fetched + [a for s in styles for a in re.findall(r"url\([\"']?((?:https?:)?//[^)\"']+)", s)]
+
+
+def test_no_page_fetches_anything_from_another_host(html):
+    pages = sorted(html.rglob("*.html"))
+    assert len(pages) > 25
+    assert {p.relative_to(html).as_posix(): found for p in pages if (found := outside(p.read_text()))} == {}
+    for sheet in html.rglob("*.css"):
+        assert not re.search(r"(?:@import|url\()\s*[\"']?(?:https?:)?//", sheet.read_text()), sheet
+
+
+@pytest.mark.parametrize(
+    "tag",
+    [
+        '<script src="https://cdn.example.org/x.js"></script>',
+        '<link rel="stylesheet" href="//fonts.example.org/x.css">',
+        '<img src="http://example.org/x.png">',
+        "<style>p { background: url(https://example.org/x.png) }</style>",
+    ],
+)
+def test_a_tag_that_fetches_from_another_host_would_be_found(tag):
+    assert len(outside(f"<html>{tag}</html>")) == 1
+    assert outside('<a href="https://doi.org/10.5194/gmd-7-225-2014">the paper</a>') == []
+
+
+def test_every_chain_has_a_page_with_all_that_it_declares(html):
+    from phidias_lab.contract import registry
+
+    for chain_id in registry.chains():
+        chain = registry.chain(chain_id).describe()
+        page = (html / "chains" / f"{chain_id}.html").read_text()
+        said = re.sub(r"\s+", " ", re.sub(r"<[^>]+>", "", page)).replace("’", "'")
+        for declared in ("parameters", "inputs", "outputs"):
+            for name in chain[declared]:
+                assert f'<span class="pre">{name}</span>' in page, f"{chain_id}: {declared} {name}"
+        for parameter in chain["parameters"].values():
+            # Quotes and dashes are set typographically on the page, so only letters are compared.
+            assert letters(parameter["doc"]) in letters(said), f"{chain_id}: {parameter['name']}"
+        for reference in chain["references"]:
+            assert letters(reference) in letters(said)
+
+
+def letters(text: str) -> str:
+    return "".join(c for c in text if c.isalnum())
+
+
+def test_every_command_and_subcommand_is_in_the_reference(html):
+    page = (html / "commands" / "index.html").read_text()
+    for name in ("phidias run", "phidias runs prune", "phidias catalog add", "phidias lake verify", "phidias lab"):
+        assert re.search(rf"<h[23]>{name}<", page), name
+
+
+def test_every_setting_and_every_exit_code_is_explained(html):
+    from phidias_lab import errors, settings
+
+    page = (html / "commands" / "settings.html").read_text()
+    assert all(f"PHIDIAS_{key.upper()}" in page for key in settings.KEYS)
+    page = (html / "commands" / "exit-codes.html").read_text()
+    kinds = [k for k in vars(errors).values() if isinstance(k, type) and issubclass(k, errors.PhidiasError)]
+    assert len(kinds) > 5
+    assert all(kind.__name__ in page for kind in kinds)
+
+
+def test_every_notebook_is_a_page(html):
+    notebooks = [p.relative_to(ROOT / "notebooks") for p in (ROOT / "notebooks").rglob("*.ipynb")]
+    notebooks = [p for p in notebooks if not any(part.startswith(".") for part in p.parts)]
+    assert notebooks
+    assert [p for p in notebooks if not (html / "notebooks" / p.with_suffix(".html")).is_file()] == []
+
+
+def test_every_extra_stands_on_the_page_about_installing():
+    import tomllib
+
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    page = (ROOT / "docs" / "operate" / "install.md").read_text()
+    assert set(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)) == set(extras)
+
+
+COMMAND = re.compile(r"^\$ (phidias .*)$", re.MULTILINE)
+
+
+@pytest.mark.parametrize("page", ["run-a-chain", "add-your-own-data", "export-and-rerun", "free-space"])
+def test_a_command_on_a_page_uses_options_that_exist(page):
+    import click
+
+    from phidias_lab.services import command_line
+
+    found = COMMAND.findall((ROOT / "docs" / "do" / f"{page}.md").read_text())
+    assert found
+    for line in found:
+        words = re.sub(r'"[^"]*"', "text", line).split(" > ")[0].split()[1:]
+        command, context = command_line.phidias, click.Context(command_line.phidias, info_name="phidias")
+        while isinstance(command, click.Group) and words and command.get_command(context, words[0]):
+            command = command.get_command(context, words.pop(0))
+            context = click.Context(command, parent=context)
+        said = command.get_help(context)
+        if command.name == "run" and words and not words[0].startswith("-"):
+            said += command_help(words[0])
+        for word in words:
+            if word.startswith("--"):
+                assert word in said, f"{line}: {word}"
+
+
+def command_help(chain_id: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", "phidias_lab", "run", chain_id, "--help"], capture_output=True, text=True, check=True
+    )
+    return done.stdout
