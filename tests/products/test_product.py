@@ -155,7 +155,8 @@ def test_a_file_that_lies_beside_a_product_is_not_taken_for_it(cube, words, tmp_
 def test_an_item_cannot_lead_out_of_its_folder(cube, words, tmp_path):
     product = products.write(cube, tmp_path / "p", **words)
     item = json.loads((tmp_path / "p" / "item.json").read_text())
-    item["assets"]["data"]["href"] = "../../../../etc/passwd"
+    product.path.rename(tmp_path / "outside.nc")
+    item["assets"]["data"]["href"] = "../outside.nc"
     (tmp_path / "p" / "item.json").write_text(json.dumps(item))
     with pytest.raises(ProductError, match="lacks its data"):
         products.Product(product.folder)
