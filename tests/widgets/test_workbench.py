@@ -131,6 +131,7 @@ def test_an_input_without_a_file_cannot_run(bench):
 def test_a_link_shows_the_receiver_the_same_order(bench):
     bench.form.set({**SMALL, "quality": "good"})
     bench.inputs["observations"].set({"entry": "ocean.observations", "parameters": {"region": "-20,40,0,55"}})
+    assert bench.references["observations"]["parameters"] == {"region": "-20,40,0,55"}
     asked = {k: [v[0].encode()] for k, v in parse_qs(bench.link[1:]).items()}
     other = Workbench()
     other.load_query(asked)
@@ -150,25 +151,27 @@ def test_an_order_too_long_for_a_link_is_shared_as_json(bench):
 
 
 BAD_QUERIES = {
-    "no json": {"order": [b"{"]},
-    "unknown key": {"order": [b'{"chain": "ocean.gridding", "code": 1}']},
-    "unknown chain": {"chain": [b"ocean.griding"]},
-    "wrong version": {"order": [b'{"chain": "ocean.gridding", "version": "0.1"}']},
-    "bad value": {"order": [b'{"chain": "ocean.gridding", "parameters": {"length": 5}}']},
-    "bad parameter": {"order": [b'{"chain": "ocean.gridding", "parameters": {"lenght": 5000}}']},
-    "bad input": {"order": [b'{"chain": "ocean.gridding", "inputs": {"domains": "ocean.baltic"}}']},
-    "bytes": {"order": [b"\xff\xfe"]},
-    "huge": {"order": [b'{"chain": "' + b"x" * 10_000 + b'"}']},
-    "script": {"chain": [b"<script>alert(1)</script>"]},
-    "unknown run": {"run": [b"20200101"]},
+    "no json": ({"order": [b"{"]}, "is not JSON"),
+    "unknown key": ({"order": [b'{"chain": "ocean.gridding", "code": 1}']}, "unknown key"),
+    "unknown chain": ({"chain": [b"ocean.griding"]}, "no chain"),
+    "wrong version": ({"order": [b'{"chain": "ocean.gridding", "version": "0.1"}']}, "version"),
+    "bad value": ({"order": [b'{"chain": "ocean.gridding", "parameters": {"length": 5}}']}, "length"),
+    "bad parameter": ({"order": [b'{"chain": "ocean.gridding", "parameters": {"lenght": 5000}}']}, "lenght"),
+    "bad input": ({"order": [b'{"chain": "ocean.gridding", "inputs": {"domains": "ocean.baltic"}}']}, "domains"),
+    "bytes": ({"order": [b"\xff\xfe"]}, "not text"),
+    "huge": ({"order": [b'{"chain": "' + b"x" * 10_000 + b'"}']}, "too long"),
+    "script": ({"chain": [b"<script>alert(1)</script>"]}, "no chain"),
+    "unknown run": ({"run": [b"20200101"]}, "no run"),
 }
 
 
-@pytest.mark.parametrize("query", BAD_QUERIES.values(), ids=BAD_QUERIES)
-def test_a_link_that_cannot_be_used_is_told_and_changes_nothing(bench, query):
+@pytest.mark.parametrize(("query", "said"), BAD_QUERIES.values(), ids=BAD_QUERIES)
+def test_a_link_that_cannot_be_used_is_told_and_changes_nothing(bench, query, said):
+    bench.form.set(length=5e3)
     before = bench.order
     bench.load_query(query)
     assert bench._problem.visible
+    assert said in bench._problem.object
     assert "<script>" not in bench._problem.object
     assert bench.order == before
 
