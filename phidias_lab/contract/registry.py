@@ -20,9 +20,7 @@ def _package(entry: EntryPoint) -> str:
 def _entries() -> dict[str, list[EntryPoint]]:
     found: dict[str, list[EntryPoint]] = defaultdict(list)
     for entry in entry_points(group=GROUP):
-        # The same distribution may be seen twice on the path (a checkout and its installed metadata): that is no clash.
-        if all((_package(entry), entry.value) != (_package(e), e.value) for e in found[entry.name]):
-            found[entry.name].append(entry)
+        found[entry.name].append(entry)
     return dict(found)
 
 

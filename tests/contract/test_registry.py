@@ -109,15 +109,6 @@ def test_a_class_has_one_id(install):
     assert registry.chain("toy.a").id == "toy.a"
 
 
-def test_a_package_seen_twice_on_the_path_is_no_clash(install, monkeypatch, tmp_path):
-    place = install("twice", {"toy.a": "twice:A"}, GOOD)
-    import shutil
-
-    shutil.copytree(place, tmp_path / "copy")
-    monkeypatch.syspath_prepend(str(tmp_path / "copy"))
-    assert registry.chain("toy.a").id == "toy.a"
-
-
 def test_a_class_is_known_by_its_place_and_a_subclass_is_not_its_parent():
     from phidias_probe.chains import Cube
 
