@@ -108,6 +108,12 @@ def _running(port: int) -> dict | None:
     return record if alive else None
 
 
+#: What JupyterLab's screen is told beside its defaults: it neither asks for news nor looks for updates.
+SCREEN = {
+    "@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": False},
+}
+
+
 def _write_private(path: Path, content: dict) -> None:
     """Write what holds the token so that only its owner can read it."""
     path.unlink(missing_ok=True)
@@ -162,6 +168,9 @@ class Lab:
             records.mkdir(parents=True, exist_ok=True)
             configuration = records / f"{self.port}.jupyter.json"
             _write_private(configuration, self.configuration())
+            overrides = records / "config" / "labconfig" / "default_setting_overrides.json"
+            overrides.parent.mkdir(parents=True, exist_ok=True)
+            overrides.write_text(json.dumps(SCREEN))
             log = open(self.log, "wb")  # noqa: SIM115  the child keeps it
         except OSError as error:
             raise ProductError(f"{records} cannot be written: {error.strerror}. Free some space there.") from None
@@ -172,7 +181,13 @@ class Lab:
                 stdout=log,
                 stderr=log,
                 cwd=self.folder,
-                env={**os.environ, "PHIDIAS_LAB": self.id},
+                env={
+                    **os.environ,
+                    "PHIDIAS_LAB": self.id,
+                    "JUPYTER_CONFIG_PATH": os.pathsep.join(
+                        filter(None, (str(records / "config"), os.environ.get("JUPYTER_CONFIG_PATH")))
+                    ),
+                },
                 # Ctrl-C in the terminal is for us: Jupyter alone would ask whether it is meant.
                 start_new_session=True,
             )
