@@ -156,9 +156,9 @@ def test_a_command_on_a_page_uses_options_that_exist(page):
         said = command.get_help(context)
         if command.name == "run" and words and not words[0].startswith("-"):
             said += command_help(words[0])
+        offered = set(re.findall(r"--[a-z][a-z-]*", said))
         for word in words:
-            if word.startswith("--"):
-                assert word in said, f"{line}: {word}"
+            assert not word.startswith("--") or word in offered, f"{line}: {word}"
 
 
 def command_help(chain_id: str) -> str:
