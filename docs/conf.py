@@ -12,6 +12,7 @@ ROOT = HERE.parent
 sys.path.insert(0, str(HERE))
 
 import generated  # noqa: E402
+import offline  # noqa: E402
 
 from phidias_lab import __version__  # noqa: E402
 
@@ -30,6 +31,8 @@ html_show_sphinx = False
 html_copy_source = False
 # Nothing is fetched from other hosts, so pages read the same without a network.
 nb_ipywidgets_js = {}
+# Views bring this beside their HTML for a live kernel; a page needs only the HTML.
+suppress_warnings = ["mystnb.unknown_mime_type"]
 # Notebooks are shown as they come out of a run on the demo lake; DOCS_NOTEBOOKS=off shows their text and code alone.
 nb_execution_mode = "off" if os.environ.get("DOCS_NOTEBOOKS") == "off" else "cache"
 nb_execution_cache_path = str(HERE / "_build" / "notebooks")
@@ -61,3 +64,4 @@ def setup(app) -> None:
     _copy_notebooks()
     generated.write(HERE)
     _own_lake()
+    app.connect("build-finished", lambda app, error: error or offline.keep_at_home(Path(app.outdir)))

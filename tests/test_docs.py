@@ -83,6 +83,73 @@ def test_a_tag_that_fetches_from_another_host_would_be_found(tag):
     assert outside('<a href="https://doi.org/10.5194/gmd-7-225-2014">the paper</a>') == []
 
 
+VIEW = """
+import numpy as np
+import xarray as xr
+from phidias_lab.widgets import view
+
+places = {"latitude": ("latitude", np.arange(5.0), {"units": "degrees_north"}),
+          "longitude": ("longitude", np.arange(6.0), {"units": "degrees_east"})}
+field = (("latitude", "longitude"), np.arange(30.0).reshape(5, 6), {"units": "K"})
+view(xr.Dataset({"a": field}, coords=places))
+"""
+
+
+@pytest.fixture(scope="module")
+def page_with_a_view(tmp_path_factory) -> Path:
+    """A page with the view of a notebook that was run, made as `make docs` makes it."""
+    import nbformat
+
+    folder = tmp_path_factory.mktemp("view")
+    for name in ("conf.py", "generated.py", "offline.py"):
+        (folder / "docs").mkdir(exist_ok=True)
+        shutil.copy(ROOT / "docs" / name, folder / "docs")
+    notebook = nbformat.v4.new_notebook()
+    notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    notebook.cells = [nbformat.v4.new_markdown_cell("# A view"), nbformat.v4.new_code_cell(VIEW)]
+    nbformat.write(notebook, folder / "docs" / "index.ipynb")
+    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "sphinx",
+            "-q",
+            "-W",
+            "-b",
+            "html",
+            "-D",
+            "exclude_patterns=chains,commands",
+            "docs",
+            "html",
+        ],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder / "html" / "index.html"
+
+
+def test_a_page_with_a_view_asks_no_other_host_when_a_browser_shows_it(page_with_a_view, needs):
+    chromium = needs("chromium")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        page, asked, errors = browser.new_page(), [], []
+        page.on("request", lambda request: asked.append(request.url))
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.goto(page_with_a_view.as_uri())
+        page.wait_for_function("document.querySelector('.bk-Figure, [class*=bk-panel]') !== null", timeout=60_000)
+        page.wait_for_load_state("networkidle")
+        browser.close()
+    assert any("_static/panel/" in url for url in asked)
+    assert [url for url in asked if not url.startswith(("file:", "data:", "blob:"))] == []
+    assert errors == []
+
+
 def test_every_chain_has_a_page_with_all_that_it_declares(html):
     from phidias_lab.contract import registry
 
