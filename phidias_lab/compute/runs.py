@@ -268,6 +268,11 @@ class Run:
         end = time.monotonic() + 5.0
         while self._worker_alive() and time.monotonic() < end:
             time.sleep(0.01)
+        child = _children.get(str(self.folder))
+        if child is not None:
+            # The first thread of a process ends a moment before its others; until then it cannot be reaped.
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                child.wait(5.0)
         _reap()
 
     def result(self, timeout: float | None = None) -> Any:

@@ -202,7 +202,7 @@ def test_work_that_variables_share_is_done_once(words, tmp_path):
 def test_a_full_disk_is_an_os_error_and_leaves_nothing_open(tmp_path, name):
     # A limit on file size is the nearest thing to a full disk that a test may set up.
     code = f"""
-    import os, resource, sys
+    import os, resource, sys, time
     import numpy as np, pandas as pd, xarray as xr
     from phidias_lab import products
     from phidias_lab.contract import Order
@@ -217,8 +217,14 @@ def test_a_full_disk_is_an_os_error_and_leaves_nothing_open(tmp_path, name):
                        format={name!r})
     except OSError as error:
         print("OSError", error.errno)
-    links = [os.path.realpath(f"/proc/self/fd/{{n}}") for n in os.listdir("/proc/self/fd")]
-    print("open", [l for l in links if l.startswith(sys.argv[1])])
+    def still_open():
+        links = [os.path.realpath(f"/proc/self/fd/{{n}}") for n in os.listdir("/proc/self/fd")]
+        return [l for l in links if l.startswith(sys.argv[1])]
+    # Zarr writes chunks side by side; those that were being written when one failed end a moment later.
+    end = time.monotonic() + 10
+    while still_open() and time.monotonic() < end:
+        time.sleep(0.02)
+    print("open", still_open())
     """
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(code), str(tmp_path / "p")], capture_output=True, text=True, timeout=60
