@@ -354,6 +354,8 @@ class _Watch(threading.Thread):
     def report(self, fraction: float, message: str = "") -> None:
         with self.lock:
             # What is done stays done: a chain that counts its own steps may start again from nothing.
+            if message and message != self.latest["message"] and not message.startswith("piece "):
+                print(runs.now(), message, flush=True)  # into the run's log
             self.latest = {
                 **self.latest,
                 "fraction": min(1.0, max(self.latest["fraction"], float(fraction))),
@@ -402,6 +404,8 @@ def execute(run: Run) -> str:
     """Do a run in this process and record it; gives the state."""
     from phidias_lab.compute import environment
 
+    if not run.record.get("states"):
+        run.add_state(runs.WAITING, at=runs.read_json(run.folder / "launched.json").get("asked"))
     run.add_state(RUNNING, worker=environment.worker(), lab=os.environ.get("PHIDIAS_LAB"))
     spare = run.folder / "spare"
     with contextlib.suppress(OSError):

@@ -90,7 +90,7 @@ def test_progress_grows_and_ends_at_one(finished):
 def test_states_have_times_that_do_not_go_back(finished):
     run = finished[0]
     states = run.record["states"]
-    assert [s["state"] for s in states] == [runs.RUNNING, runs.DONE]
+    assert [s["state"] for s in states] == [runs.WAITING, runs.RUNNING, runs.DONE]
     times = [run.created, *(datetime.fromisoformat(s["time"]) for s in states)]
     assert times == sorted(times)
 
@@ -175,7 +175,14 @@ def test_a_cancelled_run_leaves_no_product_and_goes_on_with_what_it_had(tmp_path
     assert run.wait(LONG) == runs.DONE, run.log
     assert known >= 1
     assert marks(tmp_path) - before == 8 - known
-    assert [s["state"] for s in run.record["states"]] == ["running", "cancelled", "waiting", "running", "done"]
+    assert [s["state"] for s in run.record["states"]] == [
+        "waiting",
+        "running",
+        "cancelled",
+        "waiting",
+        "running",
+        "done",
+    ]
     assert xr.open_dataset(output).sizes["time"] == 8
     assert not list(tmp_path.glob(".*"))
 
@@ -252,7 +259,7 @@ def test_a_full_disk_is_said_recorded_and_leaves_no_half_product(small_disk, tmp
     assert during.record["error"]["exit_code"] == 4
     assert not (during.folder / "product").exists()
     assert not list(during.folder.glob("product.partial*"))
-    assert [s["state"] for s in during.record["states"]] == ["running", "failed"]
+    assert [s["state"] for s in during.record["states"]] == ["waiting", "running", "failed"]
 
     # An output on the full disk: the run itself is elsewhere.
     for leftover in (during.folder / "work").iterdir():
@@ -424,3 +431,10 @@ def test_a_terminated_worker_is_interrupted(tmp_path):
     os.kill(worker(run), signal.SIGTERM)
     assert run.wait(LONG) == runs.INTERRUPTED
     assert json.loads((run.folder / "order.json").read_text())["chain"] == "probe.slow"
+
+
+def test_the_log_tells_the_story_of_a_run(finished):
+    log = finished[0].log
+    stages = ("opening the inputs", "preparing", "writing the product")
+    places = [log.index(stage) for stage in stages]
+    assert places == sorted(places)

@@ -308,10 +308,11 @@ class Run:
         for partial in self.folder.glob("product.partial*"):
             shutil.rmtree(partial, ignore_errors=True)
 
-    def add_state(self, state: str, **more: Any) -> None:
+    def add_state(self, state: str, at: str | None = None, **more: Any) -> None:
+        """Record that the run entered a state, now or at a time, with other facts."""
         record = self.record
         record.setdefault("id", self.id)
-        record.setdefault("states", []).append({"state": state, "time": now()})
+        record.setdefault("states", []).append({"state": state, "time": at or now()})
         record.update(more)
         write_json(self.folder / "record.json", record)
 

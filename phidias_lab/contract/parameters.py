@@ -378,6 +378,8 @@ def _moment(value: Any) -> str:
     """ISO day or second (UTC) of a date, a time or its text. A time at midnight is its day."""
     if not isinstance(value, datetime | date):
         text = str(value).strip()
+        if len(text) > 40:  # the standard library would take the first digits and drop the rest
+            raise ValueError("no date is that long")
         if re.fullmatch(r"[0-9]{4}(-[0-9]{2}){0,2}", text):  # a year or a month is a date to people
             text = (text + "-01-01")[:10]
         value = datetime.fromisoformat(text)
@@ -415,11 +417,12 @@ class Period(Declared, param.Parameter):
         super().__init__(default, doc=doc, **kw)
 
     def expected(self) -> str:
-        return "a start and an end date that is not before it, written like 2010-01-01/2012-12-31"
+        return "a start and an end date that is not before it, written like 2010-01-01/2012-12-31, or one year, month or day"
 
     def _canonical(self, value):
         if isinstance(value, str):
             value = value.split("/")
+            value = value * 2 if len(value) == 1 else value  # "2012-01" is all of that month
         if not isinstance(value, list | tuple) or len(value) != 2:
             raise self.refusal(value, self.expected())
         try:

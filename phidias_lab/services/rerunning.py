@@ -97,13 +97,15 @@ def _values(data: Any, name: str) -> Any:
 
 
 def facts(product: Any) -> dict:
-    """What is known of the environment a product was made in: from its run's record, else from its provenance."""
+    """What is known of where and from what a product was made: from its run's record, else from its provenance."""
     if product.folder is None:
         return {}
     folder = Path(product.folder)
-    found = _json(folder.parent / "record.json").get("facts")
+    record = _json(folder.parent / "record.json")
+    found = record.get("facts")
     if isinstance(found, Mapping):
-        return {**{k: v for k, v in found.items() if k != "versions"}, **(found.get("versions") or {})}
+        data = {f"data of the input {n}": i.get("checksum") for n, i in (record.get("inputs") or {}).items()}
+        return {**{k: v for k, v in found.items() if k != "versions"}, **(found.get("versions") or {}), **data}
     activities = _json(folder / "provenance.json").get("activity") or {}
     return {
         k.removeprefix("phidias:"): v for a in activities.values() for k, v in a.items() if k.startswith("phidias:")

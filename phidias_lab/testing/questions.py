@@ -131,7 +131,7 @@ def bad_values(parameter: Any) -> list[Any]:
     if isinstance(parameter, Numbers):
         bad += [[math.nan], ["a"], []]
     if isinstance(parameter, Period):
-        bad += [["2012-01-01", "2010-01-01"], ["2010-13-01", "2011-01-01"], "2010"]
+        bad += [["2012-01-01", "2010-01-01"], ["2010-13-01", "2011-01-01"], "2010/2011/2012"]
     if isinstance(parameter, Region):
         bad += [[0, 0, 1], [0, 10, 1, -10], [math.nan, 0, 1, 1], [500, 0, 510, 10]]
     if isinstance(parameter, Text | Variable):

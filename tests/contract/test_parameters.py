@@ -235,6 +235,7 @@ def test_levels_must_rise_when_they_are_declared_so():
     ("given_", "expected"),
     [
         ("2010/2012", ["2010-01-01", "2012-12-31"]),
+        ("2012-02", ["2012-02-01", "2012-02-29"]),
         (["2010", "2010"], ["2010-01-01", "2010-12-31"]),
         ([2010, 2012], ["2010-01-01", "2012-12-31"]),
         ("2010-02/2010-02", ["2010-02-01", "2010-02-28"]),
@@ -262,7 +263,7 @@ def test_a_period_is_read_as_people_mean_it(given_, expected):
 @pytest.mark.parametrize(
     "wrong",
     [
-        "2010", "2010/2011/2012", ["2010", "2010-13"], ["2010", "2011-00"], "2011-02-29/2011-03-01", "2010-06-31/2011",
+        "2010/2011/2012", ["2010", "2010-13"], ["2010", "2011-00"], "2011-02-29/2011-03-01", "2010-06-31/2011",
         ["2012", "2010"], [None, "2010"], [math.nan, 2010], [pd.NaT, pd.NaT], [np.datetime64("NaT"), "2010"], "a/b",
         ["0001-01-01T00:00:00+05:00", "2010"], ["2010-01-01T12:00", "2010-01-01T11:59:59"], [True, True], "0000/2010",
         {"start": "2010", "end": "2011"}, "٢٠١٠/٢٠١١",
@@ -411,6 +412,6 @@ def test_the_json_schema_refuses_what_the_parameter_refuses():
     import jsonschema
 
     for name, wrong in [("length", 1.0), ("members", 0), ("solver", "none"), ("both", "yes"), ("remark", "x" * 21),
-                        ("depths", []), ("code", "abc"), ("region", [1, 2]), ("period", "2010")]:  # fmt: skip
+                        ("depths", []), ("code", "abc"), ("region", [1, 2]), ("period", "x/y")]:  # fmt: skip
         with pytest.raises(jsonschema.ValidationError):
             jsonschema.Draft202012Validator(ALL[name].schema()).validate(wrong)

@@ -130,7 +130,7 @@ class TestAsking:
         with pytest.raises(ParameterError, match="region"):
             catalog.open_entry("ocean.observations", {"region": region})
 
-    @pytest.mark.parametrize("time", ["2010", "2012-01-01/2011-01-01", "yesterday/today", "2010-13/2011-01"])
+    @pytest.mark.parametrize("time", ["2012-01-01/2011-01-01", "yesterday/today", "2010-13/2011-01"])
     def test_a_period_that_is_none_is_refused(self, time):
         with pytest.raises(ParameterError, match="time"):
             catalog.open_entry("ocean.truth_baltic", {"time": time})
