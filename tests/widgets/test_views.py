@@ -321,3 +321,11 @@ def test_many_points_are_drawn_on_the_server():
 def test_places_are_coloured_by_what_was_measured():
     shown = points.PointsView(TABLE)
     assert shown.choice.value == "temperature"
+
+
+def test_synthetic_data_are_called_synthetic_where_they_are_shown():
+    def said(layout):
+        return [p.object for p in layout.select(pn.pane.HTML) if "ynthetic" in str(p.object)]
+
+    assert said(view(field().assign_attrs(synthetic="true")))
+    assert not said(pn.Column(view(field())))

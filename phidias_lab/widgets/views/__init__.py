@@ -62,7 +62,10 @@ def view(data: Any, *, kind: str | None = None, variable: str | None = None) -> 
             raise InputError(f"These data have no view {kind!r}. They can be shown as {', '.join(kinds)}.")
         kinds = [kind]
     made = [(TITLES[name], _make(name, data, variable)) for name in kinds]
-    return made[0][1] if len(made) == 1 else pn.Tabs(*made, dynamic=True)
+    shown = made[0][1] if len(made) == 1 else pn.Tabs(*made, dynamic=True)
+    if not (getattr(data, "attrs", None) or {}).get("synthetic"):
+        return shown
+    return pn.Column(pn.pane.HTML("Synthetic data: made by a program, not measured.", margin=(0, 10)), shown)
 
 
 def _make(kind: str, data: Any, variable: str | None) -> pn.viewable.Viewable:
