@@ -23,8 +23,10 @@ DIMS = ("time", "depth", "latitude", "longitude")
 #: Flags of the SeaDataNet scheme L20 that are accepted: 1 good, 2 probably good.
 ACCEPTED = {"good": (1,), "probably_good": (1, 2), "all": None}
 #: Two observations closer than this in each respect are the same one, delivered twice: archives round places to two
-#: decimals of a degree and times to the minute.
-SAME_DEGREES, SAME_METRES, SAME_SECONDS = 0.006, 0.1, 90.0
+#: decimals of a degree, times to the minute and values to two decimals.
+SAME_DEGREES, SAME_METRES, SAME_SECONDS, SAME_VALUE = 0.006, 0.1, 90.0, 0.006
+#: Rounding of a longitude that is turned, in degrees: a tenth of a millimetre.
+NEAR = 1e-9
 #: Bytes per node of a sparse LU of the 13-point operator of the plane (measured: 1.3 GiB at 500 x 500) and of space.
 BYTES_PER_NODE = {2: 5_600, 3: 30_000}
 
@@ -181,7 +183,7 @@ class Gridding(Chain):
         0.0,
         bounds=(0, 5000),
         units="m",
-        doc="Vertical correlation length; 0 analyses each level by itself",
+        doc="Vertical correlation length; 0 analyses each level by itself, else all observations between the levels count",
         level="expert",
     )
     error = choice("exact", ["exact", "none"], doc="How the error variance is computed", level="expert")
@@ -210,11 +212,21 @@ class Gridding(Chain):
     # The domain -------------------------------------------------------------------------------------------------
 
     def _domain(self, domain: xr.Dataset) -> xr.Dataset:
-        """The part of the domain that is asked for; only the mask is read."""
-        domain = domain[["mask"]].transpose("depth", "latitude", "longitude").sortby(["depth", "latitude", "longitude"])
-        for name in ("latitude", "longitude"):
+        """The part of the domain that is asked for, its longitudes rising without a seam; only coordinates are read."""
+        foreign = set(domain["mask"].dims) ^ {"depth", "latitude", "longitude"}
+        if foreign:
+            raise InputError(
+                f"The domain's mask has the dimensions {', '.join(map(str, domain['mask'].dims))}; it must have depth, "
+                "latitude and longitude, and no other. Select one step of the others, or add what is missing."
+            )
+        domain = domain[["mask"]].transpose("depth", "latitude", "longitude")
+        own = domain["longitude"].values
+        west = None if self.region is None else region_bounds(self.region)[0]
+        domain = domain.assign_coords(longitude=unrolled(domain["longitude"].values.astype(float), west))
+        domain = domain.sortby(["depth", "latitude", "longitude"])
+        for name in ("depth", "latitude", "longitude"):
             values = domain[name].values
-            if values.ndim != 1 or not np.isfinite(values).all() or (np.diff(values) <= 0).any():
+            if not np.isfinite(values).all() or (np.diff(values) <= 0).any():
                 raise InputError(
                     f"The domain's {name} must be a vector of different finite numbers. Choose a regular domain."
                 )
@@ -228,20 +240,19 @@ class Gridding(Chain):
                     )
             domain = domain.sel(depth=self.depths, method="nearest")
         if self.region is not None:
-            domain = self._cut(domain)
+            domain = self._cut(domain, own)
         if min(domain.sizes["latitude"], domain.sizes["longitude"]) < 2:
             raise InputError("The domain has less than two rows or columns of nodes. Choose a larger region.")
         return domain
 
-    def _cut(self, domain: xr.Dataset) -> xr.Dataset:
+    def _cut(self, domain: xr.Dataset, own: np.ndarray) -> xr.Dataset:
         west, south, east, north = region_bounds(self.region)
         lon, lat = domain["longitude"].values, domain["latitude"].values
-        turned = west + np.mod(lon - west, 360.0)
-        keep_lon, keep_lat = turned <= east, (lat >= south) & (lat <= north)
+        keep_lon, keep_lat = (lon >= west - NEAR) & (lon <= east + NEAR), (lat >= south) & (lat <= north)
         if keep_lon.sum() < 2 or keep_lat.sum() < 2:
             raise InputError(
                 f"The region {west:g},{south:g},{east:g},{north:g} holds less than two rows or columns of the domain, "
-                f"which spans {lon.min():g} to {lon.max():g} degrees east and {lat.min():g} to {lat.max():g} degrees "
+                f"which spans {own.min():g} to {own.max():g} degrees east and {lat.min():g} to {lat.max():g} degrees "
                 "north. Choose a region inside it, or another domain."
             )
         domain = domain.isel(longitude=keep_lon, latitude=keep_lat)
@@ -261,9 +272,11 @@ class Gridding(Chain):
             observations = dd.from_pandas(observations, npartitions=1, sort=False)
         if getattr(observations.dtypes["time"], "kind", "O") != "M":
             raise InputError("The column 'time' of the observations holds no dates. Convert it to dates first.")
+        if getattr(observations.dtypes["time"], "tz", None) is not None:
+            observations = observations.assign(time=observations["time"].dt.tz_convert("UTC").dt.tz_localize(None))
         flags = f"{self.variable}_qc"
         columns = ["longitude", "latitude", "depth", "time", self.variable]
-        columns += [flags] if flags in observations.columns else []
+        columns += [name for name in ("platform", flags) if name in observations.columns]
         table = observations[columns]
         south, north = float(domain["latitude"].min()), float(domain["latitude"].max())
         table = table[(table["latitude"] >= south) & (table["latitude"] <= north)]
@@ -278,7 +291,7 @@ class Gridding(Chain):
             self.variable,
             flags,
             accepted,
-            meta=table._meta[columns[:5]].astype({self.variable: float}),
+            meta=table._meta[[c for c in columns if c != flags]].astype({self.variable: float}),
         )
 
     def _windows(self, table: Any) -> list[Window]:
@@ -303,7 +316,7 @@ class Gridding(Chain):
         plan = Plan(lon, lat, depth, cell_edges(levels, depth), self.parameters)
         together = self.vertical_length > 0 and depth.size > 1
         with_error = self.error == "exact"
-        whole_mask = dask.delayed(np.asarray)(mask)
+        whole_mask = dask.delayed(checked_mask)(mask)
         names = [n for n in _GIVEN if with_error or n != "analysis_error"]
         blocks: dict[str, list] = {name: [] for name in names}
         groups = [slice(0, depth.size)] if together else [slice(k, k + 1) for k in range(depth.size)]
@@ -341,6 +354,17 @@ _GIVEN = ("analysis", "analysis_error", "background", "background_deviation", "o
 _PER_LEVEL = _GIVEN[2:]
 
 
+def checked_mask(mask: np.ndarray) -> np.ndarray:
+    """The mask as booleans; a missing value is land, and what is neither 0 nor 1 is no mask."""
+    mask = np.nan_to_num(np.asarray(mask, float))
+    if not np.isin(mask, (0.0, 1.0)).all():
+        odd = mask[~np.isin(mask, (0.0, 1.0))]
+        raise InputError(f"The domain's mask holds {odd[0]:g}; it must hold 1 at sea and 0 on land, and nothing else.")
+    if not mask.any():
+        raise InputError("The domain has no sea: its mask is 0 everywhere here. Choose another region or domain.")
+    return mask.astype(bool)
+
+
 @dataclass(frozen=True)
 class Plan:
     """All that the analysis of any level needs beside the mask and the observations."""
@@ -355,8 +379,9 @@ class Plan:
 def cell_edges(levels: np.ndarray, chosen: np.ndarray) -> np.ndarray:
     """Upper and lower bound of each chosen level's own cell: half-way to the neighbouring levels of the domain."""
     levels = np.sort(np.asarray(levels, float))
-    if levels.size == 1:
-        return np.array([[-np.inf, np.inf]])
+    if levels.size == 1:  # no neighbour says how thick the cell is: a tenth of the depth, and 5 m at least
+        half = max(5.0, 0.1 * levels[0])
+        return np.array([[levels[0] - half, levels[0] + half]])
     middle = (levels[1:] + levels[:-1]) / 2
     upper = np.r_[levels[0] - (middle[0] - levels[0]), middle]
     lower = np.r_[middle, levels[-1] + (levels[-1] - middle[-1])]
@@ -365,16 +390,17 @@ def cell_edges(levels: np.ndarray, chosen: np.ndarray) -> np.ndarray:
 
 
 def _select(rows: pd.DataFrame, longitude: np.ndarray, region: Any, name: str, flags: str, accepted) -> pd.DataFrame:
-    """The rows in reach of the domain, with an accepted flag and a value; longitudes in the domain's convention."""
+    """The rows in reach of the domain, with an accepted flag and a value; longitudes as the domain has them."""
     west, east = longitude[0], longitude[-1]
-    lon = west + np.mod(rows["longitude"].to_numpy(float) - west, 360.0)
-    value = rows[name].to_numpy(float)
-    keep = (lon <= east) & np.isfinite(value) & rows[["latitude", "depth"]].notna().all(axis=1).to_numpy()
+    # A place that lies a rounding west of the western edge is on it, not a turn away.
+    lon = west + np.maximum(np.mod(rows["longitude"].to_numpy(float) - west + NEAR, 360.0) - NEAR, 0.0)
+    value, inside = rows[name].to_numpy(float), _is_cyclic(longitude) | (lon <= east + NEAR)
+    keep = inside & np.isfinite(value) & np.isfinite(rows[["latitude", "depth"]].to_numpy(float)).all(axis=1)
     if accepted is not None and flags in rows:
-        keep &= rows[flags].isin(accepted).to_numpy()
+        keep &= pd.to_numeric(rows[flags], errors="coerce").isin(accepted).to_numpy()
     if region is not None:
         keep &= region_contains(region, lon, rows["latitude"])
-    chosen = rows.loc[keep, ["longitude", "latitude", "depth", "time", name]]
+    chosen = rows.loc[keep, [c for c in rows.columns if c != flags]]
     return chosen.assign(longitude=lon[keep], **{name: value[keep]}).astype({name: float})
 
 
@@ -383,25 +409,58 @@ def _prepared(rows: pd.DataFrame, name: str, drop_duplicates: bool) -> pd.DataFr
     rows = rows.sort_values(["time", "depth", "latitude", "longitude", name], kind="stable", ignore_index=True)
     if not drop_duplicates:
         return rows
-    return rows[~repeated(rows)]
+    return rows[~repeated(rows, name)]
 
 
-def repeated(rows: pd.DataFrame) -> np.ndarray:
-    """Which rows repeat an earlier row: nearer than the tolerances in longitude, latitude, depth and time."""
-    seconds = (rows["time"] - rows["time"].min()).dt.total_seconds() if len(rows) else rows["depth"]
+def repeated(rows: pd.DataFrame, name: str) -> np.ndarray:
+    """Which rows repeat an earlier row that is kept.
+
+    A row repeats another when place, depth, time and value agree exactly, or to within what archives round off when the
+    two come from different platforms (where the table names them): the neighbours in a dense cast or series of one
+    platform are no copies of each other.
+    """
+    exact = rows.duplicated(["longitude", "latitude", "depth", "time", name]).to_numpy()
+    again = exact.copy()
+    left = np.flatnonzero(~exact)
+    if left.size < 2:
+        return again
+    some = rows.iloc[left]
+    seconds = (some["time"] - some["time"].min()).dt.total_seconds()
     scaled = np.column_stack(
         [
-            rows["longitude"] / SAME_DEGREES,
-            rows["latitude"] / SAME_DEGREES,
-            rows["depth"] / SAME_METRES,
+            some["longitude"] / SAME_DEGREES,
+            some["latitude"] / SAME_DEGREES,
+            some["depth"] / SAME_METRES,
             seconds / SAME_SECONDS,
+            some[name] / SAME_VALUE,
         ]
     )
-    again = np.zeros(len(rows), bool)
-    if len(rows):
-        pairs = cKDTree(scaled).query_pairs(1.0, p=np.inf, output_type="ndarray")
-        again[pairs.max(axis=1)] = True
+    pairs = np.sort(cKDTree(scaled).query_pairs(1.0, p=np.inf, output_type="ndarray"), axis=1)
+    if "platform" in rows:
+        platform = some["platform"].astype("category").cat.codes.to_numpy()
+        pairs = pairs[platform[pairs[:, 0]] != platform[pairs[:, 1]]]
+    # In the order of the later row: whoever repeats a row that is itself left out is judged by the one that stays.
+    for earlier, later in pairs[np.lexsort((pairs[:, 0], pairs[:, 1]))]:
+        if not again[left[earlier]]:
+            again[left[later]] = True
     return again
+
+
+def unrolled(longitude: np.ndarray, west: float | None = None) -> np.ndarray:
+    """The longitudes on one turn that rises without a seam: from `west`, else from the far side of the widest gap.
+
+    Values that rise already, over less than a turn, stay as they are.
+    """
+    if west is None:
+        ordered = np.sort(longitude)
+        if ordered.size < 2 or not np.isfinite(ordered).all():
+            return longitude
+        gaps = np.diff(np.r_[ordered, ordered[0] + 360.0])
+        widest = int(np.argmax(gaps))
+        if gaps[-1] >= gaps[widest] - NEAR:  # the widest gap is the one that is outside already
+            return longitude
+        west = ordered[widest + 1]
+    return west + np.maximum(np.mod(longitude - west + NEAR, 360.0) - NEAR, 0.0)
 
 
 def _is_cyclic(longitude: np.ndarray) -> bool:
@@ -421,14 +480,14 @@ def analyse_levels(plan: Plan, group: slice, mask: np.ndarray, rows: pd.DataFram
     """Everything in `_GIVEN` for some levels; where no observation lies, nothing is known."""
     settings = plan.parameters
     depth, edges = plan.depth[group], plan.edges[group]
-    sea = np.asarray(mask[group]) > 0
+    sea = mask[group]
     missing = np.full((1, *sea.shape), np.nan)
     near = rows[(rows["depth"] >= edges[0, 0]) & (rows["depth"] < edges[-1, 1])]
     values = near[settings["variable"]].to_numpy(float)
+    unknown = np.full((1, depth.size), np.nan)
+    nothing = missing, missing, unknown, unknown, np.zeros((1, depth.size), np.int64)
     if values.size == 0 or not sea.any():
-        unknown = np.full((1, depth.size), np.nan)
-        return missing, missing, unknown, unknown, np.zeros((1, depth.size), np.int64)
-    background = float(values.mean()) if settings["background"] == "mean" else 0.0
+        return nothing
     rim = 1 if settings["edge_stretch"] > 0 else 0
     cyclic = _is_cyclic(plan.longitude)
     lat, lon = _with_rim(plan.latitude, rim), plan.longitude if cyclic else _with_rim(plan.longitude, rim)
@@ -449,26 +508,30 @@ def analyse_levels(plan: Plan, group: slice, mask: np.ndarray, rows: pd.DataFram
     padded = np.pad(sea, widths, mode="edge")
     metrics = [np.broadcast_to(m, padded.shape) for m in metrics]
     inner = tuple(slice(w[0], n - w[1]) for w, n in zip(widths, padded.shape, strict=True))
+    grid = (padded, metrics, coords, places)
+    convention = {"cyclic": periods, "edge_stretch": settings["edge_stretch"]}
+    used = variational.usable(*grid, length, **convention)
+    if not used.any():
+        return nothing
+    background = float(values[used].mean()) if settings["background"] == "mean" else 0.0
     analysis = variational.analyse(
-        padded,
-        metrics,
-        coords,
-        places,
+        *grid,
         values - background,
         length,
         settings["noise"],
-        cyclic=periods,
-        edge_stretch=settings["edge_stretch"],
         error="exact" if settings["error"] == "exact" else None,
         solver=settings["solver"],
+        **convention,
     )
-    used = np.asarray(analysis.observations_used, bool)
     shape = (1, depth.size, plan.latitude.size, plan.longitude.size)
     field = (analysis.field[inner] + background).reshape(shape)
     level = np.searchsorted(edges[1:, 0], near["depth"].to_numpy(float), side="right")
     number = np.bincount(level[used], minlength=depth.size).astype(np.int64)[None]
-    # Observations vary by the field's variance and that of their errors: s2 (1 + noise).
-    variance = float(np.mean((values - background)[used] ** 2)) / (1.0 + settings["noise"]) if used.any() else np.nan
+    # Observations vary by the field's variance and that of their errors: s2 (1 + noise). One value, or values that are all
+    # the same, tell nothing of it.
+    free = int(used.sum()) - (settings["background"] == "mean")
+    spread = float(np.sum((values[used] - background) ** 2))
+    variance = spread / free / (1.0 + settings["noise"]) if free > 0 and spread > 0 else np.nan
     error = missing if analysis.error_variance is None else variance * analysis.error_variance[inner].reshape(shape)
     per_level = (np.full((1, depth.size), each) for each in (background, np.sqrt(variance)))
     return field, np.sqrt(error), *per_level, number

@@ -6,8 +6,8 @@ norm means a Matern covariance: it is the precision operator of Whittle and of L
 doi:10.1111/j.1467-9868.2011.00777.x) on a finite-difference grid.  Arrays in, arrays out.
 """
 
-from phidias_lab.methods.variational.analysis import Analysis, analyse
+from phidias_lab.methods.variational.analysis import Analysis, analyse, usable
 from phidias_lab.methods.variational.geometry import EARTH_RADIUS, local_resolution, metrics_on_sphere
 from phidias_lab.methods.variational.norm import kernel
 
-__all__ = ["EARTH_RADIUS", "Analysis", "analyse", "kernel", "local_resolution", "metrics_on_sphere"]
+__all__ = ["EARTH_RADIUS", "Analysis", "analyse", "kernel", "local_resolution", "metrics_on_sphere", "usable"]

@@ -131,6 +131,18 @@ def analyse(
     )
 
 
+def usable(mask, metrics, coords, obs_coords, length, *, cyclic=(), edge_stretch=False) -> np.ndarray:
+    """Which observations `analyse` with the same arguments would use: inside the grid, with sea at a corner of their cell.
+
+    It costs no factorisation, so a background can be taken from the observations that will count.
+    """
+    sea = grid.build(mask, metrics, length, cyclic)
+    lines = observation.grid_lines(coords, sea)
+    positions, _ = _observations(obs_coords, np.zeros(np.shape(obs_coords[0])), sea.ndim)
+    sea, moved = edges.stretch(sea, lines, edges.factor(edge_stretch))
+    return observation.operator(sea, lines, positions, moved, renormalise=True)[1]
+
+
 def _observations(obs_coords, values, ndim: int) -> tuple[list[np.ndarray], np.ndarray]:
     values = np.asarray(values, float)
     positions = [np.asarray(each, float) for each in obs_coords]

@@ -139,20 +139,130 @@ def test_an_observation_delivered_twice_counts_once():
     assert float(kept["analysis_error"].mean()) < float(once["analysis_error"].mean())
 
 
-def test_copies_from_a_second_archive_are_known_by_place_and_time():
-    # Another archive rounds places to two decimals and times to the minute; the next measurement of a mooring comes an
-    # hour later, that of a ferry two kilometres further on.
-    table = make_observations(300)
+def test_copies_from_a_second_archive_are_known_by_place_time_and_value():
+    # Another archive rounds places and values to two decimals and times to the minute; the next measurement of a mooring
+    # comes an hour later, that of a ferry two kilometres further on.
+    table = make_observations(300, platform="one")
     copy = table.assign(
         longitude=table["longitude"].round(2),
         latitude=table["latitude"].round(2),
         time=table["time"].dt.round("1min") + pd.Timedelta(seconds=55),
+        temperature=table["temperature"].round(2),
+        platform="other",
     )
     later = table.assign(time=table["time"] + pd.Timedelta(hours=1))
     further = table.assign(longitude=table["longitude"] + 0.02)
     rows = pd.concat([table, copy, later, further], ignore_index=True)
-    again = gridding.repeated(rows).reshape(4, -1)
+    again = gridding.repeated(rows, "temperature").reshape(4, -1)
     assert again.mean(axis=1).tolist() == [0, 1, 0, 0]
+    unnamed = gridding.repeated(rows.drop(columns="platform"), "temperature").reshape(4, -1)
+    assert unnamed.mean(axis=1).tolist() == [0, 1, 0, 0]
+
+
+def test_a_dense_cast_and_a_fast_mooring_are_no_duplicates_of_themselves():
+    number = 2000
+    cast = make_observations(number, longitude=-10.0, latitude=46.0, platform="one")
+    cast = cast.assign(depth=np.arange(number) * 0.05)
+    cast = cast.assign(time=pd.Timestamp("2010-05-01"), temperature=10.0 + np.arange(number) * 1e-4)
+    assert not gridding.repeated(cast, "temperature").any()
+    mooring = cast.assign(depth=10.0, time=pd.Timestamp("2010-05-01") + pd.to_timedelta(np.arange(number), unit="min"))
+    assert not gridding.repeated(mooring, "temperature").any()
+    # Where no platform is named, neighbours may be taken for copies, but never through a chain of neighbours.
+    left = ~gridding.repeated(mooring.drop(columns="platform"), "temperature")
+    assert left.sum() >= number / 2
+    same = pd.concat([mooring, mooring], ignore_index=True)
+    assert gridding.repeated(same, "temperature").sum() == number
+
+
+def test_many_values_at_one_place_and_time_are_all_kept_in_little_memory():
+    rng = np.random.default_rng(0)
+    table = make_observations(20_000, longitude=-10.0, latitude=46.0, platform="one").assign(depth=10.0)
+    table = table.assign(time=pd.Timestamp("2010-05-01"), temperature=rng.normal(0, 100, 20_000))
+    assert not gridding.repeated(table, "temperature").any()
+
+
+def seam_domain(longitude) -> xr.Dataset:
+    longitude = np.asarray(longitude, float)
+    return xr.Dataset(
+        {"mask": (("depth", "latitude", "longitude"), np.ones((1, 11, longitude.size), np.int8))},
+        coords={"depth": [0.0], "latitude": np.arange(40.0, 61.0, 2.0), "longitude": longitude},
+    )
+
+
+def at(longitude, value, latitude=50.0) -> pd.DataFrame:
+    number = len(longitude)
+    table = make_observations(number, depth=(0.0,), longitude=longitude, latitude=latitude, temperature=value)
+    return table.assign(time=pd.Timestamp("2010-05-01") + pd.to_timedelta(np.arange(number), unit="D"))
+
+
+def test_a_region_across_the_greenwich_meridian_is_in_one_piece():
+    table = at([359.0, 1.0, 350.0, 8.0], [10.0, 10.0, 0.0, 0.0])
+    asked = {"length": 500e3, "region": [-10, 40, 10, 60], "background": "none"}
+    across = grid(table, seam_domain(np.arange(0, 359, 2)), **asked)
+    plain = grid(table, seam_domain(np.arange(-10, 11, 2)), **asked)
+    assert int(across["observations_used"].sum()) == 4
+    np.testing.assert_allclose(across["longitude"], plain["longitude"])
+    np.testing.assert_allclose(across["analysis"], plain["analysis"], rtol=1e-9)
+
+
+def test_a_domain_across_the_date_line_is_in_one_piece():
+    table = at([179.0, -179.0, 171.0, -171.0], [10.0, 10.0, 0.0, 0.0])
+    split = grid(table, seam_domain([*np.arange(170, 180, 2), *np.arange(-180, -169, 2)]), length=500e3)
+    whole = grid(table, seam_domain(np.arange(170, 191, 2)), length=500e3)
+    assert int(split["observations_used"].sum()) == 4
+    np.testing.assert_allclose(split["longitude"], whole["longitude"])
+    np.testing.assert_allclose(split["analysis"], whole["analysis"], rtol=1e-9)
+
+
+def test_a_domain_around_the_globe_has_no_edge():
+    domain = seam_domain(np.arange(-180, 180, 5))
+    result = grid(at([177.5, -2.5], [5.0, 1.0]), domain, length=800e3, background="none")
+    assert int(result["observations_used"].sum()) == 2
+    east, west = (float(result["analysis"].sel(longitude=x, latitude=50.0).squeeze()) for x in (175, -180))
+    assert east == pytest.approx(west, rel=1e-6)  # the data lie symmetrically to them
+
+
+@pytest.mark.parametrize("west", [-16.6, 0.1, 170.3])
+def test_an_observation_on_the_edge_of_the_domain_counts(west):
+    longitude = west + np.arange(11) * 0.89
+    table = at([longitude[0], longitude[-1]], [1.0, 2.0])
+    for turn in (-360, 0, 360):
+        turned = table.assign(longitude=table["longitude"] + turn)
+        assert int(grid(turned, seam_domain(longitude))["observations_used"].sum()) == 2
+
+
+def test_one_observation_tells_nothing_of_the_error():
+    for values in ([10.0], [10.0, 10.0]):
+        result = grid(at(np.linspace(-8, -6, len(values)), values), make_domain((0.0,), land=False))
+        assert np.isnan(result["analysis_error"]).all()
+        assert np.isnan(result["background_deviation"]).all()
+
+
+def test_observations_that_do_not_count_do_not_shift_the_background():
+    domain = make_domain((0.0,), land=False)
+    domain["mask"][:, 3:10, 5:12] = 0
+    table = at([-11.0, -5.0, -8.5, -8.2], [14.0, 15.0, 1000.0, 1000.0], latitude=[45.0, 49.0, 47.0, 47.2])
+    result = grid(table, domain)
+    assert int(result["observations_used"].sum()) == 2
+    assert float(result["background"].squeeze()) == pytest.approx(14.5)
+    on_land = grid(table.iloc[2:], domain)
+    assert int(on_land["observations_used"].sum()) == 0
+    assert np.isnan(on_land["analysis"]).all()
+
+
+def test_a_domain_of_one_level_does_not_take_the_whole_water_column():
+    table = make_observations(100, depth=(8.0, 500.0, 5000.0))
+    used = int(grid(table, make_domain((10.0,), land=False))["observations_used"].sum())
+    assert used == (table["depth"] == 8.0).sum()
+
+
+def test_odd_observations_are_left_out_without_a_word_from_the_library():
+    table = make_observations(50)
+    table.loc[3, "depth"], table.loc[4, "latitude"], table.loc[5, "longitude"] = np.inf, np.nan, np.nan
+    texts = table.assign(temperature_qc=table["temperature_qc"].astype(str))
+    zoned = table.assign(time=table["time"].dt.tz_localize("UTC"))
+    for odd in (table, texts, zoned):
+        assert np.isfinite(grid(odd, period=["2010-01-01", "2010-12-31"])["analysis"]).any()
 
 
 def test_longitudes_from_0_to_360_give_the_same_map():
@@ -251,6 +361,22 @@ def test_auto_becomes_a_solver_that_is_named_in_the_order():
 def test_what_cannot_work_is_refused_in_a_sentence(parameters, said):
     with pytest.raises(InputError, match=said):
         grid(make_observations(), **parameters)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda d: d.assign(mask=d["mask"] * 0.3), "must hold 1 at sea and 0 on land"),
+        (lambda d: d.assign(mask=d["mask"] * 9.97e36), "must hold 1 at sea and 0 on land"),
+        (lambda d: d.assign(mask=d["mask"] * 0), "has no sea"),
+        (lambda d: d.expand_dims(time=[0, 1]), "the dimensions time, depth, latitude, longitude"),
+        (lambda d: d.assign_coords(depth=[0.0, 10.0, 10.0]), "domain's depth must be a vector of different"),
+        (lambda d: d.assign_coords(latitude=[*LAT[:-1], np.nan]), "domain's latitude must be a vector of different"),
+    ],
+)
+def test_a_domain_that_is_none_is_refused_in_a_sentence(change, said):
+    with pytest.raises(InputError, match=said):
+        grid(make_observations(), change(make_domain()))
 
 
 def test_a_table_without_dates_is_refused():
