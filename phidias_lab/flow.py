@@ -12,6 +12,7 @@ import errno
 import fcntl
 import os
 import shutil
+import stat
 import sys
 import threading
 import time
@@ -228,10 +229,16 @@ def _destination(output: dict, kind: str) -> dict:
     formats = products.formats(kind)
     path = output.get("path")
     if path is not None:
+        if not str(path).strip():
+            raise ProductError(
+                "The output path is empty; it must name a file or a folder. Name one, or leave the output out."
+            )
         try:
             path = output["path"] = str(Path(path).expanduser().absolute())
         except RuntimeError:  # ~nobody
             raise ProductError(f"{path} names a home folder that does not exist. Choose another output path.") from None
+        if not Path(path).name:
+            raise ProductError(f"{path} is where all files are, and no product. Choose another output path.")
     if path is not None and output.get("format") is None:
         suffix = Path(path).suffix.lower()
         output["format"] = next((f for f in formats if products.SUFFIXES.get(f) == suffix), None)
@@ -240,7 +247,7 @@ def _destination(output: dict, kind: str) -> dict:
     if output["format"] not in formats:
         raise ParameterError(
             f"The format {output['format']!r} does not suit a product of kind {kind}. "
-            f"{nearest(output['format'], formats)} Known: {', '.join(formats)}."
+            f"{nearest(output['format'], formats)}"
         )
     return output
 
@@ -251,8 +258,7 @@ def _reserve(order: Order, run: Run) -> None:
         return
     path = Path(order.output["path"])
     try:
-        if path.exists() and not order.output.get("overwrite"):
-            raise ProductError(f"{path} exists already. Choose another name, or allow it to be replaced (overwrite).")
+        _may_appear(path, bool(order.output.get("overwrite")))
         if not path.parent.is_dir():
             raise ProductError(f"The folder {path.parent} does not exist. Make it, or choose another output path.")
         with _alone_in(path.parent):
@@ -268,6 +274,42 @@ def _reserve(order: Order, run: Run) -> None:
         if isinstance(error, PhidiasError):
             raise
         raise ProductError(f"{path} cannot be written: {error.strerror}. Choose another output path.") from None
+
+
+def _exists_already(path: Path) -> ProductError:
+    return ProductError(f"{path} exists already. Choose another name, or allow it to be replaced (overwrite).")
+
+
+def _may_appear(path: Path, overwrite: bool) -> None:
+    """Refuse a path that is taken. Only a product or a plain file is ever replaced: overwrite is no leave to delete."""
+    try:
+        mode = path.lstat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    if not overwrite:
+        raise _exists_already(path)
+    if stat.S_ISREG(mode):
+        return
+    if not stat.S_ISDIR(mode):
+        raise ProductError(f"{path} is neither a file nor a folder, so it is not replaced. Choose another output path.")
+    # Where somebody stands or keeps everything is no product, whatever files lie in it.
+    for kept in (Path.cwd(), Path.home(), settings.runs_root()):
+        if path.resolve() in (kept.resolve(), *kept.resolve().parents):
+            raise ProductError(
+                f"{path} holds more than a product ({kept}) and is not replaced. Choose another output path."
+            )
+    if not _is_product(path):
+        raise ProductError(
+            f"{path} is a folder that is no product, and only a product folder (item.json and order.json) or a .zarr store "
+            "is replaced. Choose another output path."
+        )
+
+
+def _is_product(folder: Path) -> bool:
+    if folder.suffix.lower() == ".zarr":
+        return (folder / "zarr.json").is_file() or (folder / ".zgroup").is_file()
+    item, order = (runs.read_json(folder / name) for name in ("item.json", "order.json"))
+    return item.get("type") == "Feature" and "stac_version" in item and "chain" in order
 
 
 @contextlib.contextmanager

@@ -401,8 +401,61 @@ def test_outputs_that_cannot_be_are_said_at_once(tmp_path):
     assert "does not exist. Make it" in refusal(ProductError, "probe.slow", output=tmp_path / "no" / "out.nc")
     assert "does not exist. Make it" in refusal(ProductError, "probe.slow", output=tmp_path / "there.nc" / "out.nc")
     assert "home folder" in refusal(ProductError, "probe.slow", output="~nobody-of-that-name/out.nc")
-    assert "Known: netcdf" in refusal(ParameterError, "probe.slow", format="parquet")
+    assert refusal(ParameterError, "probe.slow", format="parquet").count("netcdf") == 1
     assert sorted(p.name for p in tmp_path.iterdir()) == ["there.nc"]
+
+
+def tree(folder: Path) -> list[str]:
+    return sorted(str(p.relative_to(folder)) for p in folder.rglob("*"))
+
+
+def test_overwriting_never_deletes_a_folder_that_is_no_product(tmp_path, monkeypatch):
+    home, here = tmp_path / "home", tmp_path / "project" / "here"
+    thesis = tmp_path / "thesis"
+    for folder in (home, here, thesis, tmp_path / "store.zarr"):
+        folder.mkdir(parents=True)
+        (folder / "chapter.txt").write_text("years of work")
+    os.mkfifo(tmp_path / "pipe.nc")
+    (tmp_path / "link.nc").symlink_to(thesis / "chapter.txt")
+    # Even with the files of a product in it, the folder somebody stands in is not one.
+    for folder in (here, here.parent):
+        (folder / "item.json").write_text('{"type": "Feature", "stac_version": "1.1.0"}')
+        (folder / "order.json").write_text('{"chain": "probe.random"}')
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.chdir(here)
+    before = tree(tmp_path)
+    for empty in ("", " "):
+        assert "The output path is empty" in refusal(ProductError, "probe.random", output=empty, overwrite=True)
+    for kept in (here, ".", "..", home, "~", tmp_path, settings.runs_root().parent):
+        assert "holds more than a product" in refusal(ProductError, "probe.random", output=kept, overwrite=True)
+    assert "/ is where all files are" in refusal(ProductError, "probe.random", output="/", overwrite=True)
+    for foreign in (thesis, tmp_path / "store.zarr"):
+        order = {"chain": "probe.random", "output": {"path": str(foreign), "overwrite": True}}
+        assert "is a folder that is no product" in refusal(ProductError, order)
+    for special in ("pipe.nc", "link.nc"):
+        assert "neither a file nor a folder" in refusal(
+            ProductError, "probe.random", output=tmp_path / special, overwrite=True
+        )
+    assert [name for name in tree(tmp_path) if not name.startswith("runs")] == [
+        name for name in before if not name.startswith("runs")
+    ]
+
+
+def test_a_product_folder_and_a_store_are_replaced_when_overwriting_is_allowed(tmp_path):
+    for name in ("product", "store.zarr"):
+        first = phidias_lab.run("probe.random", seed=1, output=tmp_path / name)
+        assert first.wait(LONG) == runs.DONE, first.error
+        second = phidias_lab.run("probe.random", seed=2, output=tmp_path / name, overwrite=True)
+        assert second.wait(LONG) == runs.DONE, second.error
+        if name == "product":
+            assert phidias_lab.products.Product(tmp_path / name).checksums == second.product.checksums
+        else:
+            assert xr.open_zarr(tmp_path / name, consolidated=False).load().equals(second.result().load())
+    assert sorted(p.name for p in tmp_path.glob("*") if p.name in ("product", "store.zarr")) == [
+        "product",
+        "store.zarr",
+    ]
+    assert not list(tmp_path.glob(".*"))
 
 
 def test_the_ending_of_an_output_chooses_its_format():
