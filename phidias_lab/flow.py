@@ -351,16 +351,44 @@ def _publish(order: Order, product_folder: Path) -> None:
             shutil.copytree(source, temporary)
         else:
             shutil.copyfile(source, temporary)
-        if target.exists() and (target.is_dir() or temporary.is_dir()) and order.output.get("overwrite"):
+        # Again: much may have appeared there since the run was asked for.
+        _may_appear(target, bool(order.output.get("overwrite")))
+        if not order.output.get("overwrite"):
+            _put(temporary, target)
+        elif target.exists() and (target.is_dir() or temporary.is_dir()):
             old = target.with_name(f".{target.name}.old-{os.getpid()}")
             os.replace(target, old)
-            os.replace(temporary, target)
+            try:
+                os.replace(temporary, target)
+            except BaseException:
+                os.replace(old, target)
+                raise
             _remove(old)
         else:
             os.replace(temporary, target)
-    except OSError:
+    except (OSError, PhidiasError):
         _remove(temporary)
         raise
+
+
+def _put(temporary: Path, target: Path) -> None:
+    """Rename, but never onto something: unlike a rename, a link and a new folder fail where a name is taken."""
+    try:
+        if temporary.is_dir():
+            target.mkdir()
+            os.replace(temporary, target)
+            return
+        try:
+            os.link(temporary, target)
+        except FileExistsError:
+            raise
+        except OSError:  # a file system without links
+            os.close(os.open(target, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+            os.replace(temporary, target)
+        else:
+            temporary.unlink()
+    except FileExistsError:
+        raise _exists_already(target) from None
 
 
 def _remove(path: Path) -> None:

@@ -332,6 +332,51 @@ def test_a_resumed_run_does_not_overwrite_what_appeared_at_its_output(tmp_path):
     assert not list(tmp_path.glob(".*"))
 
 
+@pytest.mark.parametrize(("name", "folder"), [("out.nc", False), ("out.zarr", True), ("out", True), ("out", False)])
+def test_what_appears_at_the_output_while_a_run_computes_is_not_replaced(tmp_path, name, folder):
+    output = tmp_path / name
+    run = phidias_lab.run("probe.slow", pieces=3, seconds=0.5, marks=str(tmp_path), output=output)
+    until(lambda: marks(tmp_path) >= 1)
+    if folder:
+        output.mkdir()
+    else:
+        output.write_text("somebody else's")
+    assert run.wait(LONG) == runs.FAILED
+    assert f"{output} exists already" in run.error
+    assert not (run.folder / "product").exists()
+    assert list(output.iterdir()) == [] if folder else output.read_text() == "somebody else's"
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_a_name_that_is_taken_at_the_last_moment_is_not_replaced(tmp_path):
+    file, folder = tmp_path / "new.nc", tmp_path / "new.zarr"
+    file.write_text("new")
+    folder.mkdir()
+    (folder / "zarr.json").write_text("{}")
+    (tmp_path / "taken.nc").write_text("somebody else's")
+    (tmp_path / "taken.zarr").mkdir()
+    for new, taken in ((file, tmp_path / "taken.nc"), (folder, tmp_path / "taken.zarr")):
+        with pytest.raises(ProductError, match=f"{taken} exists already"):
+            flow._put(new, taken)
+        flow._put(new, tmp_path / f"free{new.suffix}")
+        assert not new.exists()
+    assert (tmp_path / "taken.nc").read_text() == "somebody else's"
+    assert list((tmp_path / "taken.zarr").iterdir()) == []
+    assert (tmp_path / "free.nc").read_text() == "new"
+    assert (tmp_path / "free.zarr" / "zarr.json").read_text() == "{}"
+
+
+def test_a_folder_that_appears_while_a_run_computes_is_not_replaced_even_with_leave_to_overwrite(tmp_path):
+    output = tmp_path / "out"
+    run = phidias_lab.run("probe.slow", pieces=3, seconds=0.5, marks=str(tmp_path), output=output, overwrite=True)
+    until(lambda: marks(tmp_path) >= 1)
+    output.mkdir()
+    (output / "chapter.txt").write_text("years of work")
+    assert run.wait(LONG) == runs.FAILED
+    assert f"{output} is a folder that is no product" in run.error
+    assert (output / "chapter.txt").read_text() == "years of work"
+
+
 def test_seeds_are_recorded_and_a_seed_is_what_the_numbers_depend_on(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     one = phidias_lab.run("probe.random", seed=1)
