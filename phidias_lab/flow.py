@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import json
 import os
 import shutil
 import stat
@@ -563,6 +564,8 @@ def _produce(run: Run, watch: _Watch) -> None:
     threads = max(1, min(chain_class.resources.cores, environment.cores()))
     chain.report = lambda fraction, message="": watch.report(0.02 + 0.08 * fraction, message)
     watch.report(0.02, "preparing")
+    if chain_class.kind == "cube":
+        _same_work(run.folder / "work", order, identities)
     with errors_of_reading("An input"):
         result = chain.stamped(chain.run(**checked), checked)
         watch.begin_pieces(0.1)
@@ -606,6 +609,21 @@ def _produce(run: Run, watch: _Watch) -> None:
         watch.too_late = True
         shutil.rmtree(run.folder / "work", ignore_errors=True)
     watch.report(1.0, "done")
+
+
+def _same_work(work: Path, order: Order, identities: Mapping[str, dict]) -> None:
+    """Finished pieces are used again only for the same order (its chain's version in it) and the same input data."""
+    import hashlib
+
+    made_of = {"order": order.digest(), "inputs": {name: dict(found) for name, found in identities.items()}}
+    key = hashlib.sha256(json.dumps(made_of, sort_keys=True, default=str).encode()).hexdigest()
+    note = work / "key.json"
+    if work.is_dir() and runs.read_json(note).get("key") != key:
+        if any(work.glob("piece-*")):
+            print("the order or the data of an input changed, so the finished pieces are removed and computed again")
+        shutil.rmtree(work)
+    work.mkdir(exist_ok=True)
+    runs.write_json(note, {"key": key})
 
 
 def _open(reference: Mapping, run: Run) -> tuple[Any, dict]:

@@ -377,6 +377,30 @@ def test_a_folder_that_appears_while_a_run_computes_is_not_replaced_even_with_le
     assert (output / "chapter.txt").read_text() == "years of work"
 
 
+@pytest.mark.parametrize("changed", [False, True])
+def test_a_resumed_run_uses_its_pieces_again_only_when_the_input_is_still_the_same(tmp_path, changed):
+    from phidias_probe import scenes
+
+    field = tmp_path / "field.zarr"
+    scenes.field().to_zarr(field, consolidated=False)
+    order, _ = flow.prepare("probe.cube", inputs={"field": field}, factor=2.0, measured="temperature")
+    run = runs.create(order, order)
+    hindrance = run.folder / "product.partial"
+    hindrance.touch()  # a file where the worker wants a folder: it fails when all pieces are finished
+    runs.launch(run)
+    assert run.wait(LONG) == runs.FAILED
+    assert len(list((run.folder / "work").glob("piece-*.npz"))) == 4
+    hindrance.unlink()
+    if changed:
+        shutil.rmtree(field)
+        (scenes.field() + 100).assign_attrs(scenes.field().attrs).to_zarr(field, consolidated=False)
+    assert run.resume().wait(LONG) == runs.DONE, run.log
+    expected = 2 * xr.open_zarr(field, consolidated=False)["temperature"].load()
+    assert abs(run.result()["scaled"].load() - expected).max() < 1e-12
+    assert ("the data of an input changed" in run.log) == changed
+    assert ("4 finished pieces were found" in run.log) != changed
+
+
 def test_seeds_are_recorded_and_a_seed_is_what_the_numbers_depend_on(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     one = phidias_lab.run("probe.random", seed=1)
