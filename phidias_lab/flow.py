@@ -10,8 +10,10 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import json
 import os
 import shutil
+import stat
 import sys
 import threading
 import time
@@ -228,10 +230,16 @@ def _destination(output: dict, kind: str) -> dict:
     formats = products.formats(kind)
     path = output.get("path")
     if path is not None:
+        if not str(path).strip():
+            raise ProductError(
+                "The output path is empty; it must name a file or a folder. Name one, or leave the output out."
+            )
         try:
             path = output["path"] = str(Path(path).expanduser().absolute())
         except RuntimeError:  # ~nobody
             raise ProductError(f"{path} names a home folder that does not exist. Choose another output path.") from None
+        if not Path(path).name:
+            raise ProductError(f"{path} is where all files are, and no product. Choose another output path.")
     if path is not None and output.get("format") is None:
         suffix = Path(path).suffix.lower()
         output["format"] = next((f for f in formats if products.SUFFIXES.get(f) == suffix), None)
@@ -240,7 +248,7 @@ def _destination(output: dict, kind: str) -> dict:
     if output["format"] not in formats:
         raise ParameterError(
             f"The format {output['format']!r} does not suit a product of kind {kind}. "
-            f"{nearest(output['format'], formats)} Known: {', '.join(formats)}."
+            f"{nearest(output['format'], formats)}"
         )
     return output
 
@@ -251,8 +259,7 @@ def _reserve(order: Order, run: Run) -> None:
         return
     path = Path(order.output["path"])
     try:
-        if path.exists() and not order.output.get("overwrite"):
-            raise ProductError(f"{path} exists already. Choose another name, or allow it to be replaced (overwrite).")
+        _may_appear(path, bool(order.output.get("overwrite")))
         if not path.parent.is_dir():
             raise ProductError(f"The folder {path.parent} does not exist. Make it, or choose another output path.")
         with _alone_in(path.parent):
@@ -268,6 +275,42 @@ def _reserve(order: Order, run: Run) -> None:
         if isinstance(error, PhidiasError):
             raise
         raise ProductError(f"{path} cannot be written: {error.strerror}. Choose another output path.") from None
+
+
+def _exists_already(path: Path) -> ProductError:
+    return ProductError(f"{path} exists already. Choose another name, or allow it to be replaced (overwrite).")
+
+
+def _may_appear(path: Path, overwrite: bool) -> None:
+    """Refuse a path that is taken. Only a product or a plain file is ever replaced: overwrite is no leave to delete."""
+    try:
+        mode = path.lstat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    if not overwrite:
+        raise _exists_already(path)
+    if stat.S_ISREG(mode):
+        return
+    if not stat.S_ISDIR(mode):
+        raise ProductError(f"{path} is neither a file nor a folder, so it is not replaced. Choose another output path.")
+    # Where somebody stands or keeps everything is no product, whatever files lie in it.
+    for kept in (Path.cwd(), Path.home(), settings.runs_root()):
+        if path.resolve() in (kept.resolve(), *kept.resolve().parents):
+            raise ProductError(
+                f"{path} holds more than a product ({kept}) and is not replaced. Choose another output path."
+            )
+    if not _is_product(path):
+        raise ProductError(
+            f"{path} is a folder that is no product, and only a product folder (item.json and order.json) or a .zarr store "
+            "is replaced. Choose another output path."
+        )
+
+
+def _is_product(folder: Path) -> bool:
+    if folder.suffix.lower() == ".zarr":
+        return (folder / "zarr.json").is_file() or (folder / ".zgroup").is_file()
+    item, order = (runs.read_json(folder / name) for name in ("item.json", "order.json"))
+    return item.get("type") == "Feature" and "stac_version" in item and "chain" in order
 
 
 @contextlib.contextmanager
@@ -309,16 +352,44 @@ def _publish(order: Order, product_folder: Path) -> None:
             shutil.copytree(source, temporary)
         else:
             shutil.copyfile(source, temporary)
-        if target.exists() and (target.is_dir() or temporary.is_dir()) and order.output.get("overwrite"):
+        # Again: much may have appeared there since the run was asked for.
+        _may_appear(target, bool(order.output.get("overwrite")))
+        if not order.output.get("overwrite"):
+            _put(temporary, target)
+        elif target.exists() and (target.is_dir() or temporary.is_dir()):
             old = target.with_name(f".{target.name}.old-{os.getpid()}")
             os.replace(target, old)
-            os.replace(temporary, target)
+            try:
+                os.replace(temporary, target)
+            except BaseException:
+                os.replace(old, target)
+                raise
             _remove(old)
         else:
             os.replace(temporary, target)
-    except OSError:
+    except (OSError, PhidiasError):
         _remove(temporary)
         raise
+
+
+def _put(temporary: Path, target: Path) -> None:
+    """Rename, but never onto something: unlike a rename, a link and a new folder fail where a name is taken."""
+    try:
+        if temporary.is_dir():
+            target.mkdir()
+            os.replace(temporary, target)
+            return
+        try:
+            os.link(temporary, target)
+        except FileExistsError:
+            raise
+        except OSError:  # a file system without links
+            os.close(os.open(target, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+            os.replace(temporary, target)
+        else:
+            temporary.unlink()
+    except FileExistsError:
+        raise _exists_already(target) from None
 
 
 def _remove(path: Path) -> None:
@@ -493,6 +564,8 @@ def _produce(run: Run, watch: _Watch) -> None:
     threads = max(1, min(chain_class.resources.cores, environment.cores()))
     chain.report = lambda fraction, message="": watch.report(0.02 + 0.08 * fraction, message)
     watch.report(0.02, "preparing")
+    if chain_class.kind == "cube":
+        _same_work(run.folder / "work", order, identities)
     with errors_of_reading("An input"):
         result = chain.stamped(chain.run(**checked), checked)
         watch.begin_pieces(0.1)
@@ -536,6 +609,21 @@ def _produce(run: Run, watch: _Watch) -> None:
         watch.too_late = True
         shutil.rmtree(run.folder / "work", ignore_errors=True)
     watch.report(1.0, "done")
+
+
+def _same_work(work: Path, order: Order, identities: Mapping[str, dict]) -> None:
+    """Finished pieces are used again only for the same order (its chain's version in it) and the same input data."""
+    import hashlib
+
+    made_of = {"order": order.digest(), "inputs": {name: dict(found) for name, found in identities.items()}}
+    key = hashlib.sha256(json.dumps(made_of, sort_keys=True, default=str).encode()).hexdigest()
+    note = work / "key.json"
+    if work.is_dir() and runs.read_json(note).get("key") != key:
+        if any(work.glob("piece-*")):
+            print("the order or the data of an input changed, so the finished pieces are removed and computed again")
+        shutil.rmtree(work)
+    work.mkdir(exist_ok=True)
+    runs.write_json(note, {"key": key})
 
 
 def _open(reference: Mapping, run: Run) -> tuple[Any, dict]:

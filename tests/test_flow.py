@@ -332,6 +332,75 @@ def test_a_resumed_run_does_not_overwrite_what_appeared_at_its_output(tmp_path):
     assert not list(tmp_path.glob(".*"))
 
 
+@pytest.mark.parametrize(("name", "folder"), [("out.nc", False), ("out.zarr", True), ("out", True), ("out", False)])
+def test_what_appears_at_the_output_while_a_run_computes_is_not_replaced(tmp_path, name, folder):
+    output = tmp_path / name
+    run = phidias_lab.run("probe.slow", pieces=3, seconds=0.5, marks=str(tmp_path), output=output)
+    until(lambda: marks(tmp_path) >= 1)
+    if folder:
+        output.mkdir()
+    else:
+        output.write_text("somebody else's")
+    assert run.wait(LONG) == runs.FAILED
+    assert f"{output} exists already" in run.error
+    assert not (run.folder / "product").exists()
+    assert list(output.iterdir()) == [] if folder else output.read_text() == "somebody else's"
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_a_name_that_is_taken_at_the_last_moment_is_not_replaced(tmp_path):
+    file, folder = tmp_path / "new.nc", tmp_path / "new.zarr"
+    file.write_text("new")
+    folder.mkdir()
+    (folder / "zarr.json").write_text("{}")
+    (tmp_path / "taken.nc").write_text("somebody else's")
+    (tmp_path / "taken.zarr").mkdir()
+    for new, taken in ((file, tmp_path / "taken.nc"), (folder, tmp_path / "taken.zarr")):
+        with pytest.raises(ProductError, match=f"{taken} exists already"):
+            flow._put(new, taken)
+        flow._put(new, tmp_path / f"free{new.suffix}")
+        assert not new.exists()
+    assert (tmp_path / "taken.nc").read_text() == "somebody else's"
+    assert list((tmp_path / "taken.zarr").iterdir()) == []
+    assert (tmp_path / "free.nc").read_text() == "new"
+    assert (tmp_path / "free.zarr" / "zarr.json").read_text() == "{}"
+
+
+def test_a_folder_that_appears_while_a_run_computes_is_not_replaced_even_with_leave_to_overwrite(tmp_path):
+    output = tmp_path / "out"
+    run = phidias_lab.run("probe.slow", pieces=3, seconds=0.5, marks=str(tmp_path), output=output, overwrite=True)
+    until(lambda: marks(tmp_path) >= 1)
+    output.mkdir()
+    (output / "chapter.txt").write_text("years of work")
+    assert run.wait(LONG) == runs.FAILED
+    assert f"{output} is a folder that is no product" in run.error
+    assert (output / "chapter.txt").read_text() == "years of work"
+
+
+@pytest.mark.parametrize("changed", [False, True])
+def test_a_resumed_run_uses_its_pieces_again_only_when_the_input_is_still_the_same(tmp_path, changed):
+    from phidias_probe import scenes
+
+    field = tmp_path / "field.zarr"
+    scenes.field().to_zarr(field, consolidated=False)
+    order, _ = flow.prepare("probe.cube", inputs={"field": field}, factor=2.0, measured="temperature")
+    run = runs.create(order, order)
+    hindrance = run.folder / "product.partial"
+    hindrance.touch()  # a file where the worker wants a folder: it fails when all pieces are finished
+    runs.launch(run)
+    assert run.wait(LONG) == runs.FAILED
+    assert len(list((run.folder / "work").glob("piece-*.npz"))) == 4
+    hindrance.unlink()
+    if changed:
+        shutil.rmtree(field)
+        (scenes.field() + 100).assign_attrs(scenes.field().attrs).to_zarr(field, consolidated=False)
+    assert run.resume().wait(LONG) == runs.DONE, run.log
+    expected = 2 * xr.open_zarr(field, consolidated=False)["temperature"].load()
+    assert abs(run.result()["scaled"].load() - expected).max() < 1e-12
+    assert ("the data of an input changed" in run.log) == changed
+    assert ("4 finished pieces were found" in run.log) != changed
+
+
 def test_seeds_are_recorded_and_a_seed_is_what_the_numbers_depend_on(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     one = phidias_lab.run("probe.random", seed=1)
@@ -401,8 +470,61 @@ def test_outputs_that_cannot_be_are_said_at_once(tmp_path):
     assert "does not exist. Make it" in refusal(ProductError, "probe.slow", output=tmp_path / "no" / "out.nc")
     assert "does not exist. Make it" in refusal(ProductError, "probe.slow", output=tmp_path / "there.nc" / "out.nc")
     assert "home folder" in refusal(ProductError, "probe.slow", output="~nobody-of-that-name/out.nc")
-    assert "Known: netcdf" in refusal(ParameterError, "probe.slow", format="parquet")
+    assert refusal(ParameterError, "probe.slow", format="parquet").count("netcdf") == 1
     assert sorted(p.name for p in tmp_path.iterdir()) == ["there.nc"]
+
+
+def tree(folder: Path) -> list[str]:
+    return sorted(str(p.relative_to(folder)) for p in folder.rglob("*"))
+
+
+def test_overwriting_never_deletes_a_folder_that_is_no_product(tmp_path, monkeypatch):
+    home, here = tmp_path / "home", tmp_path / "project" / "here"
+    thesis = tmp_path / "thesis"
+    for folder in (home, here, thesis, tmp_path / "store.zarr"):
+        folder.mkdir(parents=True)
+        (folder / "chapter.txt").write_text("years of work")
+    os.mkfifo(tmp_path / "pipe.nc")
+    (tmp_path / "link.nc").symlink_to(thesis / "chapter.txt")
+    # Even with the files of a product in it, the folder somebody stands in is not one.
+    for folder in (here, here.parent):
+        (folder / "item.json").write_text('{"type": "Feature", "stac_version": "1.1.0"}')
+        (folder / "order.json").write_text('{"chain": "probe.random"}')
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.chdir(here)
+    before = tree(tmp_path)
+    for empty in ("", " "):
+        assert "The output path is empty" in refusal(ProductError, "probe.random", output=empty, overwrite=True)
+    for kept in (here, ".", "..", home, "~", tmp_path, settings.runs_root().parent):
+        assert "holds more than a product" in refusal(ProductError, "probe.random", output=kept, overwrite=True)
+    assert "/ is where all files are" in refusal(ProductError, "probe.random", output="/", overwrite=True)
+    for foreign in (thesis, tmp_path / "store.zarr"):
+        order = {"chain": "probe.random", "output": {"path": str(foreign), "overwrite": True}}
+        assert "is a folder that is no product" in refusal(ProductError, order)
+    for special in ("pipe.nc", "link.nc"):
+        assert "neither a file nor a folder" in refusal(
+            ProductError, "probe.random", output=tmp_path / special, overwrite=True
+        )
+    assert [name for name in tree(tmp_path) if not name.startswith("runs")] == [
+        name for name in before if not name.startswith("runs")
+    ]
+
+
+def test_a_product_folder_and_a_store_are_replaced_when_overwriting_is_allowed(tmp_path):
+    for name in ("product", "store.zarr"):
+        first = phidias_lab.run("probe.random", seed=1, output=tmp_path / name)
+        assert first.wait(LONG) == runs.DONE, first.error
+        second = phidias_lab.run("probe.random", seed=2, output=tmp_path / name, overwrite=True)
+        assert second.wait(LONG) == runs.DONE, second.error
+        if name == "product":
+            assert phidias_lab.products.Product(tmp_path / name).checksums == second.product.checksums
+        else:
+            assert xr.open_zarr(tmp_path / name, consolidated=False).load().equals(second.result().load())
+    assert sorted(p.name for p in tmp_path.glob("*") if p.name in ("product", "store.zarr")) == [
+        "product",
+        "store.zarr",
+    ]
+    assert not list(tmp_path.glob(".*"))
 
 
 def test_the_ending_of_an_output_chooses_its_format():
