@@ -121,8 +121,13 @@ def converter(given: str, declared: str):
     if not a.is_compatible_with(b):
         raise InputError(f"units {given!r} do not convert to the declared {declared!r}")
     # An affine map (offset for temperatures) is read off two values, so lazy arrays stay lazy.
-    zero = registry.Quantity(0.0, a).to(b).magnitude / scale_b
-    one = registry.Quantity(scale_a, a).to(b).magnitude / scale_b
+    try:
+        zero = registry.Quantity(0.0, a).to(b).magnitude / scale_b
+        one = registry.Quantity(scale_a, a).to(b).magnitude / scale_b
+    except ArithmeticError:
+        raise InputError(
+            f"units {given!r} do not convert to the declared {declared!r}: the factor is no number"
+        ) from None
     return lambda values: values * (one - zero) + zero if zero else values * one
 
 

@@ -82,6 +82,7 @@ def test_spellings_of_the_same_unit_need_no_conversion(a, b):
         ("2 m", "m"),
         ("(", "m"),
         ("K", "nonsense"),
+        ("Gm99", "m99"),
     ],
 )
 def test_units_that_do_not_convert_are_refused(given_, declared):
