@@ -29,6 +29,11 @@ _SAME_UNITS = {
 }  # fmt: skip
 
 
+# No unit of the sciences is longer, and none has a higher power once its factors' exponents are multiplied.
+_UNIT_LENGTH, _UNIT_POWER = 80, 1000
+_EXPONENT = re.compile(r"\*\*\s*([+-]?[0-9]{1,2}(?:\.[0-9]{1,3})?)(?![0-9.])(?!\s*\*\*)")
+
+
 @dataclass(frozen=True)
 class Var:
     """One variable (of a cube) or column (of a table).
@@ -101,18 +106,41 @@ def converter(given: str, declared: str):
             return float(text), registry.dimensionless  # CF writes a scale such as 1e-3 for salinity
         except ValueError:
             # UDUNITS writes exponents behind the unit and a blank between factors: kg m-2 s-1.
-            return 1.0, registry.Unit(re.sub(r"(?<=[A-Za-z])\^?([+-]?[0-9]+)", r"**\1", text))
+            text = re.sub(r"(?<=[A-Za-z])\^?([+-]?[0-9]+)", r"**\1", text)
+            _check_powers(text)
+            return 1.0, registry.Unit(text)
 
     try:
         (scale_a, a), (scale_b, b) = unit(given), unit(declared)
-    except (pint.errors.PintError, ValueError, AttributeError, TypeError, AssertionError, tokenize.TokenError):
+    except (
+        pint.errors.PintError, ArithmeticError, AssertionError, AttributeError, TypeError, ValueError,
+        tokenize.TokenError,
+    ):  # fmt: skip
+        given = f"{given:.{_UNIT_LENGTH}}..." if len(given) > _UNIT_LENGTH else given
         raise InputError(f"units {given!r} cannot be compared with the declared {declared!r}") from None
     if not a.is_compatible_with(b):
         raise InputError(f"units {given!r} do not convert to the declared {declared!r}")
     # An affine map (offset for temperatures) is read off two values, so lazy arrays stay lazy.
-    zero = registry.Quantity(0.0, a).to(b).magnitude / scale_b
-    one = registry.Quantity(scale_a, a).to(b).magnitude / scale_b
+    try:
+        zero = registry.Quantity(0.0, a).to(b).magnitude / scale_b
+        one = registry.Quantity(scale_a, a).to(b).magnitude / scale_b
+    except ArithmeticError:
+        raise InputError(
+            f"units {given!r} do not convert to the declared {declared!r}: the factor is no number"
+        ) from None
     return lambda values: values * (one - zero) + zero if zero else values * one
+
+
+def _check_powers(text: str) -> None:
+    """Refuse, as a ValueError, a text whose powers pint would compute for as long as they take: '9**9**9**9 m'."""
+    superscripts = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻", "0123456789-")
+    plain = re.sub(r"[⁰¹²³⁴⁵⁶⁷⁸⁹⁻]+", lambda found: "**" + found[0].translate(superscripts), text.replace("^", "**"))
+    exponents = [float(found) for found in _EXPONENT.findall(plain)]
+    power = 3.0 ** len(re.findall("cubed|cubic|sq", plain))
+    for exponent in exponents:
+        power *= max(1.0, abs(exponent))
+    if len(text) > _UNIT_LENGTH or len(exponents) != plain.count("**") or power > _UNIT_POWER:
+        raise ValueError("powers that no unit has")
 
 
 def check_input(name: str, declared: Input, data: Any) -> Any:

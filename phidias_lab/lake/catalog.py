@@ -24,7 +24,7 @@ from intake.catalog.local import LocalCatalogEntry
 
 from phidias_lab import settings
 from phidias_lab.errors import InputError, ParameterError, ProductError, UnknownNameError, nearest
-from phidias_lab.lake import drivers, manifest
+from phidias_lab.lake import drivers, manifest, trust
 from phidias_lab.lake.locks import lock
 from phidias_lab.lake.manifest import errors_of_reading
 
@@ -60,7 +60,7 @@ def open_catalog(path: str | Path | None = None) -> Any:
                     description=f"Entries of {file}",
                     driver="yaml_file_cat",
                     direct_access=True,
-                    args={"path": _literal(str(file))},
+                    args={"path": str(file)},
                 )
     if entrance is None:
         places = ", ".join(str(p) for p in settings.catalog_places())
@@ -70,7 +70,10 @@ def open_catalog(path: str | Path | None = None) -> Any:
 
 def _file(path: Path) -> Any:
     """One catalogue file, read now, so that a mistake in it is said with its name."""
+    # Intake gets the very path that was checked; it would expand a relative one, or one with ~, by rules of its own.
+    path = path.expanduser().absolute()
     try:
+        trust.check_file(path)
         with _quiet():
             catalog = intake.open_catalog(str(path))
             len(list(catalog))
@@ -120,12 +123,7 @@ def _opened(item: Any) -> Any:
     path = item.describe()["args"].get("path", "")
     catalog_dir = getattr(item, "_catalog_dir", "") or ""
     path = re.sub(r"\{\{\s*CATALOG_DIR\s*\}\}", lambda _: catalog_dir, path)
-    return _file(Path(re.sub(r"\{% (raw|endraw) %\}", "", path)))
-
-
-def _literal(text: str) -> str:
-    """A text that intake, which reads double braces as a template, will take as it stands."""
-    return f"{{% raw %}}{text}{{% endraw %}}" if "{" in text else text
+    return _file(Path(path))
 
 
 def entries(catalog: Any = None) -> list[dict]:
@@ -200,6 +198,11 @@ def checked_parameters(address: str, parameters: Mapping[str, Any] | None, item:
         if isinstance(value, list | tuple):
             value = ("/" if name == "time" else ",").join(str(v) for v in value)
         value = "" if value is None else value
+        if trust.is_computed(value):
+            raise ParameterError(
+                f"The entry {address!r} was given {name}={value!r}, which intake would run as a template or a call. "
+                "Give a plain value."
+            )
         allowed = declared[name].get("allowed")
         if allowed is not None and value not in allowed:
             raise ParameterError(
@@ -326,6 +329,7 @@ def add(
     The data stay where they are. They are opened once, to see that they can be and to note their variables.
     """
     address = _full(file)
+    trust.check_path(address)
     kind = _kind_of(address)
     name = re.sub(r"\W+", "_", Path(address).stem).strip("_").lower() if name is None else name
     if not re.fullmatch(r"[A-Za-z_]\w{0,63}", name, re.ASCII):
@@ -337,9 +341,11 @@ def add(
     entry = {
         "description": description or f"{kind} {Path(address).name}, registered by the user",
         "driver": _DRIVERS[kind],
-        "args": {"path": _literal(address)},
+        "args": {"path": address},
         "metadata": {"phidias": _facts(data, kind, licence, source)},
     }
+    # The data's own attributes become a part of the entry, and with it of what intake reads.
+    trust.check_entry(entry, f"{address} as an entry")
     target = settings.user_catalog_file()
     with lock(target.with_name(f".{target.name}.lock"), what="The catalogue of your own data"):
         content = _content(target)

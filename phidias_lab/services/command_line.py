@@ -80,6 +80,7 @@ def main(args: Sequence[str] | None = None) -> int:
     args = list(sys.argv[1:] if args is None else args)
     debug = "--debug" in args
     args = [word for word in args if word != "--debug"]
+    _open_closed_streams()
     try:
         # Not standalone: click would print and exit by itself, and every kind of error would have the same code.
         result = phidias.main(args=args, prog_name="phidias", standalone_mode=False)
@@ -117,6 +118,29 @@ def main(args: Sequence[str] | None = None) -> int:
             "or of a chain, not of your input; the same words with --debug show where it happened."
         )
         return DEFECT
+
+
+def _open_closed_streams() -> None:
+    """Point streams that were closed by the caller (`2>&-`) at the null device, for this process and its children.
+
+    Python has None in their place, and the next file that is opened would get their number: what a library or a worker
+    writes to its stderr would then end in that file.
+    """
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        if getattr(sys, name) is not None:
+            continue
+        try:
+            os.fstat(number)
+            stream = open(os.devnull, mode)  # noqa: SIM115  as long-lived as the process
+        except OSError:
+            null = os.open(os.devnull, os.O_RDWR)
+            if null == number:
+                os.set_inheritable(number, True)
+            else:
+                os.dup2(null, number)
+                os.close(null)
+            stream = open(number, mode, closefd=False)  # noqa: SIM115
+        setattr(sys, name, stream)
 
 
 def _sentence(error: click.ClickException) -> str:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import dask.array as da
 import dask.dataframe as dd
 import numpy as np
@@ -79,11 +82,44 @@ def test_spellings_of_the_same_unit_need_no_conversion(a, b):
         ("2 m", "m"),
         ("(", "m"),
         ("K", "nonsense"),
+        ("Gm99", "m99"),
     ],
 )
 def test_units_that_do_not_convert_are_refused(given_, declared):
     with pytest.raises(InputError, match="units"):
         converter(given_, declared)
+
+
+@pytest.mark.parametrize(
+    "units",
+    [
+        "9**9**9**9 m",
+        "9^9^9^9 m",
+        "(((9**99)**99)**99)**99 m",
+        "9⁹⁹⁹⁹⁹⁹⁹⁹⁹ m",
+        "9**(9**9**9) m",
+        "9**999999999 m",
+        "((((((9**99 cubed) cubed) cubed) cubed) cubed) cubed) m",
+        "9 ** + 9 ** 9 m",
+        "m" + " m m-1" * 5000,
+        "Gm99 Gm-98",
+    ],
+)
+def test_powers_that_no_unit_has_are_refused_before_they_are_computed(units):
+    # In a process of its own, which can be stopped: Python computes a power in one step that no signal interrupts.
+    program = (
+        "import sys\nfrom phidias_lab.contract.data import converter\nfrom phidias_lab.errors import InputError\n"
+        "try:\n    print(converter(sys.argv[1], 's'))\nexcept InputError as error:\n    print('refused:', error)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program, units], capture_output=True, text=True, timeout=30)
+    assert done.stdout.startswith("refused: units"), done.stderr
+    assert len(done.stdout) < 250
+
+
+@pytest.mark.parametrize("units", ["kg m-2 s-1", "(m s-1)^2", "m²", "mol m^-3", "Hz**0.5", "degC2 m-1"])
+def test_powers_that_units_have_are_read(units):
+    with pytest.raises(InputError, match="do not convert"):
+        converter(units, "mol")
 
 
 @given(st.text(max_size=12))

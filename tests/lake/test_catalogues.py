@@ -264,8 +264,103 @@ class TestMine:
             catalog.add(field / "points.csv", "p")
         assert target.read_text() == "sources: [1"
 
-    def test_a_path_with_braces_is_opened_as_it_is_written(self, field):
-        odd = field / "a {{ b }}.csv"
+    def test_a_path_with_single_braces_is_opened_as_it_is_written(self, field):
+        odd = field / "a {b}.csv"
         odd.write_text((field / "points.csv").read_text())
         catalog.add(odd, "odd")
         assert len(catalog.source("mine.odd").read()) == 2
+
+    @pytest.mark.parametrize("name", ["a {{ b }}.csv", "{% endraw %}{{ 7 * 7 }}{% raw %}.csv", "{# b #}.csv"])
+    def test_a_path_that_intake_would_run_is_refused(self, field, name):
+        odd = field / name
+        odd.write_text((field / "points.csv").read_text())
+        with pytest.raises(InputError, match="Rename the file"):
+            catalog.add(odd, "odd")
+        assert not settings.user_catalog_file().exists()
+
+    def test_an_attribute_that_intake_would_run_is_not_registered(self, field):
+        xr.Dataset({"a": ("x", [1.0], {"long_name": "{{ 7 * 7 }}"})}).to_netcdf(field / "sly.nc")
+        with pytest.raises(InputError, match=r"sly\.nc.*metadata has a template"):
+            catalog.add(field / "sly.nc", "sly")
+        assert not settings.user_catalog_file().exists()
+
+
+RUNS = "{{ cycler.__init__.__globals__.os.system('touch PWNED') }}"
+TABLE = "driver: lake_table"
+SLY = {
+    "a path": f'{{{TABLE}, args: {{path: "/{RUNS}.csv"}}}}',
+    "an address within braces": f'{{{TABLE}, args: {{path: "{{{{{{ CATALOG_DIR }}}}{RUNS[1:]}"}}}}',
+    "a statement": f'{{{TABLE}, args: {{path: "{{% if 1 %}}a.csv{{% endif %}}"}}}}',
+    "the environment": f'{{{TABLE}, args: {{path: "/{{{{ env(HOME) }}}}/a.csv"}}}}',
+    "a filter": f'{{{TABLE}, args: {{path: "{{{{ CATALOG_DIR | upper }}}}/a.csv"}}}}',
+    "a name of no parameter": f'{{{TABLE}, args: {{path: "{{{{ cycler }}}}/a.csv"}}}}',
+    "metadata": f'{{{TABLE}, args: {{path: a.csv}}, metadata: {{more: ["{RUNS}"]}}}}',
+    "a default": f"{{{TABLE}, args: {{path: a.csv}}, parameters: {{p: {{description: p, type: str, "
+    'default: "env(HOME)"}}}',
+    "a module": "{driver: evilm.Foo, args: {}}",
+    "several drivers": "{driver: {a: {class: evilm.Foo}}, args: {}}",
+    "a class": "{cls: evilm.Foo, args: [], kwargs: {}}",
+    "a nested text": "{driver: yaml_file_cat, args: {path: a.yaml, text: 'sources: {}'}}",
+    "a nested pattern": '{driver: yaml_file_cat, args: {path: "{{ CATALOG_DIR }}/*.yaml"}}',
+    "a nested address": '{driver: yaml_file_cat, args: {path: "memory://a.yaml"}}',
+    "a nested protocol": '{driver: yaml_file_cat, args: {path: "file:/a.yaml"}}',
+}
+
+
+class TestTrust:
+    @pytest.fixture(autouse=True)
+    def elsewhere(self, tmp_path, monkeypatch):
+        (tmp_path / "here").mkdir()
+        (tmp_path / "here" / "evilm.py").write_text("open('PWNED', 'w').close()\nclass Foo: pass\n")
+        monkeypatch.chdir(tmp_path / "here")
+        monkeypatch.syspath_prepend(tmp_path / "here")
+        yield
+        assert not (tmp_path / "here" / "PWNED").exists()
+
+    @pytest.mark.parametrize("entry", SLY.values(), ids=SLY)
+    @pytest.mark.parametrize("nested", [False, True])
+    def test_an_entry_that_could_run_something_is_refused_by_file_and_name(self, tmp_path, monkeypatch, entry, nested):
+        folder = tmp_path / "places"
+        folder.mkdir()
+        inner = tmp_path / "inner.yaml" if nested else folder / "cruise.yaml"
+        inner.write_text(f"sources:\n  sly: {entry}\n")
+        if nested:
+            (folder / "outer.yaml").write_text(
+                'sources:\n  n: {driver: yaml_file_cat, args: {path: "{{ CATALOG_DIR }}/../inner.yaml"}}\n'
+            )
+        monkeypatch.setenv("PHIDIAS_CATALOGS", str(folder))
+        with pytest.raises(InputError, match=rf"{inner.stem}\.yaml.*'sly'|\.yaml' has one of"):
+            catalog.open_catalog()
+
+    @pytest.mark.parametrize(
+        "text", ["plugins: {source: [{module: evilm}]}\nsources: {}", "sources: {}\nname: !template x"]
+    )
+    def test_a_catalogue_that_imports_is_refused(self, tmp_path, text):
+        (tmp_path / "odd.yaml").write_text(text)
+        with pytest.raises(InputError, match=r"odd\.yaml.*[Tt]ake"):
+            catalog.open_catalog(tmp_path / "odd.yaml")
+
+    def test_a_folder_that_intake_would_run_is_refused(self, tmp_path):
+        folder = tmp_path / "{{ 7 * 7 }}"
+        folder.mkdir()
+        (folder / "c.yaml").write_text("sources: {}\n")
+        with pytest.raises(InputError, match="the folder that is called so"):
+            catalog.open_catalog(folder / "c.yaml")
+
+    def test_a_catalogue_that_contains_itself_is_refused(self, tmp_path):
+        (tmp_path / "c.yaml").write_text(
+            'sources:\n  n: {driver: yaml_file_cat, args: {path: "{{ CATALOG_DIR }}/c.yaml"}}\n'
+        )
+        with pytest.raises(InputError, match="contains itself"):
+            catalog.open_catalog(tmp_path / "c.yaml")
+
+    @pytest.mark.parametrize("value", [RUNS, "env(HOME)", "{% if 1 %}"])
+    def test_a_value_that_is_a_template_is_refused(self, tmp_path, monkeypatch, value):
+        (tmp_path / "cruise.yaml").write_text(
+            "sources:\n  ctd:\n    driver: lake_table\n    args: {path: '{{CATALOG_DIR}}/{{ p }}.csv'}\n"
+            "    parameters: {p: {description: p, type: str, default: a}}\n"
+        )
+        monkeypatch.setenv("PHIDIAS_CATALOGS", str(tmp_path / "cruise.yaml"))
+        assert catalog.source("cruise.ctd", {"p": "b"}).address.endswith("/b.csv")
+        with pytest.raises(ParameterError, match="plain value"):
+            catalog.source("cruise.ctd", {"p": value})

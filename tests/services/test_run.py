@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import shlex
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -131,3 +134,29 @@ def test_a_detached_run_goes_on_when_the_command_has_ended(command):
         return json.loads(command("runs", "show", begun["run"], "--json").stdout)["status"]
 
     until(lambda: state() == "done")
+
+
+@pytest.mark.parametrize("closed", ["2>&-", ">&-", ">&- 2>&-", "<&- >&- 2>&-"])
+def test_a_run_whose_streams_are_closed_goes_to_its_end(environment, tmp_path, closed):
+    words = f"{shlex.quote(sys.executable)} -m phidias_lab run toy.waves {closed}"
+    done = subprocess.run(
+        ["bash", "-c", words], env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    assert ("Product" in done.stdout) == (closed == "2>&-")
+    assert len(list(Path(environment["PHIDIAS_RUNS"]).glob("*/product/toy.waves.nc"))) == 1
+    listed = subprocess.run(
+        ["bash", "-c", f"{shlex.quote(sys.executable)} -m phidias_lab runs {closed}"],
+        env=environment, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert (listed.returncode, listed.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("words", [["--order", ""], ["--order="], ["--output", ""], ["--output", " "]])
+@pytest.mark.parametrize("chain", [["toy.waves"], []])
+def test_an_empty_order_or_output_is_refused_and_nothing_runs(command, environment, chain, words):
+    done = command("run", *chain, *words)
+    assert done.returncode == 2
+    if chain or words[0].startswith("--order"):
+        assert f"{words[0].strip('=')} was given an empty text" in done.stderr
+    assert not list(Path(environment["PHIDIAS_RUNS"]).glob("*/order.json"))

@@ -29,15 +29,24 @@ def option(name: str, *spelled: str, **kwargs: Any) -> click.Option:
     return click.Option([SHARED + name, *(spelled or (f"--{name}",))], **kwargs)
 
 
+def _not_empty(ctx: click.Context | None, param: click.Parameter | None, value: str | None) -> str | None:
+    # What a shell makes of a variable that is not set; taken for "not given" it would run something else than asked.
+    if value is not None and not value.strip():
+        name = param.opts[0] if param is not None else "--order"
+        raise ParameterError(f"{name} was given an empty text. Give it a path, or leave the option out.")
+    return value
+
+
 def run_options() -> list[click.Option]:
     return [
         option("input", multiple=True, metavar="NAME=REF", help=_INPUT_HELP),
         option(
             "order",
             metavar="FILE",
+            callback=_not_empty,
             help="Take chain, parameters and inputs from an order file; options given beside it override the file.",
         ),
-        option("output", metavar="PATH", help="Also put the product there."),
+        option("output", metavar="PATH", callback=_not_empty, help="Also put the product there."),
         option("format", metavar="NAME", help="File format of the product, for example netcdf or zarr."),
         option("overwrite", is_flag=True, help="Replace what stands at --output."),
         option("title", metavar="TEXT", help="A title for the product's metadata."),
@@ -117,9 +126,9 @@ def _chain_in(args: list[str]) -> str | None:
         return named
     for position, word in enumerate(args):
         if word == "--order" and position + 1 < len(args):
-            return load(args[position + 1]).chain
+            return load(_not_empty(None, None, args[position + 1])).chain
         if word.startswith("--order="):
-            return load(word.removeprefix("--order=")).chain
+            return load(_not_empty(None, None, word.removeprefix("--order="))).chain
     return None
 
 
@@ -160,7 +169,7 @@ def start(ctx: click.Context) -> Any:
         "inputs": dict(input_reference(text, chain.inputs) for text in shared["input"]),
         **{name: shared[name] for name in ("title", "output", "format", "overwrite")},
     }
-    if not shared["order"]:
+    if shared["order"] is None:
         return flow.run(Order(chain.id, chain.version, parameters), **asked)
     of = load(shared["order"]).chain
     if of != chain.id:
