@@ -17,10 +17,11 @@ from phidias_lab.products import cf, checksum
 
 ITEM, ORDER, PROVENANCE = "item.json", "order.json", "provenance.json"
 _SUFFIXES = (".nc", ".zarr", ".parquet", ".csv", ".tif")
-# What readers raise on damaged files; pyarrow's, rasterio's and zarr's own errors derive from these. The readers look up
-# attributes and dimensions by what the file says, so a damaged name is an AttributeError or a LookupError.
+# What readers raise on damaged files; pyarrow's, rasterio's and zarr's own errors derive from these. The readers
+# look up attributes and dimensions by what the file says, so a damaged name is an AttributeError or a LookupError.
 _UNREADABLE = (
-    ArithmeticError, AssertionError, AttributeError, EOFError, LookupError, OSError, RuntimeError, TypeError, ValueError,
+    ArithmeticError, AssertionError, AttributeError, EOFError, LookupError, OSError, RuntimeError, TypeError,
+    ValueError,
 )  # fmt: skip
 
 
