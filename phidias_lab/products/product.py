@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +17,51 @@ from phidias_lab.products import cf, checksum
 
 ITEM, ORDER, PROVENANCE = "item.json", "order.json", "provenance.json"
 _SUFFIXES = (".nc", ".zarr", ".parquet", ".csv", ".tif")
-# What readers raise on damaged files; pyarrow's, rasterio's and zarr's own errors derive from these.
-_UNREADABLE = (OSError, RuntimeError, ValueError, KeyError, TypeError)
+# What readers raise on damaged files; pyarrow's, rasterio's and zarr's own errors derive from these. The readers
+# look up attributes and dimensions by what the file says, so a damaged name is an AttributeError or a LookupError.
+_UNREADABLE = (
+    ArithmeticError, AssertionError, AttributeError, EOFError, LookupError, OSError, RuntimeError, TypeError,
+    ValueError,
+)  # fmt: skip
+
+
+def _is_data(asset: dict) -> bool:
+    return "data" in (asset.get("roles") or ())
+
+
+def _plain_name(href: Any) -> str | None:
+    """The name of a file or store in the product's folder; None where the text leads elsewhere or is no name."""
+    name = href.removeprefix("./") if isinstance(href, str) else ""
+    plain = (
+        name not in ("", ".", "..")
+        and name.isprintable()
+        and not re.search(r"[/\\]", name)
+        and len(os.fsencode(name)) <= 255
+    )
+    return name if plain else None
+
+
+def _what_is_wrong(item: Any) -> str | None:
+    """What a product's item has in another shape than it was written with; None when all that is used is there."""
+    if not isinstance(item, dict):
+        return "it is no object"
+    for part in ("assets", "properties"):
+        if not isinstance(item.get(part), dict):
+            return f"{part!r} is no object"
+    for name, asset in item["assets"].items():
+        if not isinstance(asset, dict) or not isinstance(asset.get("roles") or [], list):
+            return f"the asset {name!r} is no object with a list of roles"
+        if _is_data(asset) and _plain_name(asset.get("href")) is None:
+            return f"the asset {name!r} has href {asset.get('href')!r:.80}, which is no file in its folder"
+    sums = item["properties"].get("phidias:checksums") or {}
+    if not isinstance(sums, dict) or not all(isinstance(v, str) for v in sums.values()):
+        return "'phidias:checksums' is no object of texts"
+    columns = item["properties"].get("table:columns") or []
+    if not isinstance(columns, list) or not all(
+        isinstance(c, dict) and isinstance(c.get("name"), str) for c in columns
+    ):
+        return "'table:columns' is no list of columns with names"
+    return None
 
 
 class Product:
@@ -59,17 +106,20 @@ class Product:
     def _read(path: Path) -> dict:
         try:
             document = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise ProductError(
                 f"{path} cannot be read as JSON ({error}). The product is damaged; run it again."
             ) from None
-        if not isinstance(document, dict) or "assets" not in document or "properties" not in document:
-            raise ProductError(f"{path} is not a STAC Item written with a product. Give the folder of a product.")
+        wrong = _what_is_wrong(document)
+        if wrong:
+            raise ProductError(
+                f"{path} is not a STAC Item written with a product: {wrong}. Give the folder of a product, or run its "
+                "order again."
+            )
         return document
 
     def _data_files(self) -> list[Path]:
-        assets = self.item["assets"].values()
-        files = [self.folder / Path(a["href"]).name for a in assets if "data" in (a.get("roles") or ())]
+        files = [self.folder / _plain_name(a["href"]) for a in self.item["assets"].values() if _is_data(a)]
         missing = [f.name for f in files if not f.exists()]
         if missing or not files:
             raise ProductError(
@@ -95,7 +145,9 @@ class Product:
         """The order that made the product: from its folder, or from inside the data file."""
         if self.folder is not None and (self.folder / ORDER).is_file():
             return orders.load(self.folder / ORDER)
-        return orders.loads(self._order_inside(), f"The order in {self.path}")
+        with self._reading():
+            text = self._order_inside()
+        return orders.loads(text, f"The order in {self.path}")
 
     def _order_inside(self) -> str:
         path, text = self.files[0], None
@@ -122,8 +174,14 @@ class Product:
 
     def open(self) -> Any:
         """The data: a lazy Dataset, a DataFrame, or the folder of a model."""
-        try:
+        with self._reading():
             return self._open(lazy=True)
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        """What readers raise on damaged files, as a ProductError."""
+        try:
+            yield
         except ProductError:
             raise
         except _UNREADABLE as error:
@@ -170,10 +228,13 @@ class Product:
                     found[name] = None
             return found
         if suffix not in (".nc", ".zarr", ".tif"):
-            return dict(checksum.of_tree(self.files[0]))
+            try:
+                return dict(checksum.of_tree(self.files[0]))
+            except _UNREADABLE:
+                return found
         try:
             data = self._open(lazy=False)
-        except _UNREADABLE:
+        except (ProductError, *_UNREADABLE):
             return found
         for name in map(str, data.variables):
             try:

@@ -158,8 +158,57 @@ def test_an_item_cannot_lead_out_of_its_folder(cube, words, tmp_path):
     product.path.rename(tmp_path / "outside.nc")
     item["assets"]["data"]["href"] = "../outside.nc"
     (tmp_path / "p" / "item.json").write_text(json.dumps(item))
-    with pytest.raises(ProductError, match="lacks its data"):
+    with pytest.raises(ProductError, match="no file in its folder"):
         products.Product(product.folder)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"assets": []},
+        {"assets": None},
+        {"assets": {"data": "x.nc"}},
+        {"assets": {"data": {"roles": ["data"]}}},
+        {"assets": {"data": {"roles": 5, "href": "x.nc"}}},
+        {"properties": None},
+        {"properties": {"phidias:checksums": ["a"]}},
+        {"properties": {"phidias:checksums": {"a": 1}}},
+        {"properties": {"table:columns": "abc"}},
+        *(
+            {"assets": {"data": {"roles": ["data"], "href": h}}}
+            for h in ("..", ".", "", "./", "/etc", "a/b", "x\0", "\ud800", "é" * 200)
+        ),
+    ],
+    ids=ascii,
+)
+def test_an_item_of_another_shape_is_a_sentence(cube, words, tmp_path, damage):
+    product = products.write(cube, tmp_path / "p", **words)
+    (tmp_path / "p" / "item.json").write_text(json.dumps(product.item | damage))
+    for place in (product.folder, product.path):
+        with pytest.raises(ProductError, match="is not a STAC Item"):
+            products.Product(place)
+
+
+def test_an_item_that_never_ends_is_a_sentence(tmp_path):
+    (tmp_path / "item.json").write_text("[" * 200_000)
+    with pytest.raises(ProductError, match="cannot be read as JSON"):
+        products.Product(tmp_path)
+
+
+def test_wherever_a_byte_is_flipped_there_is_a_sentence_and_nothing_else(cube, words, tmp_path):
+    product = products.write(cube[["analysis"]], tmp_path / "p", **words)
+    whole = product.path.read_bytes()
+    sentences = 0
+    for where in range(0, len(whole), len(whole) // 150):
+        product.path.write_bytes(whole[:where] + bytes([whole[where] ^ 0x10]) + whole[where + 1 :])
+        differing = product.verify()
+        try:
+            product.open().close()
+        except ProductError:
+            sentences += 1
+            assert differing == sorted(product.checksums)
+        product.path.unlink()
+    assert sentences
 
 
 def test_a_model_is_copied_with_the_checksum_of_each_file(words_of, tmp_path):
