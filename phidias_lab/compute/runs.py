@@ -6,18 +6,20 @@
       launched.json   who started which process (written by the starter)
       record.json     states, environment, inputs, measures, error (written by the worker)
       progress.json   fraction and message
+      lock            held by the worker while it lives
       log.txt         everything the worker said
       inputs/         data that were in memory when the run was asked for, under their checksum
       work/           finished pieces, so that a resumed run does not compute them again
       product/        the product; it appears by one rename
 
-Each file has one writer and is replaced atomically, so a reader never sees half of it and no lock is needed. A worker
-that died is recognised by its process id and birth time; the run is then shown as interrupted.
+Each file has one writer and is replaced atomically, so a reader never sees half of it and needs no lock. Locks keep the
+writer one: a worker holds `lock`, and who resumes or removes a run holds its folder meanwhile. A worker that died is recognised by its process id and birth time; the run is then shown as interrupted.
 """
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import secrets
@@ -114,6 +116,39 @@ def _alive(process: dict) -> bool:
         return born and found.status() != psutil.STATUS_ZOMBIE
     except psutil.Error:
         return False
+
+
+@contextlib.contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Wait for, and hold, the lock of a folder: one process, and one thread of it, at a time."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):  # some network file systems have no locks
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+@contextlib.contextmanager
+def sole_worker(run: Run) -> Iterator[bool]:
+    """Hold the lock of a run's worker; False where another process holds it. It ends with the process, however that ends."""
+    try:
+        handle = os.open(run.folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError:  # a full disk: the worker itself says so
+        yield True
+        return
+    try:
+        alone = True
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            alone = False
+        except OSError:  # some network file systems have no locks
+            pass
+        yield alone
+    finally:
+        os.close(handle)
 
 
 def _reap() -> None:
@@ -318,6 +353,10 @@ class Run:
 
     def resume(self) -> Run:
         """Go on with a run that failed, was cancelled or interrupted; finished pieces are not computed again."""
+        with alone_in(self.folder):  # else two who ask at once would both find it ended
+            return self._resume()
+
+    def _resume(self) -> Run:
         status = self.status
         if status == DONE:
             raise ParameterError(
@@ -325,6 +364,7 @@ class Run:
             )
         if status in (WAITING, RUNNING):
             raise ParameterError(f"The run {self.id} is {status}; it needs no resuming. Wait for it or cancel it.")
+        self._wait_for_process()
         (self.folder / "cancel").unlink(missing_ok=True)
         self.clear_unfinished()
         record = self.record
@@ -337,10 +377,12 @@ class Run:
 
     def remove(self) -> int:
         """Delete the run's folder; gives the bytes freed."""
-        if self.status in (WAITING, RUNNING):
-            raise ParameterError(f"The run {self.id} is {self.status}. Cancel it before you remove it.")
-        size = self.size_bytes
-        shutil.rmtree(self.folder)
+        with alone_in(self.folder):
+            status = self.status
+            if status in (WAITING, RUNNING):
+                raise ParameterError(f"The run {self.id} is {status}. Cancel it before you remove it.")
+            size = self.size_bytes
+            shutil.rmtree(self.folder)
         return size
 
     @property
