@@ -444,6 +444,7 @@ class _Watch(threading.Thread):
                 return
             self.run_.clear_unfinished()
             _clear_output(self.run_)
+            (self.run_.folder / "spare").unlink(missing_ok=True)
             self.run_.add_state(CANCELLED, measures=_measures(self.run_))
             os._exit(130)
 
@@ -530,7 +531,7 @@ def _produce(run: Run, watch: _Watch) -> None:
     from phidias_lab.lake.manifest import errors_of_reading
 
     facts = environment.facts(settings.checkout_root())
-    order = run.order
+    order = orders.load(run.folder / "order.json")
     chain_class = registry.chain(order.chain)
     _same_version(order, chain_class)
     _reserve(order, run)  # again: a run that is resumed gave its claim back

@@ -166,6 +166,7 @@ def test_a_cancelled_run_leaves_no_product_and_goes_on_with_what_it_had(tmp_path
     assert sorted(p.name for p in tmp_path.glob("*out*")) == []
     assert sorted(p.name for p in tmp_path.glob(".*")) == []
     assert not (run.folder / "product").exists()
+    assert not (run.folder / "spare").exists()
     with pytest.raises(RunCancelledError, match="was cancelled"):
         run.result()
     known = len(list((run.folder / "work").glob("piece-*.npz")))
