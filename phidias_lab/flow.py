@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import json
 import os
 import shutil
@@ -262,7 +261,7 @@ def _reserve(order: Order, run: Run) -> None:
         _may_appear(path, bool(order.output.get("overwrite")))
         if not path.parent.is_dir():
             raise ProductError(f"The folder {path.parent} does not exist. Make it, or choose another output path.")
-        with _alone_in(path.parent):
+        with runs.alone_in(path.parent):  # else two could take over the same stale claim
             claim = _claim(path)
             owner = _owner(claim)
             if owner is not None and owner != run and owner.status in (runs.WAITING, RUNNING):
@@ -311,18 +310,6 @@ def _is_product(folder: Path) -> bool:
         return (folder / "zarr.json").is_file() or (folder / ".zgroup").is_file()
     item, order = (runs.read_json(folder / name) for name in ("item.json", "order.json"))
     return item.get("type") == "Feature" and "stac_version" in item and "chain" in order
-
-
-@contextlib.contextmanager
-def _alone_in(folder: Path):
-    """One process at a time looks at the claims of a folder; else two could take over the same stale one."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        with contextlib.suppress(OSError):  # some network file systems have no locks
-            fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)
 
 
 def _owner(claim: Path) -> Run | None:
@@ -457,6 +444,7 @@ class _Watch(threading.Thread):
                 return
             self.run_.clear_unfinished()
             _clear_output(self.run_)
+            (self.run_.folder / "spare").unlink(missing_ok=True)
             self.run_.add_state(CANCELLED, measures=_measures(self.run_))
             os._exit(130)
 
@@ -543,7 +531,7 @@ def _produce(run: Run, watch: _Watch) -> None:
     from phidias_lab.lake.manifest import errors_of_reading
 
     facts = environment.facts(settings.checkout_root())
-    order = run.order
+    order = orders.load(run.folder / "order.json")
     chain_class = registry.chain(order.chain)
     _same_version(order, chain_class)
     _reserve(order, run)  # again: a run that is resumed gave its claim back
@@ -639,7 +627,12 @@ def _open(reference: Mapping, run: Run) -> tuple[Any, dict]:
 
 
 def main(argv: list[str]) -> int:
-    return 0 if execute(Run(argv[0])) == DONE else 1
+    run = Run(argv[0])
+    with runs.sole_worker(run) as alone:
+        if not alone:
+            print(runs.now(), "another process works on this run; this one leaves it alone", flush=True)
+            return 1
+        return 0 if execute(run) == DONE else 1
 
 
 if __name__ == "__main__":

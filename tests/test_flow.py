@@ -166,6 +166,7 @@ def test_a_cancelled_run_leaves_no_product_and_goes_on_with_what_it_had(tmp_path
     assert sorted(p.name for p in tmp_path.glob("*out*")) == []
     assert sorted(p.name for p in tmp_path.glob(".*")) == []
     assert not (run.folder / "product").exists()
+    assert not (run.folder / "spare").exists()
     with pytest.raises(RunCancelledError, match="was cancelled"):
         run.result()
     known = len(list((run.folder / "work").glob("piece-*.npz")))
@@ -205,6 +206,42 @@ def test_a_killed_run_is_interrupted_and_gives_the_same_numbers_when_it_goes_on(
     assert checksums == unbroken.product.checksums
     assert len(set(checksums)) > 1
     assert killed.record["measures"]["wall_seconds"] > 0
+
+
+def test_two_who_resume_a_run_at_once_start_one_worker(tmp_path):
+    run = phidias_lab.run("probe.slow", pieces=3, seconds=0.3, marks=str(tmp_path))
+    os.kill(worker(run), signal.SIGKILL)
+    assert run.wait(LONG) == runs.INTERRUPTED
+    before = marks(tmp_path)
+    code = (
+        "import sys, time; from phidias_lab.compute.runs import Run; from phidias_lab.errors import ParameterError\n"
+        "run = Run(sys.argv[1]); time.sleep(max(0, float(sys.argv[2]) - time.time()))\n"
+        "try:\n    run.resume(); print('resumed', flush=True); run.wait()\n"
+        "except ParameterError as error: print(error)"
+    )
+    command = [sys.executable, "-c", code, str(run.folder), str(time.time() + 3)]
+    askers = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    said = sorted(asker.communicate(timeout=LONG)[0].strip() for asker in askers)
+    assert said[2] == "resumed"
+    assert all("needs no resuming" in sentence for sentence in said[:2])
+    assert run.wait(LONG) == runs.DONE
+    assert marks(tmp_path) - before <= 3
+    assert [s["state"] for s in run.record["states"]][-3:] == ["waiting", "running", "done"]
+
+
+def test_a_second_worker_leaves_at_once_and_touches_nothing(tmp_path):
+    run = phidias_lab.run("probe.slow", pieces=8, seconds=0.5, marks=str(tmp_path))
+    until(lambda: marks(tmp_path) >= 1)
+    before = run.record
+    second = subprocess.run(
+        [sys.executable, "-m", "phidias_lab.flow", str(run.folder)], capture_output=True, text=True, timeout=LONG
+    )
+    assert second.returncode == 1
+    assert "another process works on this run" in second.stdout
+    assert run.record["worker"] == before["worker"]
+    assert run.wait(LONG) == runs.DONE, run.log
+    assert [s["state"] for s in run.record["states"]] == ["waiting", "running", "done"]
+    assert marks(tmp_path) == 8
 
 
 def test_a_run_outlives_the_process_that_asked_for_it():

@@ -6,24 +6,30 @@
       launched.json   who started which process (written by the starter)
       record.json     states, environment, inputs, measures, error (written by the worker)
       progress.json   fraction and message
+      lock            held by the worker while it lives
       log.txt         everything the worker said
       inputs/         data that were in memory when the run was asked for, under their checksum
       work/           finished pieces, so that a resumed run does not compute them again
       product/        the product; it appears by one rename
 
-Each file has one writer and is replaced atomically, so a reader never sees half of it and no lock is needed. A worker
-that died is recognised by its process id and birth time; the run is then shown as interrupted.
+Each file has one writer and is replaced atomically, so a reader never sees half of it and needs no lock. Locks keep the
+writer one: a worker holds `lock`, and who resumes or removes a run holds its folder meanwhile. A worker that died is
+recognised by its process id and birth time; the run is then shown as interrupted. A folder may be damaged by hand or by
+a disk: what cannot be true is left out, `error` says so, and the other runs are listed as ever.
 """
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
+import math
 import os
 import secrets
 import shutil
 import signal
 import socket
+import stat
 import subprocess
 import sys
 import tempfile
@@ -104,9 +110,49 @@ class Progress:
         return f"{self.fraction:.0%} {self.message}{left}"
 
 
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_process(value: Any) -> bool:
+    """Whether this names a process. A wrong number would be asked after, and signalled: -1 means every process."""
+    if not isinstance(value, dict):
+        return False
+    pid = value.get("pid")
+    return _is_number(pid) and isinstance(pid, int) and 0 < pid < 2**31 and _is_number(value.get("born", 0))
+
+
+def _moment(stamp: Any) -> datetime | None:
+    try:
+        moment = datetime.fromisoformat(stamp)
+    except (TypeError, ValueError):
+        return None
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def _is_state(value: Any) -> bool:
+    return isinstance(value, dict) and value.get("state") in STATES and _moment(value.get("time")) is not None
+
+
+#: What each entry of a record that this system reads again must be.
+_SOUND = {
+    "states": lambda v: isinstance(v, list) and all(map(_is_state, v)),
+    "worker": _is_process,
+    "error": lambda v: isinstance(v, dict) and isinstance(v.get("sentence"), str),
+    "measures": lambda v: isinstance(v, dict) and all(map(_is_number, v.values())),
+    **dict.fromkeys(("facts", "inputs", "seeds", "checksums"), lambda v: isinstance(v, dict)),
+}
+
+
+def _sound(record: dict) -> tuple[dict, list[str]]:
+    """A record without what cannot be true, and the names of what was left out."""
+    bad = [k for k, is_sound in _SOUND.items() if record.get(k) is not None and not is_sound(record[k])]
+    return {k: v for k, v in record.items() if k not in bad}, bad
+
+
 def _alive(process: dict) -> bool:
     """Whether a process of this host lives; its birth time tells it from a later one of the same id."""
-    if not process.get("pid") or process.get("host") != socket.gethostname():
+    if not _is_process(process) or process.get("host") != socket.gethostname():
         return False
     try:
         found = psutil.Process(process["pid"])
@@ -114,6 +160,39 @@ def _alive(process: dict) -> bool:
         return born and found.status() != psutil.STATUS_ZOMBIE
     except psutil.Error:
         return False
+
+
+@contextlib.contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Wait for, and hold, the lock of a folder: one process, and one thread of it, at a time."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):  # some network file systems have no locks
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+@contextlib.contextmanager
+def sole_worker(run: Run) -> Iterator[bool]:
+    """Hold the lock of a run's worker; False where another process holds it. It ends with the process, however that ends."""
+    try:
+        handle = os.open(run.folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError:  # a full disk: the worker itself says so
+        yield True
+        return
+    try:
+        alone = True
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            alone = False
+        except OSError:  # some network file systems have no locks
+            pass
+        yield alone
+    finally:
+        os.close(handle)
 
 
 def _reap() -> None:
@@ -144,11 +223,46 @@ class Run:
     @property
     def record(self) -> dict:
         """What is known of the run: states with times, environment, inputs, measures."""
-        return read_json(self.folder / "record.json")
+        return _sound(read_json(self.folder / "record.json"))[0]
+
+    @property
+    def _launched(self) -> dict:
+        """Who started which process; without what cannot be true."""
+        launched = read_json(self.folder / "launched.json")
+        bad = [k for k in ("asked",) if _moment(launched.get(k)) is None]
+        bad += [k for k in ("starter",) if not _is_process(launched.get(k))]
+        bad += [] if _is_process(launched) else ["pid", "born"]
+        return {k: v for k, v in launched.items() if k not in bad}
 
     @property
     def order(self) -> Order:
-        return orders.load(self.folder / "order.json")
+        """What was asked. In a damaged folder it is an order that no chain takes, so that lists can still show the run."""
+        try:
+            return orders.load(self.folder / "order.json")
+        except PhidiasError:
+            return Order("(damaged)", "", title="(the order of this run cannot be read)")
+
+    @property
+    def damage(self) -> str | None:
+        """The sentence that says which files of the folder are damaged, if any are."""
+        bad = [f"{key!r} in record.json" for key in _sound(read_json(self.folder / "record.json"))[1]]
+        for name in ("record.json", "launched.json", "progress.json"):
+            if (self.folder / name).exists() and not read_json(self.folder / name):
+                bad.append(name)
+        try:
+            orders.load(self.folder / "order.json")
+        except PhidiasError:
+            bad.append("order.json")
+        launched = read_json(self.folder / "launched.json")
+        bad += [
+            f"{key!r} in launched.json" for key in launched if key in ("asked", "pid") and key not in self._launched
+        ]
+        if not bad:
+            return None
+        return (
+            f"The folder of the run {self.id} is damaged: {', '.join(bad)} cannot be read. "
+            f"Give back the folder from a copy, or remove it ('phidias runs remove {self.id}')."
+        )
 
     @property
     def log(self) -> str:
@@ -159,16 +273,15 @@ class Run:
 
     @property
     def error(self) -> str | None:
-        """The sentence that says why the run failed."""
-        return (self.record.get("error") or {}).get("sentence")
+        """The sentence that says why the run failed, or that its folder is damaged."""
+        return (self.record.get("error") or {}).get("sentence") or self.damage
 
     @property
     def created(self) -> datetime:
-        asked = read_json(self.folder / "launched.json").get("asked")
         states = self.record.get("states") or []
-        stamp = asked or (states[0]["time"] if states else None)
+        stamp = self._launched.get("asked") or (states[0]["time"] if states else None)
         if stamp:
-            return datetime.fromisoformat(stamp)
+            return _moment(stamp)
         try:
             return datetime.fromtimestamp(self.folder.stat().st_mtime, UTC)
         except OSError:
@@ -191,15 +304,19 @@ class Run:
         return INTERRUPTED
 
     def _launched_long_ago(self) -> bool:
-        launched = read_json(self.folder / "launched.json")
-        if launched.get("pid"):
+        launched = self._launched
+        if launched.get("pid") or self._record_is_damaged():
             return True
         if _alive(launched.get("starter") or {}):  # it may be storing a large input
             return False
         return (datetime.now(UTC) - self.created).total_seconds() > _LAUNCH_GRACE
 
+    def _record_is_damaged(self) -> bool:
+        record = read_json(self.folder / "record.json")
+        return bool(_sound(record)[1]) or (not record and (self.folder / "record.json").exists())
+
     def _worker_alive(self) -> bool:
-        worker = self.record.get("worker") or read_json(self.folder / "launched.json")
+        worker = self.record.get("worker") or self._launched
         if not worker.get("pid"):
             return False
         if worker.get("host") != socket.gethostname():
@@ -215,13 +332,14 @@ class Run:
         status = self.status
         if status == DONE:
             return Progress(1.0, "done")
-        fraction = float(found.get("fraction", 0.0))
+        fraction = found.get("fraction", 0.0)
+        fraction = min(1.0, max(0.0, float(fraction))) if _is_number(fraction) else 0.0
         message = str(found.get("message", "waiting for the process to start"))
         if status in ENDED:
             return Progress(fraction, status)
         left = None
-        since, base = found.get("pieces_since"), float(found.get("pieces_from", 0.0))
-        if since and fraction - base > 0.02:
+        since, base = found.get("pieces_since"), found.get("pieces_from", 0.0)
+        if since and _is_number(since) and _is_number(base) and fraction - base > 0.02:
             spent = time.time() - since
             left = max(0.0, spent / (fraction - base) * (1.0 - fraction))
         return Progress(fraction, message, left)
@@ -288,7 +406,7 @@ class Run:
         (self.folder / "cancel").touch()
         if self.wait(patience) in ENDED and self.status != INTERRUPTED:
             return self.status
-        worker = self.record.get("worker") or read_json(self.folder / "launched.json")
+        worker = self.record.get("worker") or self._launched
         if worker.get("pid") and worker.get("host") != socket.gethostname():
             raise RunFailedError(
                 f"The run {self.id} runs on the host {worker.get('host')} and has not answered the request to stop. "
@@ -318,6 +436,10 @@ class Run:
 
     def resume(self) -> Run:
         """Go on with a run that failed, was cancelled or interrupted; finished pieces are not computed again."""
+        with alone_in(self.folder):  # else two who ask at once would both find it ended
+            return self._resume()
+
+    def _resume(self) -> Run:
         status = self.status
         if status == DONE:
             raise ParameterError(
@@ -325,6 +447,8 @@ class Run:
             )
         if status in (WAITING, RUNNING):
             raise ParameterError(f"The run {self.id} is {status}; it needs no resuming. Wait for it or cancel it.")
+        self._wait_for_process()
+        orders.load(self.folder / "order.json")  # without it no worker gets anywhere
         (self.folder / "cancel").unlink(missing_ok=True)
         self.clear_unfinished()
         record = self.record
@@ -337,19 +461,23 @@ class Run:
 
     def remove(self) -> int:
         """Delete the run's folder; gives the bytes freed."""
-        if self.status in (WAITING, RUNNING):
-            raise ParameterError(f"The run {self.id} is {self.status}. Cancel it before you remove it.")
-        size = self.size_bytes
-        shutil.rmtree(self.folder)
+        with alone_in(self.folder):
+            status = self.status
+            if status in (WAITING, RUNNING):
+                raise ParameterError(f"The run {self.id} is {status}. Cancel it before you remove it.")
+            size = self.size_bytes
+            shutil.rmtree(self.folder)
         return size
 
     @property
     def size_bytes(self) -> int:
         total = 0
-        for path in self.folder.rglob("*"):
-            with contextlib.suppress(OSError):
-                if path.is_file() and not path.is_symlink():
-                    total += path.stat().st_size
+        for folder, _, files in os.walk(self.folder):  # which passes over what vanishes or may not be read
+            for name in files:
+                with contextlib.suppress(OSError):
+                    found = os.lstat(os.path.join(folder, name))
+                    if stat.S_ISREG(found.st_mode):
+                        total += found.st_size
         return total
 
 
@@ -367,7 +495,7 @@ def create(asked: Order, complete: Order, root: Path | None = None) -> Run:
         while True:
             folder = root / f"{stamp}-{complete.chain}-{secrets.token_hex(3)}"
             try:
-                folder.mkdir(mode=0o750)
+                folder.mkdir(mode=0o700)  # orders, logs and stored inputs are for their owner
                 break
             except FileExistsError:
                 continue
@@ -438,7 +566,7 @@ def runs(root: str | Path | None = None) -> list[Run]:
     root = settings.runs_root() if root is None else Path(root)
     if not root.is_dir():
         return []
-    found = [Run(p) for p in root.iterdir() if (p / "order.json").is_file()]
+    found = [Run(p) for p in root.iterdir() if os.path.isfile(p / "order.json")]  # of others, one may be unreadable
     return sorted(found, key=lambda run: run.id, reverse=True)
 
 
@@ -473,7 +601,13 @@ def prune(
     root: str | Path | None = None,
 ) -> list[tuple[str, int]]:
     """Remove ended runs: those older than a time, beyond the newest `keep`, in the given states. Gives ids and bytes."""
-    return [(run.id, run.size_bytes if dry_run else run.remove()) for run in _prunable(older_than, keep, states, root)]
+    pruned = []
+    for run in _prunable(older_than, keep, states, root):
+        try:
+            pruned.append((run.id, run.size_bytes if dry_run else run.remove()))
+        except (OSError, ParameterError):  # somebody else's, or resumed just now: it stays, and is not in the answer
+            continue
+    return pruned
 
 
 def _prunable(older_than, keep, states, root) -> Iterator[Run]:

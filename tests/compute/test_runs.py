@@ -171,10 +171,102 @@ def test_a_damaged_record_is_no_reason_to_fail(made, text):
     run = made(runs.DONE)
     (run.folder / "record.json").write_bytes(text.encode("latin-1"))
     assert run.status in (runs.WAITING, runs.INTERRUPTED)
-    assert run.error is None
+    assert text == '{"states": null}' or "is damaged: record.json cannot be read" in run.error
     assert run.progress.fraction == 0.0
     assert run in runs.runs()
     assert "probe.slow" in repr(run)
+
+
+_TIME = "2010-01-01T00:00:00Z"
+_DAMAGES = [
+    ("order.json", "{"),
+    ("order.json", "[]"),
+    ("record.json", '{"states": "x"}'),
+    ("record.json", '{"states": [{}]}'),
+    ("record.json", '{"states": ["done"]}'),
+    ("record.json", '{"states": [{"state": "flying", "time": "TIME"}]}'),
+    ("record.json", '{"states": [{"state": "running", "time": "noon"}]}'),
+    *(
+        ("record.json", '{"states": [{"state": "running", "time": "TIME"}], ' + entry + "}")
+        for entry in (
+            '"worker": "x"',
+            '"worker": {"pid": "abc"}',
+            '"worker": {"pid": -1}',
+            '"worker": {"pid": 1e400}',
+            '"worker": {"pid": 1, "born": "x"}',
+            '"measures": "x"',
+            '"measures": {"wall_seconds": "x"}',
+            '"error": "boom"',
+            '"error": {"sentence": 5}',
+            '"facts": []',
+            '"checksums": "x"',
+        )
+    ),
+    ("launched.json", '{"asked": "yesterday"}'),
+    ("launched.json", '{"asked": 5, "starter": "x"}'),
+    ("launched.json", '{"asked": "TIME", "pid": -1, "host": "HOST"}'),
+    ("launched.json", '{"asked": "TIME", "pid": "abc", "host": "HOST"}'),
+    ("launched.json", "{"),
+    ("progress.json", "{"),
+]
+
+
+@pytest.mark.parametrize(("file", "text"), _DAMAGES)
+def test_one_damaged_folder_hides_no_other_run_and_can_be_removed(made, file, text):
+    sound, damaged = made(days_ago=2), made(runs.RUNNING, days_ago=1)
+    (damaged.folder / file).write_text(text.replace("TIME", _TIME).replace("HOST", socket.gethostname()))
+    assert runs.runs() == [damaged, sound]
+    assert runs.find(damaged.id[-6:]) == damaged
+    for run in runs.runs():
+        assert run.created <= datetime.now(UTC)
+        assert run.size_bytes > 0
+        assert isinstance(run.order.chain, str)
+        assert str(run.progress)
+        assert run.record.get("measures", {}) == {}
+    assert damaged.status == runs.INTERRUPTED
+    assert f"The folder of the run {damaged.id} is damaged: " in damaged.error
+    assert file in damaged.error
+    assert (sound.status, sound.error) == (runs.DONE, None)
+    assert damaged.cancel(patience=0.05) == runs.INTERRUPTED
+    assert [i for i, _ in runs.prune(older_than=timedelta(), dry_run=True)] == [damaged.id, sound.id]
+    assert [i for i, _ in runs.prune(keep=1, states=[runs.INTERRUPTED, runs.DONE])] == [sound.id]
+    assert damaged.remove() > 0
+    assert runs.runs() == []
+
+
+@pytest.mark.parametrize(
+    "progress",
+    [
+        {"fraction": "x"},
+        {"fraction": 7, "message": 5},
+        {"fraction": None},
+        {"fraction": 0.5, "pieces_since": "x", "pieces_from": 0.1},
+        {"fraction": 0.5, "pieces_since": 5, "pieces_from": []},
+    ],
+)
+def test_a_damaged_progress_is_shown_as_a_fraction_all_the_same(made, progress):
+    run, living = made(None), process()
+    try:
+        run.add_state(runs.RUNNING, worker=who(living.pid))
+        runs.write_json(run.folder / "progress.json", progress)
+        assert 0.0 <= run.progress.fraction <= 1.0
+        assert run.progress.seconds_left is None
+        assert str(run.progress)
+    finally:
+        living.kill()
+        living.wait()
+
+
+def test_a_run_whose_order_is_damaged_is_not_resumed(made):
+    run = made(runs.FAILED)
+    (run.folder / "order.json").write_text("{")
+    with pytest.raises(ParameterError, match="is not JSON"):
+        run.resume()
+    assert run.status == runs.FAILED
+
+
+def test_a_run_folder_is_for_its_owner_alone(made):
+    assert made().folder.stat().st_mode & 0o777 == 0o700
 
 
 def test_folders_that_are_no_runs_are_not_listed(made):
