@@ -102,6 +102,9 @@ def main(args: Sequence[str] | None = None) -> int:
         _traceback(debug)
         _say(f"Error: {error}")
         return error.exit_code
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message())  # a group's name alone asks what it can do
+        return 0
     except click.ClickException as error:
         _traceback(debug)
         _say(f"Error: {_sentence(error)}")

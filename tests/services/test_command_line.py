@@ -152,3 +152,12 @@ def test_describe_tells_parameters_outputs_and_needs(command):
     declared = json.loads(command("describe", "toy.waves", "--json").stdout)
     assert declared["parameters"]["wait"]["level"] == "expert"
     assert json.loads(command("describe", "toy.waves", "--schema").stdout)["properties"]["amplitude"]["maximum"] == 40.0
+
+
+@pytest.mark.parametrize("words", [[], ["catalog"], ["lake"]])
+def test_a_group_named_alone_says_what_it_can_do(command, words):
+    done = command(*words)
+    assert done.returncode == 0
+    assert done.stdout.startswith("Usage: phidias")
+    assert "Commands:" in done.stdout
+    assert done.stderr == ""

@@ -205,7 +205,10 @@ class Gridding(Chain):
     def run(self, observations: Any, domain: xr.Dataset) -> xr.Dataset:
         levels = np.asarray(domain["depth"].values, float)
         domain = self._domain(domain)
-        table = self._filtered(observations, domain)
+        cells = cell_edges(levels, domain["depth"].values.astype(float))
+        if self.vertical_length > 0:  # what lies between two levels counts for both
+            cells = np.array([[cells[0, 0], cells[-1, 1]]])
+        table = self._filtered(observations, domain, cells)
         spans = self._windows(table)
         return self._assemble(table, domain, levels, spans)
 
@@ -264,7 +267,7 @@ class Gridding(Chain):
 
     # The observations -------------------------------------------------------------------------------------------
 
-    def _filtered(self, observations: Any, domain: xr.Dataset) -> Any:
+    def _filtered(self, observations: Any, domain: xr.Dataset, cells: np.ndarray) -> Any:
         """The columns and rows that can matter, still lazy; the conditions are of the kind that a reader can push down."""
         import dask.dataframe as dd
 
@@ -274,6 +277,11 @@ class Gridding(Chain):
             raise InputError("The column 'time' of the observations holds no dates. Convert it to dates first.")
         if getattr(observations.dtypes["time"], "tz", None) is not None:
             observations = observations.assign(time=observations["time"].dt.tz_convert("UTC").dt.tz_localize(None))
+        if getattr(observations.dtypes[self.variable], "kind", "O") not in "iufb":
+            raise InputError(
+                f"The column {self.variable!r} of the observations holds {observations.dtypes[self.variable]}, but numbers "
+                "are gridded. Remove texts such as 'n/a' from it, or choose another variable."
+            )
         flags = f"{self.variable}_qc"
         columns = ["longitude", "latitude", "depth", "time", self.variable]
         columns += [name for name in ("platform", flags) if name in observations.columns]
@@ -287,6 +295,7 @@ class Gridding(Chain):
         return table.map_partitions(
             _select,
             domain["longitude"].values,
+            cells,
             self.region,
             self.variable,
             flags,
@@ -300,8 +309,8 @@ class Gridding(Chain):
         if number_of == 0:
             period = "" if self.period is None else f" between {self.period[0]} and {self.period[1]}"
             raise InputError(
-                f"No observation of {self.variable!r} with quality {self.quality!r} lies in the domain{period}. "
-                "Choose another period, region, quality or variable."
+                f"No observation of {self.variable!r} with quality {self.quality!r} lies in the domain and near its "
+                f"levels{period}. Choose another period, region, quality, depths or variable."
             )
         if self.period is not None:
             first, last = (pd.Timestamp(day) for day in self.period)
@@ -389,13 +398,17 @@ def cell_edges(levels: np.ndarray, chosen: np.ndarray) -> np.ndarray:
     return np.column_stack([upper[rows], lower[rows]])
 
 
-def _select(rows: pd.DataFrame, longitude: np.ndarray, region: Any, name: str, flags: str, accepted) -> pd.DataFrame:
+def _select(
+    rows: pd.DataFrame, longitude: np.ndarray, cells: np.ndarray, region: Any, name: str, flags: str, accepted
+) -> pd.DataFrame:
     """The rows in reach of the domain, with an accepted flag and a value; longitudes as the domain has them."""
     west, east = longitude[0], longitude[-1]
     # A place that lies a rounding west of the western edge is on it, not a turn away.
     lon = west + np.maximum(np.mod(rows["longitude"].to_numpy(float) - west + NEAR, 360.0) - NEAR, 0.0)
     value, inside = rows[name].to_numpy(float), _is_cyclic(longitude) | (lon <= east + NEAR)
     keep = inside & np.isfinite(value) & np.isfinite(rows[["latitude", "depth"]].to_numpy(float)).all(axis=1)
+    depth = rows["depth"].to_numpy(float)[:, None]
+    keep &= ((depth >= cells[:, 0]) & (depth < cells[:, 1])).any(axis=1)
     if accepted is not None and flags in rows:
         keep &= pd.to_numeric(rows[flags], errors="coerce").isin(accepted).to_numpy()
     if region is not None:

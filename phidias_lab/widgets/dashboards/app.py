@@ -47,13 +47,16 @@ class CatalogueBrowser(pn.viewable.Viewer):
 
     def refresh(self) -> None:
         """The entries that contain the words that are looked for."""
-        words = (self.find.value_input or self.find.value or "").lower().split()
+        words = (self.find.value_input or "").lower().split()
         try:
             found = entries_of()
         except PhidiasError as error:
             say(self.problem, str(error), problem=True)
             found = []
-        texts = {facts["address"]: f"{title_of(facts)} {' '.join(facts['variables'])}".lower() for facts in found}
+        texts = {
+            facts["address"]: f"{title_of(facts)} {facts['description']} {' '.join(facts['variables'])}".lower()
+            for facts in found
+        }
         self._entries = {f["address"]: f for f in found if all(word in texts[f["address"]] for word in words)}
         self.entry.options = {title_of(f): address for address, f in self._entries.items()}
         if self.entry.value not in self._entries:

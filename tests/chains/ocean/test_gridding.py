@@ -379,6 +379,17 @@ def test_a_domain_that_is_none_is_refused_in_a_sentence(change, said):
         grid(make_observations(), change(make_domain()))
 
 
+def test_levels_without_any_observation_are_refused_and_not_shown_as_an_empty_map():
+    with pytest.raises(InputError, match="near its levels"):
+        grid(make_observations(depth=(0.0,)), depths=[50.0])
+
+
+def test_texts_among_the_values_are_refused():
+    table = make_observations()
+    with pytest.raises(InputError, match="'temperature' of the observations holds"):
+        grid(table.assign(temperature=table["temperature"].astype(str)))
+
+
 def test_a_table_without_dates_is_refused():
     with pytest.raises(InputError, match="holds no dates"):
         grid(make_observations().assign(time="yesterday"))
