@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-QUICK = ["--depths", "10", "--period", "2012-01/2012-01", "--error", "none", "--region", "-20,40,-10,50"]
+QUICK = ["--depths", "0", "--period", "2012-01/2012-01", "--error", "none", "--region", "-20,40,-10,50"]
 
 
 def phidias(*arguments: str, **environment: str) -> subprocess.CompletedProcess:
@@ -62,7 +62,7 @@ def table(path: Path, **columns) -> Path:
         {
             "longitude": rng.uniform(-20, -10, number),
             "latitude": rng.uniform(40, 50, number),
-            "depth": 10.0,
+            "depth": 4.0,
             "time": pd.Timestamp("2012-01-15"),
             "temperature": rng.normal(12, 1, number),
         }
