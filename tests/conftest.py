@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
@@ -98,6 +99,21 @@ def demo_lake(demo_lake_folder, own_folders, monkeypatch):
     """The demo lake as the lake of this test; it is shared, so copy a store before you damage it."""
     monkeypatch.setenv("PHIDIAS_LAKE", str(demo_lake_folder))
     return demo_lake_folder
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 4 MiB, really full when it is full. Mounting it needs root, which continuous integration has."""
+    folder = tmp_path / "small-disk"
+    folder.mkdir()
+    done = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(folder)], capture_output=True, text=True
+    )
+    if done.returncode != 0:
+        reason = f"not run: a small file system cannot be mounted here ({done.stderr.strip()}); it needs root"
+        pytest.fail(reason) if os.environ.get("CI") else pytest.skip(reason)
+    yield folder
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

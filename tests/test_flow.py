@@ -273,20 +273,6 @@ def test_a_chain_that_fails_fails_with_a_sentence_and_the_log_tells_where(tmp_pa
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.fixture
-def small_disk(tmp_path):
-    """A real file system of a few MiB."""
-    if os.getuid() != 0:
-        if os.environ.get("CI"):
-            pytest.fail("A full disk is tested as root only (it mounts a tmpfs).")
-        pytest.skip("not run: mounting a tmpfs needs root")
-    place = tmp_path / "disk"
-    place.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(place)], check=True)
-    yield place
-    subprocess.run(["umount", "--lazy", str(place)], check=True)
-
-
 def test_a_full_disk_is_said_recorded_and_leaves_no_half_product(small_disk, tmp_path, monkeypatch):
     monkeypatch.setenv("PHIDIAS_RUNS", str(small_disk / "runs"))
     during = phidias_lab.run("probe.slow", pieces=40, seconds=0.0, cells=20_000)
