@@ -3,8 +3,9 @@
     PHIDIAS_LAKE       root of the data lake: a folder or an fsspec address such as s3://bucket/lake
     PHIDIAS_RUNS       folder of the run records
     PHIDIAS_CATALOGS   further catalogue files or folders, separated like PATH
+    PHIDIAS_SITE       the site file, which says where clusters and runs may go (see compute/site.py)
 
-The settings file is `settings.yaml` in the user's configuration folder, with the keys `lake`, `runs`, `catalogs`.
+The settings file is `settings.yaml` in the user's configuration folder, with the keys `lake`, `runs`, `catalogs`, `site`.
 Nothing here is cached, so a test or a notebook may change the environment at any time.
 """
 
@@ -20,7 +21,7 @@ import yaml
 from phidias_lab.errors import ParameterError, nearest
 
 APP = "phidias_lab"
-KEYS = ("lake", "runs", "catalogs")
+KEYS = ("lake", "runs", "catalogs", "site")
 
 
 def user_data() -> Path:
@@ -78,6 +79,12 @@ def runs_root() -> Path:
     if "://" in root:
         raise ParameterError(f"PHIDIAS_RUNS is {root}, but run records need a folder on this machine. Name a folder.")
     return Path(root).expanduser().absolute()
+
+
+def site_file() -> Path | None:
+    """The site file that the environment or the settings name."""
+    named = _setting("site", "")
+    return Path(named).expanduser().absolute() if named else None
 
 
 def checkout_root() -> Path | None:

@@ -1,0 +1,130 @@
+"""The site: one machine or one centre, as its site file describes it.
+
+The file is TOML; what it may say stands in `site.schema.yaml`, which the hub's configuration reads too. It is looked for in
+PHIDIAS_SITE, then in the user's settings, then at /etc/phidias/site.toml; without any, a machine of one's own.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from phidias_lab import settings
+from phidias_lab.errors import ParameterError, nearest
+
+INSTALLED = Path("/etc/phidias/site.toml")
+LOCAL = "local"
+_OWN_MACHINE = {"name": "laptop"}
+
+
+@cache
+def schema() -> dict:
+    """What a site file may say, each key with its description."""
+    text = files("phidias_lab.compute").joinpath("site.schema.yaml").read_text(encoding="utf-8")
+    return yaml.safe_load(text)
+
+
+def current() -> dict:
+    """The site this process runs on, checked, with every default filled in."""
+    named = settings.site_file()
+    if named is not None:
+        return read(named)
+    if INSTALLED.is_file():
+        return read(INSTALLED)
+    return checked(_OWN_MACHINE, "the built-in site")
+
+
+def read(path: str | Path) -> dict:
+    """A site file, checked, with every default filled in."""
+    path = Path(path)
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ParameterError(f"There is no site file {path}. Name one in PHIDIAS_SITE, or unset it.") from None
+    except OSError as error:
+        raise ParameterError(f"The site file {path} cannot be read: {error.strerror}.") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ParameterError(f"The site file {path} is not valid TOML: {error}. Mend that place.") from None
+    return checked(content, f"the site file {path}")
+
+
+def checked(content: Mapping[str, Any], source: str) -> dict:
+    """`content` with every default filled in; the first key that is unknown or wrong is refused in a sentence."""
+    from jsonschema import Draft202012Validator
+    from jsonschema.exceptions import best_match
+
+    error = best_match(Draft202012Validator(schema()).iter_errors(dict(content)))
+    if error is not None:
+        raise ParameterError(_sentence(error, source))
+    site = _filled(content, schema())
+    local = {"kind": "local", "title": "This machine", **site["clusters"].get(LOCAL, {})}
+    own = os.cpu_count() or 1
+    for key, most in (("workers", own), ("cores", own)):
+        local.setdefault(key, {"default": 1, "max": most})
+    site["clusters"] = {LOCAL: local} | site["clusters"] | {LOCAL: local}
+    if site["servers"]["kind"] == "slurm" and not site["servers"]["profiles"]:
+        raise ParameterError(
+            f"In {source}, servers.kind is 'slurm' but there is no profile; add [servers.profiles.NAME] with a partition."
+        )
+    for name, cluster in site["clusters"].items():
+        if cluster["kind"] == "slurm" and "partition" not in cluster:
+            raise ParameterError(f"In {source}, clusters.{name} names no partition of Slurm; add partition = '...'.")
+        environment = cluster.get("environment")
+        if environment is not None and environment not in site["servers"]["environments"]:
+            raise ParameterError(
+                f"In {source}, clusters.{name}.environment is {environment!r}, which servers.environments does not have. "
+                f"{nearest(environment, site['servers']['environments'])}"
+            )
+        for key in ("workers", "cores", "memory_gib", "gpus", "hours"):
+            amount = cluster.get(key)
+            if amount and amount.get("default", 0) > amount["max"]:
+                raise ParameterError(
+                    f"In {source}, clusters.{name}.{key} has the default {amount['default']:g}, above its max "
+                    f"{amount['max']:g}; lower one or raise the other."
+                )
+    return site
+
+
+def _sentence(error, source: str) -> str:
+    where = ".".join(str(step) for step in error.absolute_path)
+    at = where or "its top level"
+    if error.validator == "additionalProperties" and isinstance(error.instance, Mapping):
+        known = sorted(error.schema.get("properties", {}))
+        unknown = sorted(set(error.instance) - set(known))
+        return f"In {source}, {at} has the unknown key {unknown[0]!r}. {nearest(unknown[0], known)}"
+    if error.validator == "required":
+        missing = [key for key in error.validator_value if key not in error.instance]
+        return f"In {source}, {at} lacks the key {missing[0]!r}: {_description(error.schema, missing[0])}"
+    meaning = error.schema.get("description", "")
+    return f"In {source}, {at} is {error.instance!r}: {error.message}. {meaning}".rstrip()
+
+
+def _description(part: Mapping, key: str) -> str:
+    return part.get("properties", {}).get(key, {}).get("description", "it has to be there.")
+
+
+def _filled(value: Any, part: Mapping) -> Any:
+    """`value` with the defaults of its part of the schema, at every depth."""
+    if "$ref" in part:
+        part = schema()["$defs"][part["$ref"].rsplit("/", 1)[1]]
+    if not isinstance(value, Mapping):
+        return list(value) if isinstance(value, list) else value
+    known = part.get("properties", {})
+    others = part.get("additionalProperties")
+    filled = {}
+    for key, inner in known.items():
+        if key in value:
+            filled[key] = _filled(value[key], inner)
+        elif "default" in inner:
+            filled[key] = _filled(inner["default"], inner)
+    for key in value:
+        if key not in known:
+            filled[key] = _filled(value[key], others if isinstance(others, Mapping) else {})
+    return filled
