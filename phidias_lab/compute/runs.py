@@ -138,6 +138,7 @@ def _is_state(value: Any) -> bool:
 _SOUND = {
     "states": lambda v: isinstance(v, list) and all(map(_is_state, v)),
     "worker": _is_process,
+    "title": lambda v: isinstance(v, str),
     "error": lambda v: isinstance(v, dict) and isinstance(v.get("sentence"), str),
     "measures": lambda v: isinstance(v, dict) and all(map(_is_number, v.values())),
     **dict.fromkeys(("facts", "inputs", "seeds", "checksums"), lambda v: isinstance(v, dict)),
@@ -241,6 +242,12 @@ class Run:
             return orders.load(self.folder / "order.json")
         except PhidiasError:
             return Order("(damaged)", "", title="(the order of this run cannot be read)")
+
+    @property
+    def title(self) -> str:
+        """The title that was given, else the chain's own for this run."""
+        told = self._launched.get("title")
+        return self.order.title or self.record.get("title") or (told if isinstance(told, str) else "")
 
     @property
     def damage(self) -> str | None:
@@ -485,8 +492,8 @@ def _myself() -> dict:
     return {"pid": os.getpid(), "born": psutil.Process().create_time(), "host": socket.gethostname()}
 
 
-def create(asked: Order, complete: Order, root: Path | None = None) -> Run:
-    """A new run folder that holds its order; nothing is started yet."""
+def create(asked: Order, complete: Order, root: Path | None = None, title: str | None = None) -> Run:
+    """A new run folder that holds its order; nothing is started yet. `title` is for an order that has none."""
     root = settings.runs_root() if root is None else Path(root)
     # With milliseconds, so that ids sort as the runs were asked for.
     stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S%f")[:-3]
@@ -499,7 +506,7 @@ def create(asked: Order, complete: Order, root: Path | None = None) -> Run:
                 break
             except FileExistsError:
                 continue
-        write_json(folder / "launched.json", {"asked": now(), "starter": _myself()})
+        write_json(folder / "launched.json", {"asked": now(), "starter": _myself(), "title": title})
         write_text(folder / "asked.json", asked.dumps())
         write_text(folder / "order.json", complete.dumps())
     except OSError as error:
@@ -531,8 +538,8 @@ def launch(run: Run) -> None:
     environment["PYTHONHASHSEED"] = "0"
     environment["PYTHONUNBUFFERED"] = "1"
     before = read_json(run.folder / "launched.json")
-    asked, starter = before.get("asked") or now(), _myself()
-    write_json(run.folder / "launched.json", {"asked": asked, "starter": starter})
+    known = {"asked": before.get("asked") or now(), "starter": _myself(), "title": before.get("title")}
+    write_json(run.folder / "launched.json", known)
     with open(run.folder / "log.txt", "ab") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "phidias_lab.flow", str(run.folder)],
@@ -554,8 +561,7 @@ def launch(run: Run) -> None:
             "pid": process.pid,
             "born": born,
             "host": socket.gethostname(),
-            "asked": asked,
-            "starter": starter,
+            **known,
             "lab": os.environ.get("PHIDIAS_LAB"),
         },
     )

@@ -66,7 +66,7 @@ def _row(run: Any) -> dict:
     return {
         "id": run.id,
         "chain": order.chain,
-        "title": order.title,
+        "title": run.title or None,
         "status": run.status,
         "fraction": run.progress.fraction,
         "created": run.created.isoformat(),
@@ -108,8 +108,8 @@ def show_run(name: str, as_json: bool) -> None:
         )
         return
     lines = [("Run", run.id), ("Chain", f"{order.chain} {order.version}"), ("State", f"{run.status} ({progress})")]
-    if order.title:
-        lines.append(("Title", order.title))
+    if run.title:
+        lines.append(("Title", run.title))
     lines += [("Asked", f"{run.created:%Y-%m-%d %H:%M:%S} UTC"), ("Folder", run.folder)]
     measures = record.get("measures") or {}
     if measures:
