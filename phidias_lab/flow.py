@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import glob
 import json
 import os
 import shutil
@@ -291,6 +292,7 @@ def _reserve(order: Order, run: Run) -> None:
                     f"Another run ({owner.id}) is writing {path} at this moment. "
                     "Wait for it, cancel it, or choose another output path."
                 )
+            _clear_after_the_dead(path)
             runs.write_text(claim, str(run.folder))
     except OSError as error:
         if isinstance(error, PhidiasError):
@@ -332,6 +334,17 @@ def _is_product(folder: Path) -> bool:
         return (folder / "zarr.json").is_file() or (folder / ".zgroup").is_file()
     item, order = (runs.read_json(folder / name) for name in ("item.json", "order.json"))
     return item.get("type") == "Feature" and "stac_version" in item and "chain" in order
+
+
+def _clear_after_the_dead(path: Path) -> None:
+    """What a worker left beside its output when it was killed while it published; nobody else is at this path now."""
+    for old in path.parent.glob(f".{glob.escape(path.name)}.old-[0-9]*"):
+        if path.exists():
+            _remove(old)
+        else:  # it was about to be replaced
+            os.replace(old, path)
+    for partial in path.parent.glob(f".{glob.escape(path.name)}.partial-[0-9]*"):
+        _remove(partial)
 
 
 def _owner(claim: Path) -> Run | None:

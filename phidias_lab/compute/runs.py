@@ -56,6 +56,8 @@ WAITING, RUNNING, DONE, FAILED, CANCELLED, INTERRUPTED = (
     "cancelled",
     "interrupted",
 )
+#: Stands for a run in the place of its id.
+LAST = "last"
 STATES = (WAITING, RUNNING, DONE, FAILED, CANCELLED, INTERRUPTED)
 ENDED = (DONE, FAILED, CANCELLED, INTERRUPTED)
 _HEARTBEAT_LOST = 60.0  # seconds without a sign of life after which a worker on another host counts as dead
@@ -312,15 +314,11 @@ class Run:
 
     def _launched_long_ago(self) -> bool:
         launched = self._launched
-        if launched.get("pid") or self._record_is_damaged():
+        if launched.get("pid") or self.damage:  # from a damaged folder no worker gets anywhere
             return True
         if _alive(launched.get("starter") or {}):  # it may be storing a large input
             return False
         return (datetime.now(UTC) - self.created).total_seconds() > _LAUNCH_GRACE
-
-    def _record_is_damaged(self) -> bool:
-        record = read_json(self.folder / "record.json")
-        return bool(_sound(record)[1]) or (not record and (self.folder / "record.json").exists())
 
     def _worker_alive(self) -> bool:
         worker = self.record.get("worker") or self._launched
@@ -413,6 +411,10 @@ class Run:
         (self.folder / "cancel").touch()
         if self.wait(patience) in ENDED and self.status != INTERRUPTED:
             return self.status
+        while (self.folder / "product").is_dir() and self._worker_alive():
+            self.wait(0.25)  # too late: the product is in place and is being copied to where it was asked for
+        if self.status in ENDED and self.status != INTERRUPTED:
+            return self.status
         worker = self.record.get("worker") or self._launched
         if worker.get("pid") and worker.get("host") != socket.gethostname():
             raise RunFailedError(
@@ -429,8 +431,8 @@ class Run:
         return self.status
 
     def clear_unfinished(self) -> None:
-        """Remove a product that was being written."""
-        for partial in self.folder.glob("product.partial*"):
+        """Remove a product that was being written, or was in place when its worker died before it could say so."""
+        for partial in (*self.folder.glob("product.partial*"), self.folder / "product"):
             shutil.rmtree(partial, ignore_errors=True)
 
     def add_state(self, state: str, at: str | None = None, **more: Any) -> None:
@@ -577,12 +579,10 @@ def runs(root: str | Path | None = None) -> list[Run]:
 
 
 def find(name: str, root: str | Path | None = None) -> Run:
-    """The run of that id, of that unique beginning or ending of an id, or the `last` one."""
+    """The run of that id, of that unique beginning or ending of an id, or the `last` one; see `last`."""
     known = runs(root)
-    if name == "last":
-        if not known:
-            raise ParameterError("There is no run yet. 'phidias run CHAIN' makes one.")
-        return known[0]
+    if name == LAST:
+        return last(root=root)
     if os.sep in name and (Path(name) / "order.json").is_file() and (Path(name) / "asked.json").is_file():
         return Run(Path(name).absolute())
     exact = [r for r in known if r.id == name]
@@ -594,7 +594,22 @@ def find(name: str, root: str | Path | None = None) -> Run:
             f"{name!r} fits {len(close)} runs: {', '.join(r.id for r in close[:5])}. Write more of the id."
         )
     raise ParameterError(
-        f"There is no run {name!r}. {nearest(name, [r.id for r in known[:50]])} 'phidias runs' lists them."
+        f"There is no run {name!r}. {nearest(name, [LAST, *(r.id for r in known[:50])])} 'phidias runs' lists them."
+    )
+
+
+def last(done: bool = False, root: str | Path | None = None) -> Run:
+    """The newest run; with `done` the newest that is done, which is the one that has a product."""
+    known = runs(root)
+    if not known:
+        raise ParameterError("There is no run yet. 'phidias run CHAIN' makes one.")
+    if not done:
+        return known[0]
+    for run in known:
+        if run.status == DONE:
+            return run
+    raise ParameterError(
+        f"No run is done yet; the newest, {known[0].id}, is {known[0].status}. 'phidias runs show {LAST}' tells more."
     )
 
 

@@ -88,10 +88,14 @@ class Slow(Chain):
     seconds = number(0.2, bounds=(0, 60), units="s", doc="Seconds each piece takes")
     cells = count(4, bounds=(1, 10000000), doc="Cells along longitude", scale="log")
     marks = text("", doc="Folder in which each computed piece leaves a mark")
+    gate = text("", doc="File that the pieces from `free` on wait for")
+    free = count(2, bounds=(0, 100000), doc="Number of pieces that wait for no gate", scale="linear")
 
     def run(self):
         def compute(i):
             time.sleep(self.seconds)
+            while self.gate and i >= self.free and not Path(self.gate).exists():
+                time.sleep(0.02)
             _note(self.marks, i)
             return np.random.default_rng(i).normal(size=(1, 2, self.cells))
 
