@@ -66,7 +66,7 @@ def run(
             runs.write_text(started.folder / "order.json", order.dumps())
         runs.launch(started)
     except BaseException as error:
-        _clear_output(started)
+        started.clear_output(os.getpid())
         shutil.rmtree(started.folder, ignore_errors=True)
         if isinstance(error, OSError) and not isinstance(error, PhidiasError):
             raise runs.unwritable(started.folder, error) from None
@@ -285,14 +285,15 @@ def _reserve(order: Order, run: Run) -> None:
         if not path.parent.is_dir():
             raise ProductError(f"The folder {path.parent} does not exist. Make it, or choose another output path.")
         with runs.alone_in(path.parent):  # else two could take over the same stale claim
-            claim = _claim(path)
-            owner = _owner(claim)
+            claim = runs.claim_of(path)
+            owner = runs.owner_of(claim)
             if owner is not None and owner != run and owner.status in (runs.WAITING, RUNNING):
                 raise ProductError(
                     f"Another run ({owner.id}) is writing {path} at this moment. "
                     "Wait for it, cancel it, or choose another output path."
                 )
             _clear_after_the_dead(path)
+            _may_appear(path, bool(order.output.get("overwrite")))
             runs.write_text(claim, str(run.folder))
     except OSError as error:
         if isinstance(error, PhidiasError):
@@ -340,23 +341,11 @@ def _clear_after_the_dead(path: Path) -> None:
     """What a worker left beside its output when it was killed while it published; nobody else is at this path now."""
     for old in path.parent.glob(f".{glob.escape(path.name)}.old-[0-9]*"):
         if path.exists():
-            _remove(old)
+            runs.remove_path(old)
         else:  # it was about to be replaced
             os.replace(old, path)
     for partial in path.parent.glob(f".{glob.escape(path.name)}.partial-[0-9]*"):
-        _remove(partial)
-
-
-def _owner(claim: Path) -> Run | None:
-    try:
-        owner = claim.read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError):
-        return None
-    return Run(owner) if owner else None
-
-
-def _claim(path: Path) -> Path:
-    return path.with_name(f".{path.name}.claimed")
+        runs.remove_path(partial)
 
 
 def _publish(order: Order, product_folder: Path) -> None:
@@ -386,11 +375,11 @@ def _publish(order: Order, product_folder: Path) -> None:
             except BaseException:
                 os.replace(old, target)
                 raise
-            _remove(old)
+            runs.remove_path(old)
         else:
             os.replace(temporary, target)
     except (OSError, PhidiasError):
-        _remove(temporary)
+        runs.remove_path(temporary)
         raise
 
 
@@ -412,13 +401,6 @@ def _put(temporary: Path, target: Path) -> None:
             temporary.unlink()
     except FileExistsError:
         raise _exists_already(target) from None
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        path.unlink(missing_ok=True)
 
 
 # What the worker does -----------------------------------------------------------------------------------------------
@@ -477,21 +459,14 @@ class _Watch(threading.Thread):
         with self.lock:
             if self.too_late:
                 return
-            self.run_.clear_unfinished()
-            _clear_output(self.run_)
+            for _ in range(50):  # another thread may still be writing there
+                self.run_.clear_unfinished()
+                if not (self.run_.folder / "product.partial").exists():
+                    break
+            self.run_.clear_output(os.getpid())
             (self.run_.folder / "spare").unlink(missing_ok=True)
             self.run_.add_state(CANCELLED, measures=_measures(self.run_))
             os._exit(130)
-
-
-def _clear_output(run: Run) -> None:
-    with contextlib.suppress(PhidiasError, OSError):
-        path = run.order.output.get("path")
-        if path:
-            _remove(Path(path).with_name(f".{Path(path).name}.partial-{os.getpid()}"))
-            claim = _claim(Path(path))
-            if _owner(claim) == run:
-                claim.unlink()
 
 
 def execute(run: Run) -> str:
@@ -532,7 +507,7 @@ def execute(run: Run) -> str:
         if state != DONE:
             run.clear_unfinished()
         spare.unlink(missing_ok=True)
-        _clear_output(run)
+        run.clear_output(os.getpid())
         run.add_state(state, measures=_measures(run), **more)
     return state
 

@@ -57,7 +57,7 @@ def without_values(folder: Path) -> None:
     """Spoil all values of a lake but leave its metadata, coordinates and sizes as they are."""
     import pyarrow.parquet as pq
 
-    for part in folder.rglob("*.parquet"):
+    for part in (p for p in folder.rglob("*.parquet") if p.is_file()):
         end = pq.ParquetFile(part).metadata.serialized_size + 8
         content = part.read_bytes()
         part.write_bytes(b"PAR1" + bytes(len(content) - end - 4) + content[-end:])

@@ -204,6 +204,27 @@ def _reap() -> None:
             _children.pop(folder, None)
 
 
+def remove_path(path: Path) -> None:
+    """Remove a file or a folder, if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def claim_of(path: Path) -> Path:
+    """The file that says which run is going to write a path."""
+    return path.with_name(f".{path.name}.claimed")
+
+
+def owner_of(claim: Path) -> Run | None:
+    try:
+        owner = claim.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError):
+        return None
+    return Run(owner) if owner else None
+
+
 class Run:
     """A view of one run's folder. Any number of them may exist, in any process."""
 
@@ -409,8 +430,9 @@ class Run:
         if self.status in ENDED:
             return self.status
         (self.folder / "cancel").touch()
-        if self.wait(patience) in ENDED and self.status != INTERRUPTED:
-            return self.status
+        if self.wait(patience) == CANCELLED:
+            self.clear_unfinished()  # again: until its end the worker may have written on
+            return CANCELLED
         while (self.folder / "product").is_dir() and self._worker_alive():
             self.wait(0.25)  # too late: the product is in place and is being copied to where it was asked for
         if self.status in ENDED and self.status != INTERRUPTED:
@@ -427,6 +449,7 @@ class Run:
                 os.killpg(worker["pid"], signal.SIGKILL)
             self.wait(5.0)
         self.clear_unfinished()
+        self.clear_output(worker.get("pid"))
         self.add_state(CANCELLED)
         return self.status
 
@@ -434,6 +457,16 @@ class Run:
         """Remove a product that was being written, or was in place when its worker died before it could say so."""
         for partial in (*self.folder.glob("product.partial*"), self.folder / "product"):
             shutil.rmtree(partial, ignore_errors=True)
+
+    def clear_output(self, pid: int | None) -> None:
+        """Remove what the process had half written where the product was to appear, and give up the claim on that place."""
+        with contextlib.suppress(PhidiasError, OSError):
+            path = self.order.output.get("path")
+            if path:
+                remove_path(Path(path).with_name(f".{Path(path).name}.partial-{pid}"))
+                claim = claim_of(Path(path))
+                if owner_of(claim) == self:
+                    claim.unlink()
 
     def add_state(self, state: str, at: str | None = None, **more: Any) -> None:
         """Record that the run entered a state, now or at a time, with other facts."""
