@@ -65,6 +65,7 @@ def finished(tmp_path_factory):
         while run.status not in runs.ENDED:
             seen.append(run.progress.fraction)
             time.sleep(0.03)
+        run.wait(LONG)  # its state comes a moment before the end of its process
     return run, at_once, seen, place / "marks"
 
 
