@@ -259,7 +259,7 @@ def test_a_second_worker_leaves_at_once_and_touches_nothing(tmp_path):
 def test_a_run_outlives_the_process_that_asked_for_it(tmp_path):
     gate = tmp_path / "gate"
     code = (
-        f"import phidias_lab, os; r = phidias_lab.run('probe.slow', seconds=0, gate={str(gate)!r});"
+        f"import phidias_lab, os; r = phidias_lab.run('probe.slow', seconds=0, free=0, gate={str(gate)!r});"
         "print(r.id, flush=True); os._exit(9)"
     )
     asked = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
