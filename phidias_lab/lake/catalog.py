@@ -232,7 +232,7 @@ def source(address: str, parameters: Mapping[str, Any] | None = None, catalog: A
 def open_entry(address: str, parameters: Mapping[str, Any] | None = None) -> tuple[Any, dict]:
     """The lazy data of an entry and their identity (see `identity`)."""
     found = source(address, parameters)
-    with _quiet(), errors_of_reading(f"The entry {address!r}"):
+    with _quiet(), errors_of_reading(f"The entry {address!r}", getattr(found, "address", None)):
         data = found.to_dask()
     return data, _identity(address, parameters, found)
 

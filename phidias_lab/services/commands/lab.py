@@ -16,9 +16,9 @@ from phidias_lab.services.commands.watch import signals_stop
 def command(port: int, browser: bool, rebuild_demo: bool, fresh_notebooks: bool, quiet: bool) -> None:
     """Open the lab on this machine: JupyterLab, the notebooks and the dashboards behind one address.
 
-    It opens your workspace (PHIDIAS_WORKSPACE), which gets copies of the shipped notebooks; what you change there is never
-    overwritten. The first start writes a small lake of synthetic data. The lab listens on 127.0.0.1 only, behind a random token, and
-    fetches nothing from outside. Ctrl-C stops it and everything that was started from it.
+    It opens your workspace (PHIDIAS_WORKSPACE), which gets copies of the shipped notebooks; what you change there is
+    never overwritten. The first start writes a small lake of synthetic data. The lab listens on 127.0.0.1 only, behind a
+    random token, and fetches nothing from outside. Ctrl-C stops it and everything that was started from it.
     """
     from phidias_lab.services import lab
     from phidias_lab.services.commands.lake import build_demo
