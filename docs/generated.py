@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import platform
 import shutil
 from collections.abc import Iterable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,15 @@ from phidias_lab.contract import registry
 from phidias_lab.contract.data import in_words
 from phidias_lab.contract.resources import show_memory
 from phidias_lab.services import command_line
+
+#: Packages on which the numbers and pictures of a notebook depend most.
+_TOLD = ("phidias-lab", "numpy", "scipy", "xarray", "zarr", "panel", "holoviews")
+
+
+def versions() -> str:
+    """With what the notebooks of these pages ran, in one line."""
+    found = [f"{name} {version(name)}" for name in _TOLD]
+    return f"Python {platform.python_version()}, {', '.join(found)}"
 
 
 def write(docs: Path) -> None:

@@ -195,6 +195,16 @@ def test_every_setting_and_every_exit_code_is_explained(html):
     assert all(kind.__name__ in page for kind in kinds)
 
 
+def test_the_notebooks_pages_say_with_what_they_ran_and_how_long(html):
+    import platform
+    from importlib.metadata import version
+
+    page = re.sub(r"<[^>]+>", " ", (html / "learn" / "index.html").read_text())
+    assert f"ran for this page with Python {platform.python_version()}, phidias-lab {version('phidias-lab')}" in page
+    assert f"xarray {version('xarray')}" in page
+    assert "Run Time (s)" in page
+
+
 def test_every_place_with_its_setting_and_default_stands_on_the_page_about_places(monkeypatch):
     from phidias_lab import settings
 

@@ -151,6 +151,7 @@ class Lab:
         self.folder = settings.workspace()
         self.entrance = f"/lab/tree/{ENTRANCE}" if (self.folder / ENTRANCE).is_file() else "/lab"
         self.log = _records() / f"{port}.log"
+        self.runtime = _records() / f"{port}.runtime"
         self.process: subprocess.Popen | None = None
 
     @property
@@ -213,6 +214,9 @@ class Lab:
                 env={
                     **os.environ,
                     "PHIDIAS_LAB": self.id,
+                    # Jupyter's own records (tokens, keys of kernels) stay when it is stopped by a signal while it serves
+                    # the dashboards; in a folder of this lab they go with it.
+                    "JUPYTER_RUNTIME_DIR": str(self.runtime),
                     "JUPYTER_CONFIG_PATH": os.pathsep.join(
                         filter(None, (str(records / "config"), os.environ.get("JUPYTER_CONFIG_PATH")))
                     ),
@@ -270,6 +274,7 @@ class Lab:
                 self.process.wait(1.0)
         for name in (f"{self.port}.json", f"{self.port}.jupyter.json"):
             (_records() / name).unlink(missing_ok=True)
+        shutil.rmtree(self.runtime, ignore_errors=True)
         sockets.sweep()
         return {"processes": len(gone), "left": [p.pid for p in left], "runs": cancelled}
 

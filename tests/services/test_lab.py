@@ -159,6 +159,10 @@ def test_a_session_leaves_the_clone_clean_keeps_the_users_notebook_and_removes_i
     assert "# My own" in (tmp_path / "work" / "start_here.ipynb").read_text()
     assert (tmp_path / "work" / "ocean" / "gridding.ipynb").is_file()
     assert list(temporary.iterdir()) == []
+    token = address.split("token=")[1].encode()
+    written = [p for p in Path(prepared["HOME"]).rglob("*") if p.is_file()]
+    assert [p for p in written if token in p.read_bytes()] == []
+    assert [p.name for p in written if p.name.startswith(("jpserver-", "kernel-"))] == []
 
 
 def test_what_a_killed_lab_left_is_stopped_at_the_next_start(prepared, start, temporary):
