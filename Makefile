@@ -37,7 +37,8 @@ docs:  ## build the documentation into docs/_build/html, offline, warnings are e
 bench:  ## run the benchmarks, one after the other
 	@for file in benchmarks/[a-z]*.py; do echo "== $$file"; ( $(PREPARE) dev -- $$file ) || exit 1; done
 
-notebooks:  ## run every notebook from top to bottom; their files stay as they are
+notebooks:  ## run every notebook from top to bottom on the demo lake; their files stay as they are
+	@$(PREPARE) dev -- -m phidias_lab lake build-demo
 	@$(PREPARE) dev -- -m jupyter execute $$(find notebooks -name '*.ipynb' -not -path '*/.*' | sort)
 
 clean:  ## remove what builds and tests have written (.venv stays)

@@ -85,7 +85,7 @@ def needs(set_up):
 def own_folders(monkeypatch, tmp_path_factory):
     """Each test has its own user folders, so none sees the user's settings, lake or runs."""
     home = tmp_path_factory.mktemp("user")
-    for name in ("LAKE", "RUNS", "CATALOGS"):
+    for name in ("LAKE", "RUNS", "CATALOGS", "WORKSPACE", "SITE"):
         monkeypatch.delenv(f"PHIDIAS_{name}", raising=False)
     for name in ("DATA", "CONFIG", "CACHE", "STATE"):
         monkeypatch.setenv(f"XDG_{name}_HOME", str(home / name.lower()))

@@ -126,6 +126,15 @@ def extent(table: Any, column: str) -> tuple[Any, Any] | None:
     )
 
 
+def in_words(template: str) -> str:
+    """What a name or unit with braces says before anything is chosen: '{variable.units}' is 'the units of the variable
+    chosen'."""
+    of = re.sub(
+        r"\{(\w+)\.(\w+)\}", lambda found: f"the {found[2].replace('_', ' ')} of the {found[1]} chosen", template
+    )
+    return re.sub(r"\{(\w+)\}", r"the \1 chosen", of)
+
+
 def same_units(given: str, declared: str) -> bool:
     def plain(units):
         units = str(units).strip()

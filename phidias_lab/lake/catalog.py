@@ -246,7 +246,7 @@ def open_entry(
     """The lazy data of an entry and their identity (see `identity`); of a table only what is needed, if that is said."""
     found = source(address, parameters)
     found.needs = needs
-    with _quiet(), errors_of_reading(f"The entry {address!r}"):
+    with _quiet(), errors_of_reading(f"The entry {address!r}", getattr(found, "address", None)):
         data = found.to_dask()
     return data, _identity(address, parameters, found)
 

@@ -123,7 +123,7 @@ class Cube(_Source):
         # Names and bounds are read before data, so what is asked for is refused before anything is opened.
         region, time = parse_region(self.region), parse_time(self.time)
         known = self._manifest()
-        with errors_of_reading(self._label()):
+        with errors_of_reading(self._label(), self.address):
             data = self._open(known)
             # Zarr lists its arrays in no order of its own.
             data = data[(known or {}).get("variables") or sorted(data.data_vars)]
@@ -145,7 +145,7 @@ class Cube(_Source):
     def read(self) -> xr.Dataset:
         """The dataset in memory."""
         data = self.to_dask()
-        with errors_of_reading(self._label()):
+        with errors_of_reading(self._label(), self.address):
             return data.load()
 
     def _open(self, known: dict | None) -> xr.Dataset:
@@ -197,7 +197,7 @@ class Table(_Source):
         if self.address.lower().endswith(_CSV):
             return _with_attrs(dd.from_pandas(self.read(), npartitions=1), {})
         dataset, tile, where, columns, attrs = self._query()
-        with errors_of_reading(self._label()):
+        with errors_of_reading(self._label(), self.address):
             parts = [
                 part
                 for fragment in dataset.get_fragments(_and(tile, where))
@@ -228,7 +228,7 @@ class Table(_Source):
         if self.address.lower().endswith(_CSV):
             return self._read_csv()
         dataset, tile, where, columns, attrs = self._query()
-        with errors_of_reading(self._label()):
+        with errors_of_reading(self._label(), self.address):
             return _frame(dataset.to_table(columns=columns, filter=_and(tile, where)), attrs)
 
     def _read_csv(self, rows: int | None = None):
@@ -269,7 +269,7 @@ class Table(_Source):
 
         region, time = parse_region(self.region), parse_time(self.time)
         known = self._manifest()
-        with errors_of_reading(self._label()):
+        with errors_of_reading(self._label(), self.address):
             dataset = _dataset(self.address, known)
             schema, attrs = dataset.schema, attributes_of(dataset.schema)
         tile, where, described = None, None, attrs.get("columns", {})
@@ -404,7 +404,7 @@ class _Pieces:
 
     def __call__(self, piece: tuple[str, list[int]], columns: Sequence[str] | None = None) -> Any:
         path, groups = piece
-        with errors_of_reading(self.label):
+        with errors_of_reading(self.label, path):
             fragment = self.form.make_fragment(path, self.filesystem, row_groups=groups)
             wanted = list(self.columns if columns is None else columns)
             return _frame(fragment.to_table(columns=wanted, filter=self.where), self.attrs)
