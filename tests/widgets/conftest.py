@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import socket
 import subprocess
@@ -36,6 +37,15 @@ def served_environment(demo_lake_folder, runs_folder, tmp_path_factory):
         "PHIDIAS_RUNS": str(runs_folder),
         "PYTHONPATH": str(CHECKOUT),
     }
+
+
+def colours(picture: bytes, box: dict) -> int:
+    """How many different colours a part of a picture holds."""
+    from PIL import Image
+
+    x, y, w, h = (int(box[k]) for k in ("x", "y", "width", "height"))
+    part = Image.open(io.BytesIO(picture)).convert("RGB").crop((x, y, x + w, y + h))
+    return len(part.getcolors(maxcolors=1 << 24))
 
 
 def free_port() -> int:

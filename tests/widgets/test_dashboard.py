@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import io
 import json
 import subprocess
 import sys
 from urllib.parse import quote, urlsplit
 
 import pytest
-from conftest import free_port, started, stopped
+from conftest import colours, free_port, started, stopped
 
 from phidias_lab.widgets import proxy, serve
 
@@ -34,15 +33,6 @@ def opened(page, dashboard, order=None):
     page.goto(dashboard + "/" + (f"?order={quote(json.dumps(order))}" if order else ""))
     page.get_by_role("button", name="Run", exact=True).wait_for()
     page.wait_for_function("Bokeh.documents.length > 0 && Bokeh.documents.every(d => d.is_idle)")
-
-
-def colours(picture: bytes, box: dict) -> int:
-    """How many different colours a part of a picture holds."""
-    from PIL import Image
-
-    x, y, w, h = (int(box[k]) for k in ("x", "y", "width", "height"))
-    part = Image.open(io.BytesIO(picture)).convert("RGB").crop((x, y, x + w, y + h))
-    return len(part.getcolors(maxcolors=1 << 24))
 
 
 def test_a_run_is_started_and_its_map_appears_without_another_host(page, dashboard, keep):
