@@ -35,6 +35,7 @@ from phidias_lab.errors import (
     PhidiasError,
     ProductError,
     UnknownNameError,
+    as_sentence,
     nearest,
 )
 
@@ -498,7 +499,7 @@ def execute(run: Run) -> str:
             state, more = FAILED, {"error": _failure(runs.unwritable(_place(run, error), error))}
         else:
             log = f"The run's log ('phidias runs log {run.id}') tells where."
-            sentence = f"{type(error).__name__} in the chain: {error}. {log}"
+            sentence = f"{type(error).__name__} in the chain: {as_sentence(error)} {log}"
             state, more = FAILED, {"error": {"sentence": sentence, "kind": type(error).__name__, "exit_code": 5}}
         _log_traceback(error)
     watch.over.set()

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from phidias_lab.errors import InputError, ParameterError, nearest
+from phidias_lab.errors import InputError, ParameterError, as_sentence, nearest
 
 KINDS = ("cube", "table", "features", "events", "model")
 
@@ -241,7 +241,9 @@ def _converted(name, variable, wanted, array):
     try:
         convert = converter(given, wanted.units)
     except InputError as error:
-        raise InputError(f"Input {name!r}, variable {variable!r}: {error}. Correct its units attribute.") from None
+        raise InputError(
+            f"Input {name!r}, variable {variable!r}: {as_sentence(error)} Correct its units attribute."
+        ) from None
     if convert is None:
         return array
     converted = convert(array)
@@ -287,7 +289,9 @@ def _check_table(name, declared, data):
             try:
                 convert = converter(given, wanted.units)
             except InputError as error:
-                raise InputError(f"Input {name!r}, column {column!r}: {error}. Correct its units.") from None
+                raise InputError(
+                    f"Input {name!r}, column {column!r}: {as_sentence(error)} Correct its units."
+                ) from None
             if convert is not None:
                 changed[column] = convert(data[column])
                 if column in known:
@@ -302,10 +306,45 @@ def _check_table(name, declared, data):
     return data
 
 
+#: Names of columns that say where and when something was measured; their standard names say it as well.
+_PLACES = {"longitude", "lon", "latitude", "lat", "depth", "height", "altitude", "elevation", "time", "date", "tile"}
+_PLACES |= {"projection_x_coordinate", "projection_y_coordinate", "geometry", "x", "y", "z"}
+_FLAGS = re.compile(r"(^|_)(qc|qf|flags?)$|status_flag$|quality_flag$", re.IGNORECASE)
+_IDENTITIES = re.compile(r"(^|_)(ids?|uuid)$", re.IGNORECASE)
+
+
+def measured(data: Any) -> list[str]:
+    """The names that a parameter of kind variable may take: columns of measured numbers, or a cube's variables.
+
+    Left out are texts and dates, identities, quality flags, bounds, and the columns that say where and when.
+    """
+    if not hasattr(data, "columns"):
+        numbers = [str(n) for n, v in data.data_vars.items() if v.dtype.kind in "iufb"]
+        described = {n: data[n].attrs for n in numbers}
+    else:
+        numbers = [str(c) for c in data.columns if getattr(data.dtypes[c], "kind", "O") in "iuf"]
+        described = column_attributes(data)
+    return [n for n in numbers if not _beside(n, described.get(n) or {})]
+
+
+def _beside(name: str, attributes: Mapping[str, Any]) -> bool:
+    """Whether a column accompanies the measurements instead of being one."""
+    standard = str(attributes.get("standard_name") or "")
+    if name.lower() in _PLACES or standard in _PLACES or name.endswith(("_bounds", "_bnds")):
+        return True
+    return bool(_FLAGS.search(name) or _FLAGS.search(standard) or _IDENTITIES.search(name))
+
+
 def choose_variable(parameter: str, asked: str, of: str, data: Any) -> None:
-    """Refuse a variable that the input does not have."""
+    """Refuse a variable that the input does not have, or that is no measurement."""
+    known = measured(data)
+    if asked in known:
+        return
     names = list(data.columns) if hasattr(data, "columns") else list(data.data_vars)
-    if asked not in names:
-        raise InputError(
-            f"Parameter {parameter!r} was given {asked!r}; the input {of!r} has no such variable. {nearest(asked, names)}"
-        )
+    kind = getattr(data.dtypes[asked], "kind", "O") if asked in names else ""
+    if asked in names and kind not in "iuf":
+        return  # the chain knows best whether it can do with texts, and says so
+    lacks = "holds no measurements there" if asked in names else "has no such variable"
+    raise InputError(
+        f"Parameter {parameter!r} was given {asked!r}; the input {of!r} {lacks}. {nearest(asked, known or names)}"
+    )

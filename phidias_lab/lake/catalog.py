@@ -24,7 +24,7 @@ from intake.catalog.local import LocalCatalogEntry
 
 from phidias_lab import settings
 from phidias_lab.contract.data import Needs
-from phidias_lab.errors import InputError, ParameterError, ProductError, UnknownNameError, nearest
+from phidias_lab.errors import InputError, ParameterError, ProductError, UnknownNameError, as_sentence, nearest
 from phidias_lab.lake import drivers, manifest, trust
 from phidias_lab.lake.locks import lock
 from phidias_lab.lake.manifest import errors_of_reading
@@ -225,7 +225,7 @@ def source(address: str, parameters: Mapping[str, Any] | None = None, catalog: A
         with _quiet():
             found = item.get(**given)
     except (ValueError, TypeError) as error:
-        raise ParameterError(f"The entry {address!r} cannot be opened with {given}: {error}.") from None
+        raise ParameterError(f"The entry {address!r} cannot be opened with {given}: {as_sentence(error)}") from None
     found.name = address
     return found
 

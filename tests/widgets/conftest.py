@@ -8,9 +8,12 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from pathlib import Path
 
 import pytest
+
+from phidias_lab.widgets.waiting import SIGN
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 
@@ -71,6 +74,18 @@ def started(command: list[str], port: int, environment: dict, log: Path) -> subp
     raise AssertionError(f"{command} does not listen:\n{log.read_text()[-4000:]}")
 
 
+def loaded(address: str) -> None:
+    """Wait until the dashboards themselves answer, and not the page that says that they are being loaded."""
+    request = urllib.request.Request(f"{address}/{SIGN}", method="HEAD")
+    for _ in range(600):
+        try:
+            urllib.request.urlopen(request, timeout=5).close()
+            return
+        except OSError:
+            time.sleep(0.1)
+    raise AssertionError(f"The dashboards at {address} are still being loaded.")
+
+
 def stopped(process: subprocess.Popen) -> None:
     process.terminate()
     try:
@@ -87,5 +102,6 @@ def dashboard(served_environment, tmp_path_factory):
     folder = tmp_path_factory.mktemp("served")
     command = [sys.executable, "-m", "phidias_lab.widgets.serve", "--port", str(port)]
     process = started(command, port, served_environment, folder / "serve.log")
+    loaded(f"http://127.0.0.1:{port}")
     yield f"http://127.0.0.1:{port}"
     stopped(process)

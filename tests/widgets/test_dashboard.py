@@ -56,6 +56,22 @@ def test_a_run_is_started_and_its_map_appears_without_another_host(page, dashboa
     assert page.errors == []
 
 
+def test_while_the_dashboards_are_being_loaded_the_page_says_so_and_then_shows_them(
+    page, served_environment, tmp_path, keep
+):
+    port = free_port()
+    command = [sys.executable, "-m", "phidias_lab.widgets.serve", "--port", str(port)]
+    server = started(command, port, served_environment, tmp_path / "serve.log")
+    try:
+        page.goto(f"http://127.0.0.1:{port}/")
+        page.get_by_text("The dashboards are being loaded").wait_for()
+        keep("dashboard-while-it-loads")
+        page.get_by_role("button", name="Run", exact=True).wait_for(timeout=90_000)
+        assert hosts(page) == {"127.0.0.1"}
+    finally:
+        stopped(server)
+
+
 def test_a_value_outside_its_bounds_is_told_and_cannot_run(page, dashboard, keep):
     opened(page, dashboard)
     length = page.get_by_label("Length [m]", exact=True)
