@@ -302,7 +302,13 @@ def _wrapped(text: str, width: int = 60) -> str:
 def _sized(width: int, height: int) -> dict[str, Any]:
     """The size of a figure's frame in pixels. The widest figure fits a page of documentation (700 pixels) with its axes
     and colour bar; two figures stand one below the other where there is no room beside."""
-    return {"frame_width": width, "frame_height": height, "toolbar": "above"}
+    # The tools get a row of their own: beside the title they would be folded away.
+    return {
+        "frame_width": width,
+        "frame_height": height,
+        "toolbar": "above",
+        "backend_opts": {"plot.toolbar_sticky": False},
+    }
 
 
 def _true_levels(plot: Any, element: Any) -> None:
