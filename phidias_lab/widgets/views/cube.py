@@ -550,7 +550,7 @@ class SeriesView(CubeView):
             band = hv.Spread((t, values, spread), kdim, [vdim, hv.Dimension("error")])
             whole = band.opts(fill_color="#9ecae1", fill_alpha=0.5, line_alpha=0) * whole
         note = "" if error is None else BAND
-        return _line(whole, self.heading(array, title, 75, note=note), (600, 300))
+        return _line(whole, self.heading(array, title, 60, note=note), (600, 300))
 
 
 def thinned(values: np.ndarray, most: int) -> np.ndarray:
