@@ -1,0 +1,1 @@
+"""The hub of phidias_lab: what JupyterHub needs to serve a laptop, one machine or a centre. Imports nothing of phidias_lab."""
