@@ -1,1 +1,1 @@
-"""The hub of phidias_lab: what JupyterHub needs to serve a laptop, one machine or a centre. Imports nothing of phidias_lab."""
+"""The hub of the lab: JupyterHub set up from one site file. Nothing here imports phidias_lab."""
