@@ -157,9 +157,13 @@ class Lab:
         wanted = PROGRAMS if settings.accounting else {k: PROGRAMS[k] for k in ("munge", "slurm-wlm")}
         missing = [p for p, names in wanted.items() if not all(shutil.which(n, path=_SEARCH) for n in names)]
         if missing:
-            raise Refused(f"Slurm needs packages that are not installed. Install them: apt-get install {' '.join(missing)}")
+            raise Refused(
+                f"Slurm needs packages that are not installed. Install them: apt-get install {' '.join(missing)}"
+            )
         if not settings.nodes or len(set(settings.nodes)) != len(settings.nodes):
-            raise Refused(f"The nodes {settings.nodes} are none or have a name twice. Give each a name: --nodes cpu1 gpu1")
+            raise Refused(
+                f"The nodes {settings.nodes} are none or have a name twice. Give each a name: --nodes cpu1 gpu1"
+            )
         if not 0 <= settings.gpus <= len(DEVICES):
             raise Refused(f"{settings.gpus} GPUs per node were asked for; there can be 0 to {len(DEVICES)}.")
         if len(os.fsencode(self.munge_socket)) > LONGEST_SOCKET:
@@ -178,7 +182,9 @@ class Lab:
                     try:
                         probe.bind(("127.0.0.1", port))
                     except OSError:
-                        raise Refused(f"Port {port} on 127.0.0.1 is taken. Choose others: --port {port + 1000}") from None
+                        raise Refused(
+                            f"Port {port} on 127.0.0.1 is taken. Choose others: --port {port + 1000}"
+                        ) from None
 
     def _check_reach(self) -> None:
         """Daemons and users have to reach the folder: not below a home of mode 0700, and munged refuses one for all."""
@@ -186,7 +192,9 @@ class Lab:
         for place in [above, *above.parents]:
             mode = place.stat().st_mode
             if not mode & 0o001:
-                raise Refused(f"Other users cannot pass {place}, so {self.folder} is no place for Slurm. Choose one below /srv.")
+                raise Refused(
+                    f"Other users cannot pass {place}, so {self.folder} is no place for Slurm. Choose one below /srv."
+                )
             if mode & 0o022 and not mode & 0o1000 or place.stat().st_uid != 0:
                 raise Refused(
                     f"Others than root can write to {place}, and munged refuses to work below it. Choose a folder below /srv."
@@ -196,7 +204,12 @@ class Lab:
         for folder in (self.etc, self.run, self.log, self.spool):
             folder.mkdir(exist_ok=True)
             folder.chmod(0o755)
-        owned = {self.run / "munge": "munge", self.run / "slurm": "slurm", self.spool / "ctld": "slurm", self.log: "slurm"}
+        owned = {
+            self.run / "munge": "munge",
+            self.run / "slurm": "slurm",
+            self.spool / "ctld": "slurm",
+            self.log: "slurm",
+        }
         if self.settings.accounting:
             owned |= {self.run / "mysql": "mysql", self.spool / "mysql": "mysql"}
         for folder, owner in owned.items():  # munged wants every folder above its socket to be root's or its own
@@ -236,7 +249,13 @@ class Lab:
         for name in ("munge.sock", "munge.sock.lock"):
             (place / name).unlink(missing_ok=True)
         files = [f"--{kind}-file={place}/munged.{kind}" for kind in ("pid", "log", "seed")]
-        command = ["munged", "--foreground", f"--key-file={self.etc}/munge.key", f"--socket={self.munge_socket}", *files]
+        command = [
+            "munged",
+            "--foreground",
+            f"--key-file={self.etc}/munge.key",
+            f"--socket={self.munge_socket}",
+            *files,
+        ]
         self._daemon("munged", command, user="munge")
         self._wait("munge", 15, lambda: self._answers("munge", "-n", "-S", str(self.munge_socket)))
 
@@ -287,10 +306,14 @@ class Lab:
         new = sorted(set(people) - lines("show", "assoc", "account=lab", "format=user"))
         if new:
             self._client("sacctmgr", "-i", "add", "user", f"name={','.join(new)}", "account=lab")
-        operators = {line.partition("|")[0] for line in lines("show", "user", "format=user,adminlevel") if "|Op" in line}
+        operators = {
+            line.partition("|")[0] for line in lines("show", "user", "format=user,adminlevel") if "|Op" in line
+        }
         new = sorted(set(self.settings.operators) - operators)
         if new:
-            self._client("sacctmgr", "-i", "modify", "user", "where", f"name={','.join(new)}", "set", "adminlevel=Operator")
+            self._client(
+                "sacctmgr", "-i", "modify", "user", "where", f"name={','.join(new)}", "set", "adminlevel=Operator"
+            )
         missing = sorted(set(people) - lines("show", "assoc", "account=lab", "format=user"))
         if missing:
             raise Refused(f"Slurm has no association for {', '.join(missing)}. Look into {self.log}/slurmdbd.log.")
@@ -306,7 +329,9 @@ class Lab:
             states = dict(line.split() for line in done.stdout.splitlines()) if done.returncode == 0 else {}
             for node, state in states.items():
                 if state.startswith(("drain", "drng", "inval", "down")) and "*" not in state:
-                    self._try(["scontrol", "update", f"nodename={node}", "state=resume"], 5)  # a drain outlives a restart
+                    self._try(
+                        ["scontrol", "update", f"nodename={node}", "state=resume"], 5
+                    )  # a drain outlives a restart
             return len(states) == len(self.settings.nodes) and all(s in _AT_WORK for s in states.values())
 
         self._wait("the nodes", 30, idle)
@@ -404,7 +429,9 @@ class Lab:
     def _must_exist(self) -> None:
         # A client without slurm.conf looks for one for a minute.
         if not self.configuration.exists():
-            raise Refused(f"There is no Slurm in {self.folder}. Start one: python -m slurm_lab --folder {self.folder} start")
+            raise Refused(
+                f"There is no Slurm in {self.folder}. Start one: python -m slurm_lab --folder {self.folder} start"
+            )
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:
