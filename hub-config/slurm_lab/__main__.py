@@ -83,9 +83,7 @@ def main(words: list[str] | None = None) -> int:
         elif options.command == "environment":
             seconds = environment.build(options.environment, source=options.source)
             lake = environment.build_lake(options.lake, environment=options.environment)
-            print(
-                f"The environment {options.environment} is ready ({seconds:.1f} s), the lake {options.lake} too ({lake:.1f} s)."
-            )
+            print(f"{options.environment} is ready ({seconds:.1f} s), the lake {options.lake} too ({lake:.1f} s).")
         elif options.command == "lab":
             whole = deployment.Deployment(
                 options.site, password=os.environ.get("PHIDIAS_DEMO_PASSWORD"), port=options.port

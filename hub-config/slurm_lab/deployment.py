@@ -63,14 +63,14 @@ class Deployment:
         """Bring everything up; `create` allows creating users where they are missing."""
         if os.geteuid() != 0:
             raise Refused(
-                "A Slurm lab starts daemons and jobs under several accounts, so it needs root: sudo make lab-slurm SYSTEM=1. "
-                "For one person on this machine without root: make lab"
+                "A Slurm lab starts daemons and jobs under several accounts, so it needs root: sudo make lab-slurm SYSTEM=1. For "
+                "one person on this machine without root: make lab"
             )
         missing = people.missing(self.names)
         if missing and not create:
             raise Refused(
-                f"This machine has no accounts for the lab yet. SYSTEM=1 creates them: {'; '.join(missing)}. They are removed "
-                "with: python -m slurm_lab users --remove (in hub-config, as root)"
+                f"This machine has no accounts for the lab yet. SYSTEM=1 creates them: {'; '.join(missing)}. They are "
+                "removed with: python -m slurm_lab users --remove (in hub-config, as root)"
             )
         self._timed("people", lambda: people.create(self.names, self.manifest))
         faults: list[BaseException] = []

@@ -195,9 +195,9 @@ class Lab:
                 raise Refused(
                     f"Other users cannot pass {place}, so {self.folder} is no place for Slurm. Choose one below /srv."
                 )
-            if mode & 0o022 and not mode & 0o1000 or place.stat().st_uid != 0:
+            if (mode & 0o022 and not mode & 0o1000) or place.stat().st_uid != 0:
                 raise Refused(
-                    f"Others than root can write to {place}, and munged refuses to work below it. Choose a folder below /srv."
+                    f"Others than root can write to {place}, and munged refuses to work below it. Choose one below /srv."
                 )
 
     def _write_configuration(self) -> None:
@@ -269,9 +269,10 @@ class Lab:
                 shutil.rmtree(data)
                 data.mkdir()
                 shutil.chown(data, "mysql", "mysql")
+                make = ["mariadb-install-db", "--no-defaults", "--user=mysql", "--skip-test-db"]
+                make += ["--auth-root-authentication-method=normal"]
                 done = self._try(
-                    ["mariadb-install-db", "--no-defaults", "--user=mysql", f"--datadir={data}", "--skip-test-db"]
-                    + ["--auth-root-authentication-method=normal", *careless],
+                    [*make, f"--datadir={data}", *careless],
                     60,
                 )
                 if done.returncode:
