@@ -1,0 +1,1 @@
+"""The hub of the lab: JupyterHub set up from one site file. Nothing here imports phidias_lab."""
