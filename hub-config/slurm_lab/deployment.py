@@ -63,8 +63,8 @@ class Deployment:
         """Bring everything up; `create` allows creating users where they are missing."""
         if os.geteuid() != 0:
             raise Refused(
-                "A Slurm lab starts daemons and jobs under several accounts, so it needs root: sudo make lab-slurm SYSTEM=1. For "
-                "one person on this machine without root: make lab"
+                "A Slurm lab starts jobs under several accounts, so it needs root: sudo make lab-slurm SYSTEM=1. "
+                "Without root, for one person on this machine: make lab"
             )
         missing = people.missing(self.names)
         if missing and not create:
