@@ -375,8 +375,12 @@ def test_a_waiting_server_says_why_and_when_and_leaves_the_queue_when_stopped(hu
     for _ in range(2):
         hub.slurm("sbatch", "-p", "gpu", "--gres=gpu:2", "-t", "5", "-o", "/dev/null", "--wrap", "sleep 300", user="bob")
     until(20, lambda: len(hub.jobs("R")) == 2, "both nodes are taken")
+    time.sleep(1.5)  # what is free is looked up once a second
     form = alice.browser.get(f"{hub.address}/hub/spawn", timeout=30).text
-    assert re.search(r"All full; expected to start at \d\d:\d\d, in about [45] minutes: 0 of 2 nodes idle, 0 of 4 GPUs free", form)
+    said = re.findall(r'text-muted">(.*?)</div>', form)
+    assert re.fullmatch(
+        r"All full; expected to start at \d\d:\d\d, in about [45] minutes: 0 of 2 nodes idle, 0 of 4 GPUs free.", said[1]
+    ), said
     assert alice.ask({"profile": "gpu"}).status_code == 202
     told = alice.says(15, r"no node has enough room free now.*expected to start at")
     assert "bob" not in "".join(told)
