@@ -492,3 +492,39 @@ def test_a_job_that_belongs_to_no_server_is_cancelled_and_a_forged_mark_harms_no
     bobs = hub.slurm("sbatch", "--parsable", f"--comment={forged}", *more, user="bob")
     time.sleep(5)
     assert alice.server()["ready"] and {kept, bobs} <= hub.jobs().keys()
+
+
+@pytest.mark.parametrize("tls", [True])
+def test_hub_and_server_speak_tls_with_keys_that_only_the_user_can_read(tls):
+    reason = _unfit()
+    if reason:
+        pytest.fail(reason) if os.environ.get("CI") else pytest.skip(reason)
+    folder = Path(tempfile.mkdtemp(prefix="phidias-hub-", dir="/srv"))
+    folder.chmod(0o755)
+    hub = Deployed(folder, tls=tls)
+    try:
+        hub.start()
+        alice = hub.user("alice")
+        assert alice.ask({"profile": "cpu"}).status_code in (201, 202)
+        alice.ready()
+        (job,) = hub.jobs()
+        variables = environment_of(job)
+        assert variables["JUPYTERHUB_SERVICE_URL"].startswith("https://")
+        assert variables["JUPYTERHUB_API_URL"].startswith("https://")
+        key = Path(variables["JUPYTERHUB_SSL_KEYFILE"])
+        assert key.stat().st_mode & 0o777 == 0o600 and key.owner() == "alice"
+        assert key.parent.stat().st_mode & 0o777 == 0o700
+        assert not any(name.startswith("PHIDIAS_TLS_") for name in variables)
+        status = {"Authorization": f"token {alice.token}"}
+        answer = requests.get(f"{hub.address}/user/alice/api/status", headers=status, timeout=30)
+        assert answer.status_code == 200
+        # Without a certificate of the hub's, the server's own port answers nobody.
+        address = variables["JUPYTERHUB_SERVICE_URL"].removesuffix("/user/alice/")
+        with pytest.raises(requests.exceptions.ConnectionError):
+            requests.get(f"{address}/user/alice/api/status", headers=status, verify=False, timeout=10)
+    finally:
+        try:
+            hub.quiet()
+        finally:
+            print(hub.lab.said("hub")[-3000:], hub.lab.said("proxy")[-1500:])
+            hub.stop()
