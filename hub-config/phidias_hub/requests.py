@@ -215,7 +215,11 @@ def _amount(amount: str, value: Any, name: str, profile: Mapping[str, Any]) -> f
     offered = bounds(profile, amount)
     if value is None:
         return None if offered is None else offered[0]
-    if isinstance(value, bool) or not isinstance(value, int | float) or not (isinstance(value, int) or math.isfinite(value)):
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, int | float)
+        or not (isinstance(value, int) or math.isfinite(value))
+    ):
         raise Refused(f"The option {amount} is {_shown(value)}; it has to be a number.")
     if offered is None:
         if amount == "gpus" and value == 0:

@@ -30,9 +30,13 @@ def test_an_answer_of_squeue_is_read():
         f"{T}|13|bob|PENDING|Resources|n/a|N/A|N/A|(null)\n"
     )
     jobs = read_jobs(text, T)
-    assert jobs["12"].node == "gpu1" and jobs["12"].start == 1795260824
-    assert jobs["13"].pending and jobs["13"].start is None and jobs["13"].node == ""
-    assert Mark.read(jobs["12"].comment) == Mark("h", "alice", "", "s") and Mark.read(jobs["13"].comment) is None
+    assert jobs["12"].node == "gpu1"
+    assert jobs["12"].start == 1795260824
+    assert jobs["13"].pending
+    assert jobs["13"].start is None
+    assert jobs["13"].node == ""
+    assert Mark.read(jobs["12"].comment) == Mark("h", "alice", "", "s")
+    assert Mark.read(jobs["13"].comment) is None
 
 
 def test_a_line_that_a_user_forged_in_a_comment_is_not_believed():
@@ -42,13 +46,16 @@ def test_a_line_that_a_user_forged_in_a_comment_is_not_believed():
         f"{T}|13|bob|RUNNING|None|cpu1|1|2|innocent\n12|alice|FAILED|None|cpu1|1|2|x\n|12|alice|FAILED|None|cpu1|1|2|x\n"
     )
     jobs = read_jobs(text, T)
-    assert jobs.keys() == {"12", "13"} and jobs["12"].state == "RUNNING"
+    assert jobs.keys() == {"12", "13"}
+    assert jobs["12"].state == "RUNNING"
 
 
 def test_a_mark_survives_any_name_of_a_server():
     for name in ("", "my server", "a=b user=root", "né|w\nline", "%20"):
         mark = Mark("h", "alice", name, "s")
-        assert Mark.read(str(mark)) == mark and "\n" not in str(mark) and "|" not in str(mark)
+        assert Mark.read(str(mark)) == mark
+        assert "\n" not in str(mark)
+        assert "|" not in str(mark)
 
 
 def test_an_answer_of_sinfo_is_read():
@@ -64,15 +71,18 @@ def test_an_answer_of_sinfo_is_read():
         ("gpu2", False, 0, 2, 2),
         ("gpu3", False, 8, 2, 2),
     ]
-    assert nodes[0].partition == "cpu" and nodes[1].memory_free_mib == 12000
+    assert nodes[0].partition == "cpu"
+    assert nodes[1].memory_free_mib == 12000
 
 
 def test_why_a_job_waits_is_said_in_plain_words():
     job = Job("1", "a", "PENDING", "Resources", start=1_700_000_600.0)
-    assert "no node has enough room free now" in why_waiting(job) and "expected to start at" in why_waiting(job, 1_700_000_000)
+    assert "no node has enough room free now" in why_waiting(job)
+    assert "expected to start at" in why_waiting(job, 1_700_000_000)
     assert "out of service" in why_waiting(Job("1", "a", "PENDING", "ReqNodeNotAvail, UnavailableNodes:gpu1"))
     assert "'Strange'" in why_waiting(Job("1", "a", "PENDING", "Strange"))
-    assert never(job) is None and "fewer hours" in never(Job("1", "a", "PENDING", "PartitionTimeLimit"))
+    assert never(job) is None
+    assert "fewer hours" in never(Job("1", "a", "PENDING", "PartitionTimeLimit"))
 
 
 def test_how_a_job_ended_is_said_in_plain_words():
@@ -80,11 +90,20 @@ def test_how_a_job_ended_is_said_in_plain_words():
     assert "Python of the environment is missing" in end_in_words(Job("1", "a", "FAILED"), 77)
     assert "longer knows" in end_in_words(None, None)
     said = refusal_in_words("sbatch: error: Batch job submission failed: Requested node configuration is not available")
-    assert "ask for less" in said and "sbatch:" not in said
+    assert "ask for less" in said
+    assert "sbatch:" not in said
 
 
 def test_an_exit_code_is_read_as_a_shell_says_it():
-    assert [read_exit(told) for told in ("0|\n", "19712|", "9", "77:0", "0:15", "", "n/a")] == [0, 77, 137, 77, 143, None, None]
+    assert [read_exit(told) for told in ("0|\n", "19712|", "9", "77:0", "0:15", "", "n/a")] == [
+        0,
+        77,
+        137,
+        77,
+        143,
+        None,
+        None,
+    ]
 
 
 FAKE = """#!/usr/bin/python3
@@ -139,7 +158,8 @@ def test_500_servers_cost_one_question(fake):
 
     states, questions = asyncio.run(look())
     assert states == ["RUNNING"] * 500
-    assert questions <= 4 and asked() == questions
+    assert questions <= 4
+    assert asked() == questions
 
 
 def test_500_servers_that_hurry_still_share_the_questions(fake):
@@ -176,7 +196,9 @@ def test_a_queue_that_fails_or_hangs_makes_jobs_unknown_and_not_gone(fake, silen
         return queue
 
     queue = asyncio.run(look())
-    assert queue.silent and not queue.absent("7") and queue.jobs["7"].state == "RUNNING"
+    assert queue.silent
+    assert not queue.absent("7")
+    assert queue.jobs["7"].state == "RUNNING"
 
 
 def test_a_job_is_gone_only_after_two_answers_without_it(fake):

@@ -83,7 +83,9 @@ def test_hostile_options_are_refused_in_one_sentence(options):
     with pytest.raises(Refused) as refused:
         chosen(options, SITE)
     sentence = str(refused.value)
-    assert sentence.isascii() and "\n" not in sentence and len(sentence) < 250
+    assert sentence.isascii()
+    assert "\n" not in sentence
+    assert len(sentence) < 250
     assert sentence.endswith((".", "?"))
 
 
@@ -147,13 +149,16 @@ def test_the_batch_script_holds_the_request_and_is_sound_bash(tmp_path):
         "--no-requeue",
     ):
         assert f"#SBATCH {line}\n" in script
-    assert "--time" not in script and "--mem" not in script
+    assert "--time" not in script
+    assert "--mem" not in script
     assert "module load cuda/12.6 || exit 76" in script
     assert "/opt/lab/environment/bin/python" in script
     (tmp_path / "script").write_text(script)
     subprocess.run(["bash", "-n", str(tmp_path / "script")], check=True)
     plain = render(chosen({}, SITE), SITE)
-    assert "#SBATCH --time=120\n" in plain and "#SBATCH --mem=2048M\n" in plain and "gres" not in plain
+    assert "#SBATCH --time=120\n" in plain
+    assert "#SBATCH --mem=2048M\n" in plain
+    assert "gres" not in plain
 
 
 @pytest.mark.parametrize(
@@ -195,20 +200,25 @@ def test_what_never_fits_is_refused_with_what_would():
 
 def test_a_full_partition_is_told_from_a_free_one():
     one, two = default_request("gpu", SITE), chosen({"profile": "gpu", "gpus": 2}, SITE)
-    assert free_now(one, NODES) and not free_now(two, NODES)
+    assert free_now(one, NODES)
+    assert not free_now(two, NODES)
     assert availability(one, NODES) == "Starts at once: 1 of 2 nodes idle, 1 of 4 GPUs free."
     assert availability(two, NODES) == "All full; you would wait: 1 of 2 nodes idle, 1 of 4 GPUs free."
     told = availability(two, NODES, start=1_700_000_600.0, now=1_700_000_000.0)
-    assert "expected to start at" in told and "in about 10 minutes" in told
+    assert "expected to start at" in told
+    assert "in about 10 minutes" in told
     assert full_profiles(SITE, NODES[:2]).keys() == {"gpu"}
 
 
 def test_the_form_escapes_all_values_and_keeps_the_last_choice():
     shown = form(SITE, NODES, {"profile": "gpu", "gpus": 2})
-    assert "Processor &lt;node&gt;" in shown and "<node>" not in shown
-    assert 'value="gpu" checked' in shown and 'value="cpu" checked' not in shown
+    assert "Processor &lt;node&gt;" in shown
+    assert "<node>" not in shown
+    assert 'value="gpu" checked' in shown
+    assert 'value="cpu" checked' not in shown
     assert 'name="gpu.gpus" value="2" min="0" max="4"' in shown
-    assert 'name="gpu.hours"' not in shown and '<select class="form-select" name="environment">' in shown
+    assert 'name="gpu.hours"' not in shown
+    assert '<select class="form-select" name="environment">' in shown
     assert "does not answer" in form(SITE, [], {}, silent=True)
 
 
@@ -222,5 +232,6 @@ def test_each_exit_code_of_the_start_has_words():
     codes = {int(code) for code in re.findall(r"(?:exit|end\(|failed = |return) ?(7[0-9])", source)}
     assert codes == {70, 71, 72, 73, 74, 75, 76, 77}
     assert codes <= script.EXITS.keys()
-    assert exit_in_words(137) == "it was killed" and "code 3" in exit_in_words(3)
+    assert exit_in_words(137) == "it was killed"
+    assert "code 3" in exit_in_words(3)
     assert log_path(Path("/home/a"), 7) == "/home/a/.phidias/logs/server-7.log"
