@@ -15,7 +15,8 @@ _LEAST = {"cores": "1", "memory_gib": "0.1", "gpus": "0", "hours": "0.1"}
 _STYLE = """<style>
 .phidias-profile { border: 1px solid #8888; border-radius: .5rem; padding: .75rem 1rem; margin-bottom: .75rem; }
 .phidias-profile > label { display: block; font-weight: 600; cursor: pointer; }
-.phidias-amounts { display: grid; grid-template-columns: repeat(auto-fit, minmax(8rem, 1fr)); gap: .5rem 1rem; margin-top: .5rem; }
+.phidias-amounts { display: grid; grid-template-columns: repeat(auto-fit, minmax(8rem, 1fr)); gap: .5rem 1rem; }
+.phidias-amounts { margin-top: .5rem; }
 .phidias-amounts input { width: 100%; }
 .phidias-profile:not(:has(> label > input:checked)) .phidias-amounts { display: none; }
 </style>"""
@@ -46,7 +47,8 @@ def render(
     if len(known) > 1:
         before = last.get("environment")
         options = "".join(
-            f'<option value="{escape(name)}"{" selected" if name == before else ""}>{escape(entry.get("title") or name)}</option>'
+            f'<option value="{escape(name)}"{" selected" if name == before else ""}>'
+            f"{escape(entry.get('title') or name)}</option>"
             for name, entry in known.items()
         )
         parts.append(
@@ -104,7 +106,8 @@ def _profile(
             continue
         value = last.get(amount, limits[0])
         fields.append(
-            f'<label>{label} (at most {limits[1]:g})<input class="form-control" type="number" name="{escape(name)}.{amount}" '
+            f'<label>{label} (at most {limits[1]:g})<input class="form-control" type="number" '
+            f'name="{escape(name)}.{amount}" '
             f'value="{value:g}" min="{_LEAST[amount]}" max="{limits[1]:g}" step="{_STEPS[amount]}"></label>'
         )
     told = "" if silent else availability(default_request(name, site), nodes, start, now)

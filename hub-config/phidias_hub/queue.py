@@ -456,7 +456,7 @@ class Queue:
         return known
 
     async def submit(self, user: str, script: str, options: Iterable[str], environment: Mapping[str, str]) -> str:
-        """Hands a job in under the user's own account; its number. What `environment` holds reaches the job, and only that."""
+        """Hands a job in under the user's own account; its number. The job gets what `environment` holds."""
         handed = {"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8", **environment}
         configuration = self.environment().get("SLURM_CONF")
         if configuration:
