@@ -122,7 +122,7 @@ def _make(folder: Path, source: Path) -> None:
         if file.is_symlink() or not file.is_file() or (folder / "bin" / file.name).exists():
             continue
         first, newline, rest = file.read_bytes().partition(b"\n")
-        if first.startswith(b"#!") and str(source).encode() in first:
+        if first.startswith(b"#!/") and Path(os.fsdecode(first[2:])).parent.resolve() == (source / "bin").resolve():
             first = b"#!" + os.fsencode(folder / "bin" / "python")
         elif first.startswith(b"#") or not first.startswith(b"\x7f"):
             continue  # activate and its like speak of their own folder
