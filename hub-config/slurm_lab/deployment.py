@@ -110,7 +110,9 @@ class Deployment:
         self._copy_configuration()
         python = self.environment / "bin" / "python"
         install = [python, "-m", "phidias_hub.proxy", "install"]
-        done = subprocess.run(install, cwd=self.place, env=self._variables({}), capture_output=True, text=True)
+        # Run as root in the surroundings of whoever called: the way to the registry may stand there.
+        surroundings = os.environ | {"PYTHONPATH": str(self.place), "PYTHONDONTWRITEBYTECODE": "1"}
+        done = subprocess.run(install, cwd=self.place, env=surroundings, capture_output=True, text=True)
         if done.returncode:
             raise Refused(f"The proxy could not be installed: {(done.stderr or done.stdout).strip()[-400:]}")
         self._start("proxy", [python, "-m", "phidias_hub.proxy", "run"])
