@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import re
@@ -220,7 +221,7 @@ def read_nodes(text: str) -> list[Node]:
             continue
         name, partition, state, cpus, memory, used, gres, gres_used = parts[:8]
         try:
-            allocated, idle, _other, total = (int(number) for number in cpus.split("/"))
+            _allocated, idle, _other, total = (int(number) for number in cpus.split("/"))
             memory_mib, used_mib = int(memory), int(used)
         except ValueError:
             continue
@@ -349,10 +350,8 @@ class Queue:
 
     async def news(self, timeout: float) -> None:
         """Waits for the next answer, or for `timeout` seconds."""
-        try:
+        with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._news.wait(), timeout)
-        except TimeoutError:
-            pass
 
     async def _ask_for_ever(self) -> None:
         while True:
@@ -365,10 +364,8 @@ class Queue:
             wait = self.SOON if self._hurried and not self.silent else self.poll_seconds
             wait -= time.monotonic() - started
             if wait > 0:
-                try:
+                with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._wake.wait(), max(wait, 0.05))
-                except TimeoutError:
-                    pass
                 # Many who hurry at once still make one question per moment.
                 rest = self.SOON - (time.monotonic() - started)
                 if rest > 0:
@@ -498,8 +495,6 @@ def sudo(user: str, command: list[str]) -> list[str]:
 
 def _end(process: asyncio.subprocess.Process) -> None:
     """Ends a program that hangs; one that runs under another account ends with its pipe."""
-    try:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, 9)
-    except (ProcessLookupError, PermissionError):
-        pass
     process._transport.close()  # so that no pipe of it stays open

@@ -215,13 +215,13 @@ def _amount(amount: str, value: Any, name: str, profile: Mapping[str, Any]) -> f
     offered = bounds(profile, amount)
     if value is None:
         return None if offered is None else offered[0]
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(_bounded(value)):
+    if isinstance(value, bool) or not isinstance(value, int | float) or not (isinstance(value, int) or math.isfinite(value)):
         raise Refused(f"The option {amount} is {_shown(value)}; it has to be a number.")
     if offered is None:
         if amount == "gpus" and value == 0:
             return 0
         raise Refused(f"The profile {name} offers no choice of {_NAMES[amount]}; leave {amount} out.")
-    if amount in _WHOLE and value != int(_bounded(value)):
+    if amount in _WHOLE and isinstance(value, float) and not value.is_integer():
         raise Refused(f"The option {amount} is {_shown(value)}; it has to be a whole number.")
     least = 0 if amount == "gpus" else 1 if amount == "cores" else 1 / 60
     if not least <= value <= offered[1]:
@@ -230,11 +230,6 @@ def _amount(amount: str, value: Any, name: str, profile: Mapping[str, Any]) -> f
             f"The option {amount} is {_shown(value)}; the profile {name} gives {low} to {offered[1]:g} {_NAMES[amount]}."
         )
     return value
-
-
-def _bounded(value: float) -> float:
-    """The same number, or a large one where an integer is too large for a float."""
-    return max(-1e9, min(1e9, value)) if isinstance(value, int) else value
 
 
 def _number(amount: str, text: str) -> float:
