@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import getpass
 import os
 import re
@@ -58,7 +59,9 @@ class LocalServer(SimpleLocalProcessSpawner):
         return {k: v for k, v in os.environ.items() if k not in SECRETS} | env
 
     def get_args(self) -> list[str]:
-        return [*super().get_args(), *(f"--config={file}" for file in self.configuration)]
+        said = [*super().get_args(), *(f"--config={file}" for file in self.configuration)]
+        # In a container there is often no other user than root; the server is reached from this machine alone.
+        return [*said, "--allow-root"] if os.geteuid() == 0 else said
 
     async def start(self) -> Any:
         if self.user.name != self.person:
@@ -69,4 +72,22 @@ class LocalServer(SimpleLocalProcessSpawner):
             )
         # What a server writes is for the hub's log, not for the terminal.
         self.popen_kwargs = {"stdin": -3, "stdout": 2, **({"cwd": self.folder} if self.folder else {}), **self.popen_kwargs}
-        return await super().start()
+        address = await super().start()
+        await self._answers()
+        return address
+
+    async def _answers(self) -> None:
+        """Wait until something listens on the server's port; a server that has ended is told at once."""
+        while True:
+            if (code := await self.poll()) is not None:
+                self.pid = 0
+                raise web.HTTPError(
+                    500, f"JupyterLab ended with exit code {code} before it answered. The log of the hub tells why."
+                )
+            try:
+                _, writer = await asyncio.open_connection("127.0.0.1", self.port)
+            except OSError:
+                await asyncio.sleep(0.1)
+                continue
+            writer.close()
+            return

@@ -147,10 +147,8 @@ def groups_of(claims: Mapping[str, Any], claim: str) -> list[str]:
 
 
 def refused(why: str) -> web.HTTPError:
-    """A page that says why; a percent sign in a provider's answer is text, not a format."""
-    error = web.HTTPError(403)
-    error.log_message = f"{why} Ask the administrators of this hub, and tell them this sentence.".replace("%", "%%")
-    return error
+    """A page that says why."""
+    return web.HTTPError(403, f"{why} Ask the administrators of this hub, and tell them this sentence.")
 
 
 def not_a_person(account: str) -> str | None:

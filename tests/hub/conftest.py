@@ -77,7 +77,7 @@ class Visitor(requests.Session):
         while "spawn-pending" in answer.url or answer.status_code == 503:
             assert time.monotonic() < end, f"The server was not ready after {seconds} s: {answer.url}"
             time.sleep(0.3)
-            answer = self.look("/hub/user-redirect/api/status")
+            answer = self.look("/hub/user-redirect/lab")
         return answer
 
 
