@@ -94,9 +94,10 @@ class Deployment:
         self.start_hub()
 
     def stop(self) -> None:
-        """Stop what this object started. Slurm's end ends the users' servers."""
+        """Stop the hub and the proxy, cancel all jobs, stop Slurm."""
         for name in ("hub", "proxy"):
             self.end(name)
+        self.slurm.cancel_jobs()
         self.slurm.stop()
 
     # One after the other ----------------------------------------------------------------------------------------------
@@ -205,7 +206,9 @@ def lab(deployment: Deployment, create: bool) -> int:
     def interrupted(number, frame):
         raise KeyboardInterrupt
 
-    signal.signal(signal.SIGTERM, interrupted)
+    # Said here, because a shell in the background lets its children ignore Ctrl-C.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, interrupted)
     try:
         deployment.start(create)
         times = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in deployment.seconds.items())

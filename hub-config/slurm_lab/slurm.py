@@ -106,6 +106,19 @@ class Lab:
             with self._alone():
                 self._stop_all()
 
+    def cancel_jobs(self, seconds: float = 15) -> None:
+        """Cancel everybody's jobs and wait for their end: what is only stopped would be there again at the next start."""
+        if not self._running("slurmctld"):
+            return
+
+        def jobs() -> list[str]:
+            done = self._try(["squeue", "-h", "-o", "%A"], 5)
+            return sorted(set(done.stdout.split())) if done.returncode == 0 else []
+
+        if found := jobs():
+            self._try(["scancel", *found], 10)
+            _until(seconds, lambda: not jobs())
+
     def status(self) -> str:
         self._must_exist()
         return self._client("sinfo", "-N", "-o", "%N %P %t %C %G")
