@@ -65,7 +65,9 @@ class Visitor:
             handlers.append(urllib.request.HTTPSHandler(context=self.tls))
         self._opener = urllib.request.build_opener(*handlers)
 
-    def ask(self, method: str, path: str, body: Any = None, form: dict | None = None, code: int = HUB) -> tuple[int, str, str]:
+    def ask(
+        self, method: str, path: str, body: Any = None, form: dict | None = None, code: int = HUB
+    ) -> tuple[int, str, str]:
         """Status, text and final address of an answer; refused with `code` when nobody answers."""
         data, headers = None, {"Accept": "application/json"}
         if self.token:
@@ -133,7 +135,9 @@ class Check:
         return json.loads(text) if text.strip() and text.lstrip()[:1] in "{[" else {}
 
     def reach(self) -> str:
-        return f"JupyterHub {self.api('GET', '/hub/api/', good=(200,), code=HUB).get('version')} at {self.visitor.address}"
+        return (
+            f"JupyterHub {self.api('GET', '/hub/api/', good=(200,), code=HUB).get('version')} at {self.visitor.address}"
+        )
 
     def log_in(self, password: str | None, token: str | None) -> str:
         if token:
@@ -157,7 +161,9 @@ class Check:
     def start(self) -> str:
         path = f"/hub/api/users/{self.user}"
         if self.api("GET", path, good=(200,), code=SERVER).get("servers"):
-            raise Failed(SERVER, f"{self.user} has a server already, which is left alone. Take an account of the check's own.")
+            raise Failed(
+                SERVER, f"{self.user} has a server already, which is left alone. Take an account of the check's own."
+            )
         self.api("POST", f"{path}/server", self.options, good=(201, 202), code=SERVER)
         self._started = True
         end = time.monotonic() + self.seconds
@@ -181,7 +187,9 @@ class Check:
         """Store a notebook, run it cell by cell in a kernel of the server, look at what each cell says."""
         base = f"/user/{self.user}/api"
         name = f"health-check-{uuid.uuid4().hex[:8]}.ipynb"
-        cells = [{"cell_type": "code", "execution_count": None, "metadata": {}, "outputs": [], "source": c} for c in CELLS]
+        cells = [
+            {"cell_type": "code", "execution_count": None, "metadata": {}, "outputs": [], "source": c} for c in CELLS
+        ]
         content = {"cells": cells, "metadata": {}, "nbformat": 4, "nbformat_minor": 4}
         self._notebook = name
         self.api("PUT", f"{base}/contents/{name}", {"type": "notebook", "content": content}, good=(201,), code=NOTEBOOK)
@@ -191,13 +199,17 @@ class Check:
         from tornado.websocket import websocket_connect
 
         address = f"{self.visitor.address.replace('http', 'ws', 1)}{base}/kernels/{self._kernel}/channels"
-        asked = HTTPRequest(address, headers={"Authorization": f"token {self.visitor.token}"}, ssl_options=self.visitor.tls)
+        asked = HTTPRequest(
+            address, headers={"Authorization": f"token {self.visitor.token}"}, ssl_options=self.visitor.tls
+        )
         try:
             channel = await asyncio.wait_for(websocket_connect(asked), 30)
             for cell, expected in zip(stored, CELLS.values(), strict=True):
                 told = await asyncio.wait_for(execute(channel, cell["source"]), 120)
                 if expected.format(user=self.user) not in told:
-                    raise Failed(NOTEBOOK, f"A cell said {words(told)!r} where {expected.format(user=self.user)!r} was due.")
+                    raise Failed(
+                        NOTEBOOK, f"A cell said {words(told)!r} where {expected.format(user=self.user)!r} was due."
+                    )
             channel.close()
         except TimeoutError:
             raise Failed(NOTEBOOK, "The kernel did not answer in time.") from None
@@ -259,7 +271,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--user", required=True, help="an account for this check alone")
     parser.add_argument("--address", help="another address than the site's hub.url")
     parser.add_argument("--profile", help="profile of the server (default: the site's first)")
-    parser.add_argument("--certificate", help="file of the authority to trust, where the hub has a certificate of its own")
+    parser.add_argument(
+        "--certificate", help="file of the authority to trust, where the hub has a certificate of its own"
+    )
     parser.add_argument("--seconds", type=float, default=300, help="how long the server may take (default %(default)g)")
     asked = parser.parse_args(arguments)
     try:

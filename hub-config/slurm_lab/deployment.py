@@ -6,6 +6,7 @@ their account can read, since the checkout may be closed to others.
 
 from __future__ import annotations
 
+import json
 import os
 import pwd
 import secrets
@@ -20,7 +21,7 @@ import urllib.request
 from pathlib import Path
 
 from . import Refused, environment, people
-from .slurm import Lab, Settings, _until
+from .slurm import Lab, Settings, alive, send, started, until
 
 HUB_CONFIG = Path(__file__).resolve().parents[1]
 SITE = HUB_CONFIG / "sites" / "onebox.toml"
@@ -84,8 +85,7 @@ class Deployment:
         beside = threading.Thread(target=bring_up_slurm)
         beside.start()
         try:
-            self._timed("environment", lambda: environment.build(self.environment, say=say))
-            self._timed("lake", lambda: environment.build_lake(environment=self.environment))
+            self.make_environment(say)
         finally:
             beside.join()
         if faults:
@@ -107,6 +107,26 @@ class Deployment:
         settings = Settings(port=self.port, users=users, operators=[self.names.hub])
         self._timed("slurm", lambda: self.slurm.start(settings))
 
+    def make_environment(self, say=print) -> None:
+        """The users' environment, and the lake of the site where it has one."""
+        self._timed("environment", lambda: environment.build(self.environment, say=say))
+        if lake := self.site.get("lake"):
+            self._timed("lake", lambda: environment.build_lake(Path(lake), environment=self.environment))
+
+    def clear(self) -> None:
+        """End what a killed process of this kind has left running."""
+        try:
+            left = json.loads((self.log / "processes.json").read_text())
+        except FileNotFoundError:
+            left = {}
+        for pid, since in left.values():
+            for number in (signal.SIGTERM, signal.SIGKILL):
+                if alive(pid, since):
+                    send(pid, number)
+                    until(10, lambda pid=pid, since=since: not alive(pid, since))
+        self.slurm.cancel_jobs()
+        self.slurm.stop()
+
     def start_proxy(self) -> None:
         self._copy_configuration()
         python = self.environment / "bin" / "python"
@@ -122,10 +142,7 @@ class Deployment:
         python = self.environment / "bin" / "python"
         begun = time.monotonic()
         self._start("hub", [python, "-m", "jupyterhub", "-f", self.place / "jupyterhub_config.py"])
-        if (
-            not _until(seconds, lambda: self.answers() or self.processes["hub"].poll() is not None)
-            or not self.answers()
-        ):
+        if not until(seconds, lambda: self.answers() or self.processes["hub"].poll() is not None) or not self.answers():
             raise Refused(f"The hub does not answer at {self.address}:\n{self.said('hub')[-2000:]}")
         self.seconds["hub"] = time.monotonic() - begun
 
@@ -193,6 +210,8 @@ class Deployment:
                 umask=0o077,
                 start_new_session=True,
             )
+        known = {n: [p.pid, started(p.pid)] for n, p in self.processes.items() if p.poll() is None}
+        (self.log / "processes.json").write_text(json.dumps(known))
 
     def _timed(self, name: str, act) -> None:
         begun = time.monotonic()
