@@ -185,7 +185,7 @@ class Deployment:
         return {
             "PATH": f"{self.environment}/bin:/usr/local/bin:/usr/bin:/bin",
             "LANG": "C.UTF-8",
-            "HOME": account.pw_dir,
+            "HOME": str(self.state),
             "USER": account.pw_name,
             "PYTHONPATH": str(self.place),
             "PYTHONDONTWRITEBYTECODE": "1",

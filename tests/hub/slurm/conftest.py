@@ -8,13 +8,16 @@ removed by the next one. Everything is below /srv/phidias-tests, but for the use
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 from pathlib import Path
 from types import SimpleNamespace
 
+import health
 import pytest
 from slurm_lab import Refused, people
 from slurm_lab.deployment import SITE, Deployment
+from slurm_lab.slurm import run_as, until
 
 PLACE = Path("/srv/phidias-tests")
 #: First of the ports of Slurm, and of the hub, its own API and the proxy's.
@@ -103,9 +106,30 @@ def no_jobs(slurm):
 
 
 @pytest.fixture
+def no_servers(hub, people_here, no_jobs):
+    """The hub knows of no server, before and after the test."""
+
+    def cancel() -> None:
+        no_jobs.cancel_jobs()
+        for user in (people_here.alice, people_here.bob):
+            visitor = health.Visitor(hub.address)
+            visitor.ask("GET", "/hub/login")
+            form = {"username": user, "password": hub.password, "_xsrf": visitor.xsrf()}
+            visitor.ask("POST", "/hub/login?next=%2Fhub%2Ftoken", form=form)
+
+            def stopped(visitor=visitor, user=user) -> bool:
+                return json.loads(visitor.ask("GET", f"/hub/api/users/{user}")[1])["servers"] == {}
+
+            assert until(30, stopped), f"The hub still speaks of a server of {user}, whose job is gone."
+
+    cancel()
+    yield hub
+    cancel()
+
+
+@pytest.fixture
 def as_user(deployment, slurm):
     """``as_user("alice", "sbatch", ...)`` runs a command under that account, with this Slurm; the finished process."""
-    from slurm_lab.slurm import run_as
 
     def run(user: str, *command: str, check: bool = True):
         done = run_as(user, list(command), slurm.environment())

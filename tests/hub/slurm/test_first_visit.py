@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-pytestmark = pytest.mark.usefixtures("no_jobs")
+pytestmark = pytest.mark.usefixtures("no_servers")
 
 
 def log_in(page, hub, name: str) -> None:

@@ -13,7 +13,7 @@ HEALTH = Path(__file__).parents[3] / "hub-config" / "health.py"
 
 
 @pytest.fixture
-def check(hub, no_jobs):
+def check(hub, no_servers):
     """``check("alice", password)``: the finished health check."""
 
     def run(user: str, password: str, *more: str) -> subprocess.CompletedProcess:

@@ -52,9 +52,9 @@ def task(job: str) -> int | None:
     """The pid of the `sleep` of a job."""
     for entry in Path("/proc").iterdir():
         try:
-            if entry.name.isdigit() and (entry / "comm").read_text() == "sleep\n":
-                if f"SLURM_JOB_ID={job}".encode() in (entry / "environ").read_bytes().split(b"\0"):
-                    return int(entry.name)
+            asleep = entry.name.isdigit() and (entry / "comm").read_text() == "sleep\n"
+            if asleep and f"SLURM_JOB_ID={job}".encode() in (entry / "environ").read_bytes().split(b"\0"):
+                return int(entry.name)
         except OSError:
             continue
     return None
@@ -85,7 +85,7 @@ def test_nobody_sees_the_jobs_of_another_but_the_hub_sees_all(as_user, people_he
 
 def test_the_hub_may_submit_for_members_of_the_group_and_run_nothing_else(as_user, people_here):
     def sudo(user: str, *command: str):
-        return as_user(people_here.hub, "sudo", "-n", "-u", user, *command, check=False)
+        return as_user(people_here.hub, "sudo", "-E", "-n", "-u", user, *command, check=False)
 
     assert sudo("alice", "/usr/bin/squeue", "--version").stdout.startswith("slurm")
     assert sudo("alice", "/usr/bin/id").returncode != 0
@@ -116,10 +116,10 @@ def test_a_frozen_node_stands_still_with_its_jobs_and_goes_on(slurm, sleeper):
     slurm.thaw_node(other)
     slurm.freeze_node(node)
     try:
-        assert letter(pid) == "T"
+        eventually(lambda: letter(pid) == "T")
     finally:
         slurm.thaw_node(node)
-    assert letter(pid) == "S"
+    eventually(lambda: letter(pid) == "S")
 
 
 def test_a_node_that_is_not_there_is_refused_with_the_ones_that_are(slurm):
