@@ -212,6 +212,18 @@ def read_jobs(text: str, token: str) -> dict[str, Job]:
     return jobs
 
 
+def read_exit(told: str) -> int | None:
+    """The exit code in squeue's answer: a wait status of the system, or `CODE:SIGNAL`."""
+    told = told.strip().strip("|").strip()
+    if found := re.fullmatch(r"(\d+):(\d+)", told):
+        code, number = int(found[1]), int(found[2])
+        return 128 + number if number else code
+    if not told.isdigit():
+        return None
+    code = os.waitstatus_to_exitcode(int(told) & 0xFFFF)
+    return code if code >= 0 else 128 - code
+
+
 def read_nodes(text: str) -> list[Node]:
     """The nodes in sinfo's answer."""
     nodes = []
@@ -431,10 +443,9 @@ class Queue:
             told = await self.run([self.program("squeue"), "-h", "-t", "all", "-j", number, "-O", "exit_code:|"])
         except QueueSilent:
             return None
-        told = told.strip().strip("|").strip()
-        return int(told) if told.isdigit() else None
+        return read_exit(told)
 
-    async def nodes(self, fresh: float = 2.0) -> list[Node]:
+    async def nodes(self, fresh: float = 1.0) -> list[Node]:
         """What the nodes have and have free, at most `fresh` seconds old."""
         when_asked, known = self._nodes
         if time.monotonic() - when_asked < fresh and known:

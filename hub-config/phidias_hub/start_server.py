@@ -15,6 +15,17 @@ from urllib.parse import urlsplit
 
 OPEN_SECONDS = 110
 
+#: The server's own code. rfc3987_syntax compiles a grammar at its import, a second of the start, for a check of
+#: internationalized addresses in JSON that nothing here asks for; jsonschema goes on without it.
+SERVER = """\
+import sys
+sys.modules["rfc3987_syntax"] = None
+from jupyterhub.singleuser import main
+main()
+"""
+#: Panel's preview inside JupyterLab loads all of Panel at the start. The dashboards are a process of their own.
+LEFT_OUT = "--ServerApp.jpserver_extensions={'panel.io.jupyter_server_extension': False}"
+
 
 def end(code, sentence):
     print(sentence, flush=True)
@@ -190,7 +201,7 @@ def main():
     if server == 0:
         os.closerange(3, 64)
         try:
-            os.execv(sys.executable, [sys.executable, "-m", "jupyterhub.singleuser"])
+            os.execv(sys.executable, [sys.executable, "-c", SERVER, LEFT_OUT])
         except OSError as error:
             end(72, f"The server cannot be started: {error.strerror}.")
     pass_on(server)

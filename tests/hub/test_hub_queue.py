@@ -14,6 +14,7 @@ from phidias_hub.queue import (
     QueueSilent,
     end_in_words,
     never,
+    read_exit,
     read_jobs,
     read_nodes,
     refusal_in_words,
@@ -80,6 +81,10 @@ def test_how_a_job_ended_is_said_in_plain_words():
     assert "longer knows" in end_in_words(None, None)
     said = refusal_in_words("sbatch: error: Batch job submission failed: Requested node configuration is not available")
     assert "ask for less" in said and "sbatch:" not in said
+
+
+def test_an_exit_code_is_read_as_a_shell_says_it():
+    assert [read_exit(told) for told in ("0|\n", "19712|", "9", "77:0", "0:15", "", "n/a")] == [0, 77, 137, 77, 143, None, None]
 
 
 FAKE = """#!/usr/bin/python3
