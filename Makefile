@@ -18,8 +18,8 @@ SPHINX = -m sphinx -q -W --keep-going -b html docs docs/_build/html
 help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 18
 
-lab:  ## set everything up and open the lab on 127.0.0.1 (PORT=8890 for another port)
-	@$(PREPARE) lab -- -m phidias_lab lab $(if $(PORT),--port $(PORT))
+lab:  ## set everything up and open the lab behind its hub on 127.0.0.1 (PORT=8890 for another port)
+	@$(PREPARE) hub -- -m phidias_lab lab --hub $(if $(PORT),--port $(PORT))
 
 lab-slurm:  ## as root: a Slurm on this host, users, and the hub before them on 127.0.0.1 (SYSTEM=1 creates the users)
 	@export PYTHONPATH=$(CURDIR)/hub-config; $(PREPARE) dev --system -- -m slurm_lab lab $(if $(SITE),--site $(SITE))

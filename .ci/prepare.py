@@ -1,6 +1,6 @@
 """Set up this checkout, then run one command of it. `make` calls this file; nobody else needs to.
 
-    python3 .ci/prepare.py lab -- -m phidias_lab lab          the extra 'lab', then python -m phidias_lab lab
+    python3 .ci/prepare.py hub -- -m phidias_lab lab --hub    the extra 'hub', then python -m phidias_lab lab --hub
     python3 .ci/prepare.py dev --system -- -m pytest          the same for tests, with a look at system packages
 
 It uses the standard library alone and is written so that an old Python can read it far enough to say that it is too
@@ -27,7 +27,9 @@ OTHERS = ("python3.11", "python3.12", "python3.13")
 #: GiB that the environment with all extras and pip's own unpacking need (measured: 1.9 GiB when it is done).
 SPACE = 4.0
 #: An extra that holds another one.
-HOLDS = {"lab": ("lab", "dev"), "dev": ("dev",)}
+HOLDS = {"lab": ("lab", "hub", "dev"), "hub": ("hub", "dev"), "dev": ("dev",)}
+#: The extras that bring the hub, and with it its proxy.
+WITH_PROXY = ("hub", "dev")
 
 
 class Refused(Exception):
@@ -270,7 +272,7 @@ def show_progress(count, line):
 
 def prepare(root, extra):
     """The environment with one extra. One at a time: a second `make` waits for the first."""
-    if is_prepared(root, extra):
+    if is_prepared(root, extra) and proxy_is_prepared(root, extra):
         return
     # The folder itself is locked, so nothing is left behind.
     folder = os.open(root, os.O_RDONLY)
@@ -280,14 +282,56 @@ def prepare(root, extra):
         except OSError:
             say("Another set-up of this checkout is running; waiting for it ...")
             fcntl.flock(folder, fcntl.LOCK_EX)
-        if is_prepared(root, extra):
-            return
-        if not is_new_enough(environment_python(root), also=", pip"):
-            check_space(root)
-        make_environment(root)
-        install(root, extra)
+        if not is_prepared(root, extra):
+            if not is_new_enough(environment_python(root), also=", pip"):
+                check_space(root)
+            make_environment(root)
+            install(root, extra)
+        if not proxy_is_prepared(root, extra):
+            install_proxy(root)
     finally:
         os.close(folder)
+
+
+# The hub's proxy --------------------------------------------------------------------------------------------------
+
+
+def proxy_fingerprint(root):
+    """What the proxy depends on; empty where the checkout has none."""
+    try:
+        with open(os.path.join(root, "hub-config", "proxy", "package-lock.json"), "rb") as stream:
+            return hashlib.sha256(stream.read()).hexdigest()
+    except FileNotFoundError:
+        return ""
+
+
+def proxy_is_prepared(root, extra):
+    """Whether the proxy of the lock file is there, or not wanted."""
+    wanted = proxy_fingerprint(root)
+    if extra not in WITH_PROXY or not wanted:
+        return True
+    folder = os.path.join(root, "hub-config", "proxy", "node_modules")
+    with contextlib.suppress(OSError), open(os.path.join(folder, ".installed")) as stream:
+        return stream.read().strip() == wanted
+    return False
+
+
+def install_proxy(root):
+    """The packages of the proxy, by the npm that the environment holds: no Node.js of the system is needed."""
+    say("Installing the hub's proxy ...")
+    folder = os.path.join(root, "hub-config")
+    done = subprocess.run(
+        [environment_python(root), "-m", "phidias_hub.proxy", "install"],
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        universal_newlines=True,
+    )
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or ["The proxy could not be installed; nothing was said."])[-1]
+        raise Refused(re.sub("^Error: ", "", last))
+    with open(os.path.join(folder, "proxy", "node_modules", ".installed"), "w") as stream:
+        stream.write(proxy_fingerprint(root))
 
 
 # System packages --------------------------------------------------------------------------------------------------

@@ -116,14 +116,15 @@ def test_every_extra_that_the_code_tells_users_to_install_exists(extras):
 
 def test_the_makefile_sets_up_extras_that_exist(extras):
     used = set(re.findall(r"\$\(PREPARE\) (\S+)", (ROOT / "Makefile").read_text()))
-    assert used == {"lab", "dev"}
+    assert used == {"hub", "dev"}
     assert used <= extras.keys()
 
 
-def test_the_test_extra_holds_the_lab_extra_as_the_set_up_believes(extras, set_up):
-    (itself,) = [r for r in extras["dev"] if canonicalize_name(r.name) == ITSELF]
-    assert "lab" in itself.extras
-    assert set_up.HOLDS["lab"] == ("lab", "dev")
+def test_an_extra_holds_the_others_that_the_set_up_believes_it_to_hold(extras, set_up):
+    for extra, holders in set_up.HOLDS.items():
+        for holder in set(holders) - {extra}:
+            (itself,) = [r for r in extras[holder] if canonicalize_name(r.name) == ITSELF]
+            assert extra in itself.extras, (extra, holder)
 
 
 def test_conda_specifications_parse_and_name_python_pip_and_make(conda_specs, conda):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import os
 import re
 import shutil
@@ -208,6 +209,53 @@ def test_an_environment_that_was_moved_is_not_taken_for_ready(set_up, checkout, 
     moved = tmp_path / "moved"
     shutil.move(checkout, moved)
     assert not set_up.is_prepared(str(moved), "lab")
+
+
+# The hub's proxy --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def with_proxy(checkout):
+    """The copy with the hub's proxy still to be installed."""
+    shutil.copytree(
+        ROOT / "hub-config", checkout / "hub-config", ignore=shutil.ignore_patterns("node_modules", "__pycache__")
+    )
+    return checkout
+
+
+def test_a_proxy_that_cannot_be_fetched_ends_the_set_up_with_a_sentence(set_up, with_proxy, start):
+    stamp(set_up, str(with_proxy), "hub")
+    # Port 9 of this machine answers nothing, as a registry does that cannot be reached.
+    nowhere = {"npm_config_registry": "http://127.0.0.1:9/", "npm_config_fetch_retries": "0"}
+    nowhere["npm_config_cache"] = str(with_proxy / "empty-cache")
+    done = start("hub", "--", "-c", "print('must not run')", PYTHONPATH=os.pathsep.join(sys.path), **nowhere)
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert "Error: The proxy could not be installed into" in done.stderr
+    assert "Check the network" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_proxy_is_installed_again_when_its_lock_file_changes_and_only_with_the_hub(set_up, with_proxy):
+    root = str(with_proxy)
+    assert not set_up.proxy_is_prepared(root, "hub")
+    assert not set_up.proxy_is_prepared(root, "dev")
+    assert set_up.proxy_is_prepared(root, "lab")
+    modules = with_proxy / "hub-config" / "proxy" / "node_modules"
+    modules.mkdir()
+    (modules / ".installed").write_text(set_up.proxy_fingerprint(root))
+    assert set_up.proxy_is_prepared(root, "hub")
+    with open(with_proxy / "hub-config" / "proxy" / "package-lock.json", "a") as lock:
+        lock.write("\n")
+    assert not set_up.proxy_is_prepared(root, "hub")
+
+
+def test_the_proxys_lock_file_pins_each_package_by_checksum_and_names_no_registry():
+    lock = json.loads((ROOT / "hub-config" / "proxy" / "package-lock.json").read_text())
+    packages = {name: entry for name, entry in lock["packages"].items() if name}
+    assert packages["node_modules/configurable-http-proxy"]["version"] == "5.3.0"
+    assert all(entry["integrity"].startswith("sha512-") for entry in packages.values())
+    assert not any("resolved" in entry for entry in packages.values())
 
 
 # System packages --------------------------------------------------------------------------------------------------

@@ -180,6 +180,8 @@ def _login(site: Mapping[str, Any], secrets: Secrets) -> dict[str, Any]:
         "Federated.only_users": dict.fromkeys(users, True),
         "Federated.only_known": not (users or group or oidc["allowed_groups"]),
         "Federated.unix_group": group,
+        # Jobs run under the account; a laptop's server runs as its one person, whatever the name.
+        "Federated.need_account": site["servers"]["kind"] == "slurm",
     }
 
 

@@ -20,8 +20,9 @@ from tornado import web
 from traitlets import Bool, Dict, Float, Integer, Unicode
 
 ACCOUNT = re.compile(r"[a-z_][a-z0-9_-]{0,31}")
-#: Accounts below this number belong to the system.
+#: Accounts below this number belong to the system, and so does `nobody`.
 FIRST_PERSON = 1000
+NOBODY = 65534
 
 
 def new_password() -> str:
@@ -103,6 +104,7 @@ class Federated(GenericOAuthenticator):
     only_groups = Dict(help="Groups whose members may log in, as keys. Empty: every group.", config=True)
     only_users = Dict(help="Accounts that may log in, as keys. Empty: every account.", config=True)
     unix_group = Unicode("", help="Unix group that the account has to be in.", config=True)
+    need_account = Bool(True, help="Whether the account has to be one of this machine, and a person's.", config=True)
     only_known = Bool(False, help="Whether only those may log in who stand in `accounts`.", config=True)
 
     def user_info_to_username(self, user_info: Mapping[str, Any]) -> str:
@@ -116,7 +118,7 @@ class Federated(GenericOAuthenticator):
             raise refused(f"The account {username} is not among those that may use this hub.")
         if self.only_groups and not set(groups_of(claims, self.groups_claim)) & set(self.only_groups):
             raise refused(f"The account {username} is in none of the groups {', '.join(sorted(self.only_groups))}.")
-        if why := not_a_person(username):
+        if self.need_account and (why := not_a_person(username)):
             raise refused(why)
         if self.unix_group and not in_unix_group(username, self.unix_group):
             raise refused(f"The account {username} is not in the group {self.unix_group} of this machine.")
@@ -157,7 +159,7 @@ def not_a_person(account: str) -> str | None:
         found = pwd.getpwnam(account)
     except KeyError:
         return f"There is no account {account} on this machine."
-    if found.pw_uid < FIRST_PERSON:
+    if found.pw_uid < FIRST_PERSON or found.pw_uid == NOBODY:
         return f"The account {account} belongs to the system, not to a person."
     return None
 

@@ -124,6 +124,8 @@ def _write_private(path: Path, content: dict) -> None:
 class Lab:
     """One running lab."""
 
+    name = "JupyterLab"
+
     def __init__(self, port: int = PORT):
         self.port = port
         self.id = secrets.token_hex(8)
@@ -161,8 +163,20 @@ class Lab:
             },
         }
 
+    def command(self, configuration: Path) -> list[str]:
+        """The program that answers at the address."""
+        return [sys.executable, "-m", "jupyterlab", f"--config={configuration}"]
+
+    def variables(self, configuration: Path) -> dict[str, str]:
+        """What this program finds in its environment beside what this process has."""
+        return {}
+
+    def handed_over(self) -> tuple[int, ...]:
+        """Open files that this program gets beside the usual three."""
+        return ()
+
     def start(self) -> None:
-        """Start Jupyter and wait until it answers."""
+        """Start the program and wait until it answers."""
         records = _records()
         try:
             records.mkdir(parents=True, exist_ok=True)
@@ -176,7 +190,7 @@ class Lab:
             raise ProductError(f"{records} cannot be written: {error.strerror}. Free some space there.") from None
         with log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "jupyterlab", f"--config={configuration}"],
+                self.command(configuration),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -187,7 +201,9 @@ class Lab:
                     "JUPYTER_CONFIG_PATH": os.pathsep.join(
                         filter(None, (str(records / "config"), os.environ.get("JUPYTER_CONFIG_PATH")))
                     ),
+                    **self.variables(configuration),
                 },
+                pass_fds=self.handed_over(),
                 # Ctrl-C in the terminal is for us: Jupyter alone would ask whether it is meant.
                 start_new_session=True,
             )
@@ -205,20 +221,20 @@ class Lab:
         while time.monotonic() < end:
             if self.process.poll() is not None:
                 raise PhidiasError(
-                    f"JupyterLab stopped with exit code {self.process.returncode} before it answered. Its log tells why: "
+                    f"{self.name} stopped with exit code {self.process.returncode} before it answered. Its log tells why: "
                     f"{self.log}"
                 )
             with contextlib.suppress(urllib.error.URLError, OSError), opener.open(self.address, timeout=10) as answer:
                 if answer.status == 200:
                     return
             time.sleep(0.2)
-        raise PhidiasError(f"JupyterLab did not answer within {PATIENCE:.0f} s. Its log tells why: {self.log}")
+        raise PhidiasError(f"{self.name} did not answer within {PATIENCE:.0f} s. Its log tells why: {self.log}")
 
     def wait(self) -> None:
         """Wait until Jupyter ends by itself (by its own 'Shut Down')."""
         code = self.process.wait()
         if code:
-            raise PhidiasError(f"JupyterLab stopped with exit code {code}. Its log tells why: {self.log}")
+            raise PhidiasError(f"{self.name} stopped with exit code {code}. Its log tells why: {self.log}")
 
     def stop(self) -> dict[str, Any]:
         """Stop everything that was started from this lab; tells what that was."""

@@ -35,7 +35,7 @@ def free_ports(count: int) -> list[int]:
     return ports
 
 
-def plain_environment(**more: str) -> dict[str, str]:
+def environment_without_a_hub(**more: str) -> dict[str, str]:
     """This environment without anything that belongs to a hub or a lab."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith(_FOREIGN)}
     kept["PYTHONPATH"] = str(ROOT)
@@ -70,6 +70,10 @@ class Visitor(requests.Session):
         form = {"username": name, "password": password, "_xsrf": token[1]}
         return self.post(f"{self.address}/hub/login", data=form, timeout=60, **options)
 
+    def xsrf(self, path: str) -> str:
+        """The token against forged requests of the page at `path`."""
+        return next(c.value for c in self.cookies if c.name == "_xsrf" and c.path == path)
+
     def start_server(self, seconds: float = 60):
         """Ask for the server and wait until it answers; the last answer is returned."""
         answer = self.look("/hub/spawn")
@@ -87,7 +91,7 @@ class Hub:
     def __init__(self, site: Path, folder: Path, address: str, certificate: Path | None = None, **variables: str):
         self.address, self.certificate, self.folder = address, certificate, folder
         self.log = folder / "hub.log"
-        self.environment = plain_environment(
+        self.environment = environment_without_a_hub(
             PHIDIAS_SITE=str(site), XDG_STATE_HOME=str(folder / "state"), HOME=str(folder), **variables
         )
         self.process: subprocess.Popen | None = None
@@ -164,7 +168,7 @@ def refused_hub(tmp_path):
     def start(site: Path, **variables: str) -> subprocess.CompletedProcess:
         return subprocess.run(
             [sys.executable, "-m", "jupyterhub", "-f", str(HUB_CONFIG / "jupyterhub_config.py")],
-            env=plain_environment(PHIDIAS_SITE=str(site), HOME=str(tmp_path), **variables),
+            env=environment_without_a_hub(PHIDIAS_SITE=str(site), HOME=str(tmp_path), **variables),
             cwd=tmp_path,
             capture_output=True,
             text=True,
@@ -185,3 +189,15 @@ def laptop(tmp_path):
         "PHIDIAS_HUB_PROXY_API_PORT": str(api),
     }
     return tmp_path / "laptop.toml", f"http://127.0.0.1:{port}", variables
+
+
+@pytest.fixture
+def visit():
+    """Open a visitor at an address."""
+    return Visitor
+
+
+@pytest.fixture
+def plain_environment():
+    """``plain_environment(NAME=value)``: this environment without anything that belongs to a hub or a lab, and more."""
+    return environment_without_a_hub

@@ -10,28 +10,38 @@ from phidias_lab.services.commands.watch import signals_stop
 @click.command("lab")
 @click.option("--port", type=click.IntRange(1, 65535), default=8888, show_default=True, help="Port on 127.0.0.1.")
 @click.option("--browser/--no-browser", default=False, help="Open the address in a web browser.")
+@click.option(
+    "--hub/--no-hub", default=False, help="Behind the hub and its log-in, from a clone; `make lab` does so."
+)
 @click.option("--rebuild-demo", is_flag=True, help="Write the demo lake anew.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress on stderr.")
-def command(port: int, browser: bool, rebuild_demo: bool, quiet: bool) -> None:
+def command(port: int, browser: bool, hub: bool, rebuild_demo: bool, quiet: bool) -> None:
     """Open the lab on this machine: JupyterLab, the notebooks and the dashboards behind one address.
 
     The first start writes a small lake of synthetic data. The lab listens on 127.0.0.1 only, behind a random token, and
     fetches nothing from outside. Ctrl-C stops it and everything that was started from it.
+
+    With --hub it is the JupyterHub of the clone, set up for one person: one logs in with the name and the password that
+    are printed. Each password is good for one log-in.
     """
-    from phidias_lab.services import lab
+    from phidias_lab.services import hub_lab, lab
     from phidias_lab.services.commands.lake import build_demo
 
     lab.check_installed()
+    if hub:
+        hub_lab.check_installed()
     lab.check_port(port)
     if "://" not in (root := _lake_root()):
         if rebuild_demo or not _has_content(root):
             lab.check_space()
         build_demo(rebuild=rebuild_demo, quiet=quiet)
-    running = lab.Lab(port)
+    running = hub_lab.HubLab(port, say=click.echo) if hub else lab.Lab(port)
     with signals_stop(hangup=True):
         try:
             running.start()
             click.echo(running.address)
+            if hub:
+                running.speak()
             if not quiet:
                 click.echo("Open this address in a web browser. Ctrl-C here stops the lab.", err=True)
             if browser:
