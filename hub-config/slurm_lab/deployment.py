@@ -6,6 +6,7 @@ their account can read, since the checkout may be closed to others.
 
 from __future__ import annotations
 
+import json
 import os
 import pwd
 import secrets
@@ -20,7 +21,7 @@ import urllib.request
 from pathlib import Path
 
 from . import Refused, environment, people
-from .slurm import Lab, Settings, _until
+from .slurm import Lab, Settings, alive, send, started, until
 
 HUB_CONFIG = Path(__file__).resolve().parents[1]
 SITE = HUB_CONFIG / "sites" / "onebox.toml"
@@ -84,8 +85,7 @@ class Deployment:
         beside = threading.Thread(target=bring_up_slurm)
         beside.start()
         try:
-            self._timed("environment", lambda: environment.build(self.environment, say=say))
-            self._timed("lake", lambda: environment.build_lake(environment=self.environment))
+            self.make_environment(say)
         finally:
             beside.join()
         if faults:
@@ -94,9 +94,10 @@ class Deployment:
         self.start_hub()
 
     def stop(self) -> None:
-        """Stop what this object started. Slurm's end ends the users' servers."""
+        """Stop the hub and the proxy, cancel all jobs, stop Slurm."""
         for name in ("hub", "proxy"):
             self.end(name)
+        self.slurm.cancel_jobs()
         self.slurm.stop()
 
     # One after the other ----------------------------------------------------------------------------------------------
@@ -106,11 +107,33 @@ class Deployment:
         settings = Settings(port=self.port, users=users, operators=[self.names.hub])
         self._timed("slurm", lambda: self.slurm.start(settings))
 
+    def make_environment(self, say=print) -> None:
+        """The users' environment, and the lake of the site where it has one."""
+        self._timed("environment", lambda: environment.build(self.environment, say=say))
+        if lake := self.site.get("lake"):
+            self._timed("lake", lambda: environment.build_lake(Path(lake), environment=self.environment))
+
+    def clear(self) -> None:
+        """End what a killed process of this kind has left running."""
+        try:
+            left = json.loads((self.log / "processes.json").read_text())
+        except FileNotFoundError:
+            left = {}
+        for pid, since in left.values():
+            for number in (signal.SIGTERM, signal.SIGKILL):
+                if alive(pid, since):
+                    send(pid, number)
+                    until(10, lambda pid=pid, since=since: not alive(pid, since))
+        self.slurm.cancel_jobs()
+        self.slurm.stop()
+
     def start_proxy(self) -> None:
         self._copy_configuration()
         python = self.environment / "bin" / "python"
         install = [python, "-m", "phidias_hub.proxy", "install"]
-        done = subprocess.run(install, cwd=self.place, env=self._variables({}), capture_output=True, text=True)
+        # Run as root in the surroundings of whoever called: the way to the registry may stand there.
+        surroundings = os.environ | {"PYTHONPATH": str(self.place), "PYTHONDONTWRITEBYTECODE": "1"}
+        done = subprocess.run(install, cwd=self.place, env=surroundings, capture_output=True, text=True)
         if done.returncode:
             raise Refused(f"The proxy could not be installed: {(done.stderr or done.stdout).strip()[-400:]}")
         self._start("proxy", [python, "-m", "phidias_hub.proxy", "run"])
@@ -119,10 +142,7 @@ class Deployment:
         python = self.environment / "bin" / "python"
         begun = time.monotonic()
         self._start("hub", [python, "-m", "jupyterhub", "-f", self.place / "jupyterhub_config.py"])
-        if (
-            not _until(seconds, lambda: self.answers() or self.processes["hub"].poll() is not None)
-            or not self.answers()
-        ):
+        if not until(seconds, lambda: self.answers() or self.processes["hub"].poll() is not None) or not self.answers():
             raise Refused(f"The hub does not answer at {self.address}:\n{self.said('hub')[-2000:]}")
         self.seconds["hub"] = time.monotonic() - begun
 
@@ -165,7 +185,7 @@ class Deployment:
         return {
             "PATH": f"{self.environment}/bin:/usr/local/bin:/usr/bin:/bin",
             "LANG": "C.UTF-8",
-            "HOME": account.pw_dir,
+            "HOME": str(self.state),
             "USER": account.pw_name,
             "PYTHONPATH": str(self.place),
             "PYTHONDONTWRITEBYTECODE": "1",
@@ -190,6 +210,8 @@ class Deployment:
                 umask=0o077,
                 start_new_session=True,
             )
+        known = {n: [p.pid, started(p.pid)] for n, p in self.processes.items() if p.poll() is None}
+        (self.log / "processes.json").write_text(json.dumps(known))
 
     def _timed(self, name: str, act) -> None:
         begun = time.monotonic()
@@ -203,7 +225,9 @@ def lab(deployment: Deployment, create: bool) -> int:
     def interrupted(number, frame):
         raise KeyboardInterrupt
 
-    signal.signal(signal.SIGTERM, interrupted)
+    # Said here, because a shell in the background lets its children ignore Ctrl-C.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, interrupted)
     try:
         deployment.start(create)
         times = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in deployment.seconds.items())

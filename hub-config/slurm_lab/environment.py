@@ -43,9 +43,11 @@ def build(folder: Path = FOLDER, *, checkout: Path = CHECKOUT, source: Path | No
         if found == wanted:
             return time.monotonic() - begun
         (folder / _STAMP).unlink(missing_ok=True)
-        if not found or found["packages"] != wanted["packages"]:
+        if not found or found.keys() != wanted.keys() or found | {"code": ""} != wanted | {"code": ""}:
             say(f"Making the users' environment {folder} ...")
-            _make(folder, source)
+            # What is there already is mended by pip, which is quicker than beginning anew; another Python is not.
+            if not found or found.get("python") != wanted["python"]:
+                _make(folder, source)
             _pip(folder, "-c", str(checkout / "constraints.txt"), f"{checkout}[{EXTRAS}]")
         else:
             _pip(folder, "--no-deps", "--force-reinstall", str(checkout))
@@ -73,12 +75,14 @@ def state(checkout: Path) -> dict[str, str]:
     packages, code = hashlib.sha256(), hashlib.sha256()
     for name in ("constraints.txt", "pyproject.toml"):
         packages.update((checkout / name).read_bytes() + b"\0")
-    packages.update(f"{readable_python()}\0{EXTRAS}".encode())
+    packages.update(EXTRAS.encode())
+    python = readable_python()
     for top in ("phidias_lab", "catalogs"):
         for file in sorted((checkout / top).rglob("*")):
             if file.is_file() and "__pycache__" not in file.parts:
                 code.update(str(file.relative_to(checkout)).encode() + b"\0" + file.read_bytes() + b"\0")
-    return {"packages": packages.hexdigest(), "code": code.hexdigest()}
+    version = _said([python, "-c", "import sys; print(sys.version)"])
+    return {"python": f"{python} {version}", "packages": packages.hexdigest(), "code": code.hexdigest()}
 
 
 def readable_python(candidates: tuple[str, ...] = PYTHONS) -> str:
@@ -122,7 +126,7 @@ def _make(folder: Path, source: Path) -> None:
         if file.is_symlink() or not file.is_file() or (folder / "bin" / file.name).exists():
             continue
         first, newline, rest = file.read_bytes().partition(b"\n")
-        if first.startswith(b"#!") and str(source).encode() in first:
+        if first.startswith(b"#!/") and Path(os.fsdecode(first[2:])).parent.resolve() == (source / "bin").resolve():
             first = b"#!" + os.fsencode(folder / "bin" / "python")
         elif first.startswith(b"#") or not first.startswith(b"\x7f"):
             continue  # activate and its like speak of their own folder

@@ -64,7 +64,8 @@ def create(names: Names, manifest: Path = MANIFEST) -> list[list[str]]:
         raise Refused("Creating users needs root. Run the same command as root (sudo).")
     if shutil.which("sudo") is None:
         raise Refused("The hub submits jobs by sudo, which is not installed. Install it: apt-get install sudo")
-    if names.sudoers.exists() and not _created(manifest, "file", str(names.sudoers)):
+    ours = _created(manifest, "file", str(names.sudoers))
+    if not ours and names.sudoers.exists() and names.sudoers.read_text() != sudoers(names):
         raise Refused(f"{names.sudoers} is there and is not this lab's. Move it elsewhere.")
     if not _group(names.group):
         _note(manifest, "group", names.group)

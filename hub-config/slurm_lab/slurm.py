@@ -106,6 +106,19 @@ class Lab:
             with self._alone():
                 self._stop_all()
 
+    def cancel_jobs(self, seconds: float = 15) -> None:
+        """Cancel everybody's jobs and wait for their end: what is only stopped would be there again at the next start."""
+        if not self._running("slurmctld"):
+            return
+
+        def jobs() -> list[str]:
+            done = self._try(["squeue", "-h", "-o", "%A"], 5)
+            return sorted(set(done.stdout.split())) if done.returncode == 0 else []
+
+        if found := jobs():
+            self._try(["scancel", *found], 10)
+            until(seconds, lambda: not jobs())
+
     def status(self) -> str:
         self._must_exist()
         return self._client("sinfo", "-N", "-o", "%N %P %t %C %G")
@@ -342,7 +355,7 @@ class Lab:
             node = name.removeprefix("slurmd.")
             self._halt(name, 10, before=signal.SIGCONT)
             for pid in self._step_processes(node):
-                _send(pid, signal.SIGKILL)
+                send(pid, signal.SIGKILL)
         for name, seconds in (("slurmctld", 15), ("slurmdbd", 15), ("mariadbd", 30), ("munged", 5)):
             self._halt(name, seconds)
 
@@ -362,7 +375,7 @@ class Lab:
                 **account,
             )
         pids = self._pids()
-        pids[name] = [process.pid, _started(process.pid)]
+        pids[name] = [process.pid, started(process.pid)]
         self._write(self.run / "pids.json", json.dumps(pids))
 
     def _pids(self) -> dict[str, list[int]]:
@@ -376,18 +389,18 @@ class Lab:
 
     def _running(self, name: str) -> bool:
         entry = self._pids().get(name)
-        return entry is not None and _alive(*entry)
+        return entry is not None and alive(*entry)
 
     def _halt(self, name: str, seconds: float, before: int | None = None) -> None:
         entry = self._pids().get(name)
         if entry is None:
             return
-        if before is not None and _alive(*entry):
-            _send(entry[0], before)
+        if before is not None and alive(*entry):
+            send(entry[0], before)
         for number, patience in ((signal.SIGTERM, seconds), (signal.SIGKILL, 5)):
-            if _alive(*entry):
-                _send(entry[0], number)
-                _until(patience, lambda: not _alive(*entry))
+            if alive(*entry):
+                send(entry[0], number)
+                until(patience, lambda: not alive(*entry))
         self._forget(name)
 
     # A node's processes ----------------------------------------------------------------------------------------------
@@ -400,9 +413,9 @@ class Lab:
     def _signal_node(self, node: str, number: int) -> None:
         if not self._running(f"slurmd.{node}"):
             raise Refused(f"The node {node} is not running. Start it: python -m slurm_lab start-node {node}")
-        _send(self._pids()[f"slurmd.{node}"][0], number)  # first, so that it cannot tell the end of its jobs
+        send(self._pids()[f"slurmd.{node}"][0], number)  # first, so that it cannot tell the end of its jobs
         for pid in self._step_processes(node):
-            _send(pid, number)
+            send(pid, number)
 
     def _step_processes(self, node: str) -> list[int]:
         """The step daemons of a node, which hold its log open, and all that their tasks have started."""
@@ -465,13 +478,30 @@ class Lab:
         return self._try(list(command), 5).returncode == 0
 
     def _wait(self, what: str, seconds: float, condition: Callable[[], bool]) -> None:
-        if not _until(seconds, condition):
+        if not until(seconds, condition):
             raise Refused(f"No answer from {what} within {seconds:.0f} s. The logs are in {self.log}.")
 
     def _tail(self, name: str) -> str:
         with contextlib.suppress(OSError):
             return (self.log / f"{name}.out").read_text(errors="replace").strip()[-300:]
         return "no log"
+
+
+def run_as(user: str, command: list[str], environment: dict[str, str]) -> subprocess.CompletedProcess:
+    """Run a command under an account of this host, in its home, with its groups."""
+    account = pwd.getpwnam(user)
+    surroundings = _ENVIRONMENT | {"HOME": account.pw_dir, "USER": user, "LOGNAME": user} | environment
+    return subprocess.run(
+        command,
+        user=account.pw_uid,
+        group=account.pw_gid,
+        extra_groups=os.getgrouplist(user, account.pw_gid),
+        cwd=account.pw_dir,
+        env=surroundings,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
 
 
 # The files ------------------------------------------------------------------------------------------------------------
@@ -581,26 +611,26 @@ def _stat(pid: int) -> list[str]:
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
 
 
-def _started(pid: int) -> int:
+def started(pid: int) -> int:
     """When a process was started, in clock ticks after the boot: with the pid, its identity."""
     return int(_stat(pid)[19])
 
 
-def _alive(pid: int, started: int) -> bool:
+def alive(pid: int, since: int) -> bool:
     """It is still the one that was started, and no zombie: a container's first process may reap nothing."""
     try:
         fields = _stat(pid)
     except (OSError, IndexError):
         return False
-    return int(fields[19]) == started and fields[0] not in "ZX"
+    return int(fields[19]) == since and fields[0] not in "ZX"
 
 
-def _send(pid: int, number: int) -> None:
+def send(pid: int, number: int) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, number)
 
 
-def _until(seconds: float, condition: Callable[[], bool]) -> bool:
+def until(seconds: float, condition: Callable[[], bool]) -> bool:
     """Whether a condition came true in time; bound by the clock, since one look may take seconds."""
     end = time.monotonic() + seconds
     while not condition():
