@@ -16,6 +16,18 @@ ROOT = Path(__file__).parents[1]
 _LEFT_OUT = "not run: needs the system package "
 #: The package `phidias_probe`, laid out as pip would install it.
 PROBE = Path(__file__).parent / "packages" / "probe"
+#: Pictures that tests leave for people to look at.
+ARTEFACTS = ROOT / "test-artefacts"
+CHROMIUM_ARGUMENTS = [
+    "--headless=new",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
 
 
 def pytest_configure(config):
@@ -136,3 +148,41 @@ def _reason(report) -> str:
     """Why a test was skipped; pytest gives (file, line, 'Skipped: reason')."""
     words = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
     return words.removeprefix("Skipped: ")
+
+
+@pytest.fixture(scope="session")
+def chromium(needs):
+    """A real browser. Session-wide, because starting it is slow."""
+    path = needs("chromium")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=CHROMIUM_ARGUMENTS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(chromium):
+    """A page that notes every host it asks, and every error in its console."""
+    context = chromium.new_context(viewport={"width": 1400, "height": 1000})
+    page = context.new_page()
+    page.asked, page.errors = [], []
+    page.on("request", lambda request: page.asked.append(request.url))
+    page.on("websocket", lambda ws: page.asked.append(ws.url))
+    page.on("pageerror", lambda error: page.errors.append(str(error)))
+    page.on("console", lambda message: page.errors.append(message.text) if message.type == "error" else None)
+    page.set_default_timeout(30_000)
+    yield page
+    context.close()
+
+
+@pytest.fixture
+def keep(page):
+    """``keep("name")`` stores what the page looks like, for people to look at."""
+
+    def shoot(name: str) -> bytes:
+        ARTEFACTS.mkdir(exist_ok=True)
+        return page.screenshot(path=ARTEFACTS / f"{name}.png", full_page=True)
+
+    return shoot

@@ -24,7 +24,7 @@ from phidias_lab import __version__
 from phidias_lab.errors import PhidiasError, UnknownNameError, nearest
 
 #: One module each in phidias_lab.services.commands, in the order in which a newcomer needs them.
-COMMANDS = ("chains", "describe", "run", "runs", "rerun", "export", "lake", "catalog", "lab")
+COMMANDS = ("chains", "describe", "run", "runs", "rerun", "export", "lake", "catalog", "use", "lab")
 
 DIFFERS = 7
 DEFECT = 70

@@ -12,17 +12,6 @@ from pathlib import Path
 import pytest
 
 CHECKOUT = Path(__file__).resolve().parents[2]
-ARTEFACTS = CHECKOUT / "test-artefacts"
-ARGUMENTS = [
-    "--headless=new",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 
 
 @pytest.fixture
@@ -90,41 +79,3 @@ def dashboard(served_environment, tmp_path_factory):
     process = started(command, port, served_environment, folder / "serve.log")
     yield f"http://127.0.0.1:{port}"
     stopped(process)
-
-
-@pytest.fixture(scope="session")
-def chromium(needs):
-    """A real browser. Session-wide, because starting it is slow."""
-    path = needs("chromium")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=ARGUMENTS)
-        yield browser
-        browser.close()
-
-
-@pytest.fixture
-def page(chromium):
-    """A page that notes every host it asks, and every error in its console."""
-    context = chromium.new_context(viewport={"width": 1400, "height": 1000})
-    page = context.new_page()
-    page.asked, page.errors = [], []
-    page.on("request", lambda request: page.asked.append(request.url))
-    page.on("websocket", lambda ws: page.asked.append(ws.url))
-    page.on("pageerror", lambda error: page.errors.append(str(error)))
-    page.on("console", lambda message: page.errors.append(message.text) if message.type == "error" else None)
-    page.set_default_timeout(30_000)
-    yield page
-    context.close()
-
-
-@pytest.fixture
-def keep(page):
-    """``keep("name")`` stores what the page looks like, for people to look at."""
-
-    def shoot(name: str) -> bytes:
-        ARTEFACTS.mkdir(exist_ok=True)
-        return page.screenshot(path=ARTEFACTS / f"{name}.png", full_page=True)
-
-    return shoot

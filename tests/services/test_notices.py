@@ -1,0 +1,120 @@
+"""A server says in JupyterLab when it will end, and ends when nobody uses it."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from playwright.sync_api import Error as PlaywrightError
+
+from phidias_lab.services import notices
+
+CHECKOUT = Path(__file__).parents[2]
+EXTENSION = CHECKOUT / "phidias_lab" / "services" / "notices"
+NOW = 1_800_000_000.0
+
+
+def said(**changes) -> list[dict]:
+    usual = {"ends": None, "idle": 0.0, "idle_minutes": 60, "warn_minutes": 10}
+    return notices.notices(NOW, **{**usual, **changes})
+
+
+def test_nothing_is_said_while_there_is_time():
+    assert said() == []
+    assert said(ends=NOW + 3600, idle=3000 - 1) == []
+
+
+def test_the_end_by_time_limit_is_said_with_its_time():
+    (notice,) = said(ends=NOW + 540)
+    assert "in 9 minutes (08:09 UTC)" in notice["message"]
+    assert notice["left"] == 540
+
+
+def test_a_warning_is_said_once_and_again_shortly_before_the_end():
+    ids = [said(ends=NOW + left)[0]["id"] for left in (599, 300, 121, 119, 5)]
+    assert ids == ["limit-10", "limit-10", "limit-10", "limit-2", "limit-2"]
+
+
+def test_idleness_is_said_and_never_where_a_site_has_none():
+    (notice,) = said(idle=52 * 60)
+    assert "for 52 minutes" in notice["message"]
+    assert "in 8 minutes unless you use it" in notice["message"]
+    assert said(idle=10**6, idle_minutes=0) == []
+
+
+def test_a_site_with_a_short_limit_does_not_warn_a_person_at_work():
+    assert said(idle=5, idle_minutes=5) == []
+
+
+@pytest.mark.parametrize("given", ["", "soon", "nan", "inf", "-5", "0"])
+def test_an_end_that_is_no_time_is_none(monkeypatch, given):
+    monkeypatch.setenv("PHIDIAS_SERVER_ENDS", given)
+    assert notices.ends() is None
+
+
+def test_the_page_side_is_named_as_jupyterlab_looks_for_it():
+    package = json.loads((EXTENSION / "labextension" / "package.json").read_text())
+    script = (EXTENSION / "labextension" / package["jupyterlab"]["_build"]["load"]).read_text()
+    assert f"_JUPYTERLAB['{package['name']}']" in script
+    assert f"'{package['jupyterlab']['_build']['extension']}'" in script
+
+
+@pytest.fixture
+def server(tmp_path):
+    """A JupyterLab with the extension: an end in five minutes, and one minute of idleness."""
+    site = tmp_path / "site.toml"
+    site.write_text('name = "test"\n[servers]\nidle_minutes = 1\nwarn_minutes = 10\n')
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    labextensions = tmp_path / "labextensions"
+    labextensions.mkdir()
+    (labextensions / "phidias-lab").symlink_to(EXTENSION / "labextension")
+    command = [
+        *(sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", f"--port={port}", "--ip=127.0.0.1"),
+        *("--ServerApp.port_retries=0", "--IdentityProvider.token=secret", f"--ServerApp.root_dir={tmp_path}"),
+        "--ServerApp.jpserver_extensions={'phidias_lab.services.notices': True}",
+        f"--LabApp.extra_labextensions_path={labextensions}",
+    ]
+    environment = {
+        **{k: v for k, v in os.environ.items() if not k.startswith("PHIDIAS_")},
+        "HOME": str(tmp_path),
+        "PYTHONPATH": str(CHECKOUT),
+        "PHIDIAS_SITE": str(site),
+        "PHIDIAS_SERVER_ENDS": str(time.time() + 290),
+    }
+    with open(tmp_path / "log", "wb") as log:
+        process = subprocess.Popen(command, env=environment, cwd=tmp_path, stdout=log, stderr=log)
+    yield SimpleNamespace(url=f"http://127.0.0.1:{port}", process=process, log=tmp_path / "log")
+    process.kill()
+    process.wait()
+
+
+def test_the_user_reads_it_in_jupyterlab_and_a_server_that_nobody_uses_ends(server, page, keep):
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            page.goto(f"{server.url}/lab?token=secret")
+            break
+        except PlaywrightError:
+            assert time.monotonic() < deadline, server.log.read_text()
+            assert server.process.poll() is None, server.log.read_text()
+            time.sleep(0.5)
+    notice = page.locator(".Toastify__toast", has_text="reaches its time limit")
+    notice.wait_for()
+    assert "This server ends in 5 minutes" in notice.inner_text() or "in 4 minutes" in notice.inner_text()
+    keep("jupyterlab-server-ends")
+    for wrong in ("-1", "nan", "soon", ""):
+        answer = page.request.get(f"{server.url}/phidias-lab/notices?idle={wrong}")
+        assert answer.status == 400
+    # The page stays open and asks on, as JupyterLab does; but nobody touches it.
+    assert page.context.browser.new_context().request.get(f"{server.url}/phidias-lab/notices?idle=0").status == 403
+    server.process.wait(150)
+    assert "Nobody has used this server" in server.log.read_text()
