@@ -36,8 +36,8 @@ from phidias_lab.compute import worker as workers_of
 from phidias_lab.compute.request import Request
 from phidias_lab.compute.runs import read_json, write_json
 from phidias_lab.contract.chain import Chain
-from phidias_lab.contract.resources import Resources, show_memory
-from phidias_lab.errors import MissingExtraError, ParameterError, RunFailedError
+from phidias_lab.contract.resources import Resources
+from phidias_lab.errors import MissingExtraError, ParameterError, PhidiasError, RunFailedError
 
 ASKED, PENDING, RUNNING, LOST = "asked", "pending", "running", "lost"
 STATES = (ASKED, PENDING, RUNNING, LOST)
@@ -46,6 +46,7 @@ DEATH_TIMEOUT = 30
 #: Jobs that end in a row before their worker reported, after which no more are submitted.
 _HOPELESS = 3
 _PERIOD = 1.0
+_ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS"), "1")
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,11 @@ class Worker:
     node: str = ""
 
     def __str__(self):
-        parts = [self.state, self.reason, f"expected to start {slurm.moment(self.expected_start)}" * bool(self.expected_start)]
+        parts = [
+            self.state,
+            self.reason,
+            f"expected to start {slurm.moment(self.expected_start)}" * bool(self.expected_start),
+        ]
         parts += [f"on {self.node}" * bool(self.node), f"job {self.job}" * bool(self.job)]
         return f"{self.name}: " + ", ".join(p for p in parts if p)
 
@@ -89,9 +94,7 @@ def cluster(
         if workers is None:
             workers = adapt[0]
         requests.request(here, name, workers=adapt[1])  # refuses a number the site does not allow
-    asked = requests.request(
-        here, name, workers=workers, cores=cores, memory=memory, gpus=gpus, hours=hours, need=need
-    )
+    asked = requests.request(here, name, workers=workers, cores=cores, memory=memory, gpus=gpus, hours=hours, need=need)
     made = Cluster(asked, here)
     if adapt is not None:
         made.adapt(*adapt)
@@ -161,6 +164,7 @@ class Cluster:
             "gpus": self.request.gpus,
             "death_timeout": DEATH_TIMEOUT,
             "interface": self._place.get("interface"),
+            "host": "127.0.0.1" if self.request.kind == "local" else None,
             "local_directory": self._scratch(),
             "lifetime": None,
         }
@@ -174,30 +178,29 @@ class Cluster:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             start_new_session=True,
-            env={**os.environ, "PYTHONPATH": _python_path()},
+            env={**os.environ, "PYTHONPATH": python_path()},
         )
         with _quiet_pages():
-            self._dask = (_on_slurm if self.request.kind == "slurm" else _local)(self, settings)
+            self._dask = _made(self)
         write_json(self.folder / "about.json", {**about, "address": self._dask.scheduler_address})
         self._keep(*self._wanted)
         threading.Thread(target=self._watch, name=f"{self.name}-watch", daemon=True).start()
-        if self.request.kind == "slurm":
-            self._submitted()
+        self._submitted()
 
     def _scratch(self) -> str | None:
         import getpass
 
         scratch = self._place.get("scratch")
-        if scratch:
-            return scratch.replace("{user}", getpass.getuser())
-        return str(self.folder / "spill") if self.request.kind == "local" else None
+        return scratch.replace("{user}", getpass.getuser()) if scratch else None
 
     def _submitted(self) -> None:
         """Wait until every job is in the queue, so that a request Slurm refuses is refused here and now."""
         end = time.monotonic() + self._site["slurm"]["query_timeout"] * 2
-        while time.monotonic() < end and self._trouble is None and set(self._dask.worker_spec) - set(self._dask.workers):
+        while (
+            time.monotonic() < end and self._trouble is None and set(self._dask.worker_spec) - set(self._dask.workers)
+        ):
             time.sleep(0.02)
-        self._say_trouble()
+        self.say_trouble()
 
     # What a user does ---------------------------------------------------------------------------------------------
 
@@ -233,8 +236,8 @@ class Cluster:
         end = time.monotonic() + timeout
         while True:
             self._open()
-            self._say_trouble()
-            if len(self._connected()) >= wanted:
+            self.say_trouble()
+            if self.running >= wanted:
                 return
             if time.monotonic() >= end:
                 break
@@ -255,7 +258,7 @@ class Cluster:
         """The Dask client of this cluster; what is computed afterwards in this process is computed here."""
         with self._lock:
             self._open()
-            self._say_trouble()
+            self.say_trouble()
             if self._client is None:
                 from distributed import Client
 
@@ -293,7 +296,9 @@ class Cluster:
             elif facts.state == slurm.PENDING:
                 found.append(Worker(label, PENDING, facts.why, facts.start, job))
             elif facts.state == slurm.RUNNING:
-                found.append(Worker(label, PENDING, "its job has begun and the worker is starting", None, job, facts.node))
+                found.append(
+                    Worker(label, PENDING, "its job has begun and the worker is starting", None, job, facts.node)
+                )
             else:
                 found.append(Worker(label, LOST, facts.why, None, job, facts.node))
         return found + self._lost[-10:]
@@ -367,7 +372,18 @@ class Cluster:
         if self._closed.is_set():
             raise RunFailedError(f"The cluster {self.name} is closed. Make another with phidias_lab.cluster().")
 
-    def _say_trouble(self) -> None:
+    @property
+    def running(self) -> int:
+        """How many workers run."""
+        return len(self._connected())
+
+    @property
+    def dask(self) -> Any:
+        """Dask's own cluster object."""
+        return self._dask
+
+    def say_trouble(self) -> None:
+        """Raise the sentence that says why no workers can come, if they cannot."""
         if self._trouble is not None:
             raise RunFailedError(self._trouble)
 
@@ -407,28 +423,27 @@ class Cluster:
                 node = jobs[job].node if jobs and job in jobs else ""
                 self._running[name] = Worker(name, RUNNING, "", None, job, node)
                 self._failures = 0
-        if self.request.kind != "slurm":
-            return
         self._refused_environment()
         for name, member in members.items():
-            job = member.job_id
+            job = member.job_id or (str(member.process.pid) if member.process is not None else None)
             if name in connected or job is None or jobs is None or self._trouble:
                 continue
             facts = jobs.get(job)
-            if facts is not None and facts.state != slurm.ENDED:
+            lives = facts is not None and facts.state != slurm.ENDED
+            if lives or (member.process is not None and member.process.poll() is None):
                 self._absent.pop(job, None)
                 continue
             # Twice, because a job may be missing from one answer.
             self._absent[job] = self._absent.get(job, 0) + 1
             if self._absent[job] < 2:
                 continue
-            why = facts.why if facts else "Slurm no longer lists its job"
+            why = facts.why if facts else "its process ended" if member.process else "Slurm no longer lists its job"
             self._lose(Worker(name, LOST, f"{why}, before its worker reported", None, job, facts.node if facts else ""))
             self._failures += 1
             if self._failures >= _HOPELESS:
                 self._give_up(
-                    f"{_HOPELESS} jobs on {self.request.place} ended one after the other before their workers reported: "
-                    f"{why}. {self._last_words(job)}No more are submitted; mend the cause and call scale() again."
+                    f"{_HOPELESS} workers on {self.request.place} ended one after the other before they reported: "
+                    f"{why}. {self._last_words(name, job)}No more are submitted; mend the cause and call scale() again."
                 )
                 return
             self._dask.loop.add_callback(self._forget, name, member)
@@ -459,12 +474,15 @@ class Cluster:
         self._dask.scale(0)
 
     def _refused(self, error: Exception) -> None:
-        """Slurm did not take a job."""
-        self._trouble = str(error)
+        """A worker could not even be asked for."""
+        if self._trouble is None:
+            said = str(error) if isinstance(error, PhidiasError) else f"it cannot be started: {error}"
+            self._trouble = f"No worker on {self.request.place}: {said}"
 
-    def _last_words(self, job: str) -> str:
+    def _last_words(self, name: str, job: str) -> str:
+        log = self.folder / (f"job-{job}.log" if self.request.kind == "slurm" else f"{name}.log")
         try:
-            lines = (self.folder / f"worker-{job}.log").read_text(errors="replace").strip().splitlines()
+            lines = log.read_text(errors="replace").strip().splitlines()
         except OSError:
             return ""
         return f"The end of its log: {' / '.join(line.strip() for line in lines[-2:])[:400]}. " if lines else ""
@@ -481,7 +499,7 @@ def _cells(worker: Worker) -> tuple:
     )
 
 
-def _python_path() -> str:
+def python_path() -> str:
     """The module path of this process for one that it starts: notebooks may have added to it."""
     package = str(Path(__file__).parents[2])
     before = [p for p in os.environ.get("PYTHONPATH", "").split(os.pathsep) if p]
@@ -497,62 +515,63 @@ def _quiet_pages() -> Iterator[None]:
         yield
 
 
-def _local(owner: Cluster, settings: Mapping):
-    import dask
-    from distributed import LocalCluster
+def _made(owner: Cluster) -> Any:
+    """Scheduler in this process, workers wherever their place is. One class for all places, so that one is tested.
 
-    return LocalCluster(
-        name=owner.name,
-        n_workers=0,
-        threads_per_worker=settings["threads"],
-        memory_limit=settings["memory"],
-        processes=True,
-        host="127.0.0.1",
-        protocol="tls://",
-        security=keys.security(owner.folder),
-        dashboard_address="127.0.0.1:0",
-        worker_dashboard_address="127.0.0.1:0",
-        local_directory=settings["local_directory"],
-        silence_logs="error",
-        config={**dask.config.config, "distributed": {**dask.config.get("distributed")}},
-    )
-
-
-def _on_slurm(owner: Cluster, settings: Mapping):
+    A worker has no nanny: its job, or its process, ends with it and another takes its place. So a worker that stands still
+    is replaced as soon as it counts as lost, without waiting for a nanny that stands still too.
+    """
     try:
+        import asyncio
+
         import dask
-        from dask_jobqueue.slurm import SLURMCluster, SLURMJob
         from distributed import Scheduler
+        from distributed.deploy.spec import ProcessInterface, SpecCluster
         from tornado.ioloop import PeriodicCallback
     except ImportError:
-        raise MissingExtraError("A cluster on Slurm", "slurm") from None
+        raise MissingExtraError("A cluster", "slurm") from None
 
-    asked, place = owner.request, owner._place
+    place = owner._place
     queue = slurm.Slurm(owner._site)
 
-    class Job(SLURMJob):
-        """One worker's job, with a script of our own: only names and amounts that were checked get into it."""
+    class Member(ProcessInterface):
+        """One worker, as a job of Slurm or a process of this machine."""
 
-        def job_script(self) -> str:
-            return script(owner, str(self.name), str(self.scheduler))
+        job_id: str | None = None
+        process: subprocess.Popen | None = None
+
+        def __init__(self, scheduler: str, name: Any):
+            super().__init__()
+            self.name, self.address_of_scheduler = name, scheduler
 
         async def start(self) -> None:
-            import asyncio
-
             try:
-                self.job_id = await asyncio.to_thread(queue.submit, self.job_script())
-            except slurm.QueueError as error:
+                await asyncio.to_thread(self._begin)
+            except (PhidiasError, OSError) as error:
                 owner._refused(error)
-                raise
-            self.status = _status().running
+            await super().start()
+
+        def _begin(self) -> None:
+            if owner.request.kind == "slurm":
+                self.job_id = queue.submit(script(owner, str(self.name), self.address_of_scheduler))
+            else:
+                self.process = _process(owner, str(self.name), self.address_of_scheduler)
 
         async def close(self) -> None:
-            import asyncio
+            await asyncio.to_thread(self._end)
+            await super().close()
 
-            if self.job_id:
-                with contextlib.suppress(slurm.QueueError):  # the cluster's end cancels all by name once more
-                    await asyncio.to_thread(queue.cancel, [self.job_id])
-            self.status = _status().closed
+        def _end(self) -> None:
+            if self.job_id is not None:
+                with contextlib.suppress(slurm.QueueError):  # the end of the cluster cancels all by name once more
+                    queue.cancel([self.job_id])
+            if self.process is not None:
+                self.process.terminate()
+                try:
+                    self.process.wait(5)
+                except subprocess.TimeoutExpired:
+                    self.process.kill()
+                    self.process.wait()
 
     class WatchfulScheduler(Scheduler):
         """Dask looks for silent workers once per time-to-live, so it would take up to two of them to notice one."""
@@ -561,39 +580,52 @@ def _on_slurm(owner: Cluster, settings: Mapping):
             super().__init__(*args, **more)
             self.periodic_callbacks["worker-ttl"] = PeriodicCallback(self.check_worker_ttl, 1000)
 
-    class JobCluster(SLURMCluster):
-        def _get_worker_security(self, security):
-            return None  # the workers find the keys in the cluster's folder
+    class Members(SpecCluster):
+        def _new_worker_name(self, number: int) -> str:
+            return f"worker-{number}"
 
-        def _update_worker_status(self, op, message):
-            # There is no nanny that would start a worker again in the same job, so nothing is gained by waiting for it.
+        def _update_worker_status(self, op: str, message: Any) -> None:
+            # Nothing would start a worker again in the same job, so nothing is gained by waiting for it.
             with dask.config.set({"distributed.deploy.lost-worker-timeout": "1s"}):
                 super()._update_worker_status(op, message)
 
-    return JobCluster(
+    security = keys.security(owner.folder)
+    where = {"interface": place["interface"]} if place.get("interface") else {}
+    if owner.request.kind == "local":
+        where = {"host": "127.0.0.1"}
+    return Members(
         name=owner.name,
-        job_cls=Job,
-        scheduler_cls=WatchfulScheduler,
-        cores=asked.cores,
-        memory=f"{asked.memory}B",
-        processes=1,
-        queue=place["partition"],
-        protocol="tls://",
-        security=keys.security(owner.folder),
-        interface=place.get("interface"),
-        scheduler_options={
-            "dashboard_address": "127.0.0.1:0",
-            "worker_ttl": f"{place['silent_seconds']}s",
-            "allowed_failures": 10,  # workers come and go; a piece is not to blame for that
+        scheduler={
+            "cls": WatchfulScheduler,
+            "options": {
+                "protocol": "tls://",
+                "security": security,
+                "dashboard_address": "127.0.0.1:0",
+                "worker_ttl": f"{place.get('silent_seconds', 30)}s",
+                "allowed_failures": 10,  # workers come and go; a piece is not to blame for that
+                **where,
+            },
         },
+        worker={"cls": Member, "options": {}},
+        security=security,
         silence_logs="error",
     )
 
 
-def _status():
-    from distributed.core import Status
-
-    return Status
+def _process(owner: Cluster, name: str, address: str) -> subprocess.Popen:
+    """A worker as a process of this machine. It ends with its connection to the scheduler, so with this process."""
+    environment_of = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | {"PYTHONPATH": python_path()}
+    environment_of |= {**_ONE_THREAD, "PYTHONHASHSEED": "0", "PYTHONUNBUFFERED": "1"}
+    with open(owner.folder / f"{name}.log", "ab") as log:
+        return subprocess.Popen(
+            [sys.executable, "-m", "phidias_lab.compute.worker", str(owner.folder), name, address],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            cwd=owner.folder,
+            env=environment_of,
+            start_new_session=True,
+        )
 
 
 def python(place: Mapping, site: Mapping) -> str:
@@ -605,8 +637,11 @@ def python(place: Mapping, site: Mapping) -> str:
 def beginning(site: Mapping) -> list[str]:
     """The first lines of every job: modules, and one thread per library call, so that results do not depend on cores."""
     lines = [f"module load {shlex.quote(module)}" for module in site["slurm"]["modules"]]
-    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
-    return [*lines, *(f"export {name}=1" for name in names), "export PYTHONHASHSEED=0 PYTHONUNBUFFERED=1"]
+    return [
+        *lines,
+        *(f"export {name}={n}" for name, n in _ONE_THREAD.items()),
+        "export PYTHONHASHSEED=0 PYTHONUNBUFFERED=1",
+    ]
 
 
 def script(owner: Cluster, name: str, address: str) -> str:
@@ -615,7 +650,7 @@ def script(owner: Cluster, name: str, address: str) -> str:
     lines = slurm.directives(
         place, name=owner.name, cores=asked.cores, memory=asked.memory, gpus=asked.gpus, minutes=asked.minutes
     )
-    log = str(owner.folder / "worker-").replace("%", "%%") + "%j.log"
+    log = str(owner.folder / "job-").replace("%", "%%") + "%j.log"
     lines.append(f"--output={shlex.quote(log)}")
     alive = shlex.quote(str(owner.folder / "alive"))
     return "\n".join(
@@ -624,9 +659,17 @@ def script(owner: Cluster, name: str, address: str) -> str:
             *(f"#SBATCH {line}" for line in lines),
             f"[ -e {alive} ] || exit 0  # its cluster has ended",
             *beginning(owner._site),
-            f"export PYTHONPATH={shlex.quote(_python_path())}",
+            f"export PYTHONPATH={shlex.quote(python_path())}",
             shlex.join(
-                ["exec", python(place, owner._site), "-m", "phidias_lab.compute.worker", str(owner.folder), name, address]
+                [
+                    "exec",
+                    python(place, owner._site),
+                    "-m",
+                    "phidias_lab.compute.worker",
+                    str(owner.folder),
+                    name,
+                    address,
+                ]
             ),
             "",
         ]
@@ -673,6 +716,3 @@ def summary(owner: Cluster) -> str:
             parts.append(f"{len(some)} {state}" + (f" ({why})" if why else ""))
     lost = sum(w.state == LOST for w in found)
     return ", ".join([*parts, *([f"{lost} lost"] if lost else [])]) or "no workers"
-
-
-__all__ = ["Cluster", "Worker", "cluster", "connected", "show_memory", "summary"]

@@ -1,10 +1,10 @@
 """Folders of clusters: the keys of their TLS, closed to everybody else, and what tells a living cluster from a dead one.
 
-    <shared folder>/keys/<cluster>/
-      key.pem cert.pem    one pair for scheduler, workers and clients; whoever holds it is the owner
-      about.json          name, place, host and process of the owner, the scheduler's address, how Slurm is reached
-      settings.json       what each worker gets, and the environment it has to have
-      alive               touched while the owner lives, removed first when it ends: a job that starts later goes at once
+<shared folder>/keys/<cluster>/
+  key.pem cert.pem    one pair for scheduler, workers and clients; whoever holds it is the owner
+  about.json          name, place, host and process of the owner, the scheduler's address, how Slurm is reached
+  settings.json       what each worker gets, and the environment it has to have
+  alive               touched while the owner lives, removed first when it ends: a job that starts later goes at once
 """
 
 from __future__ import annotations
@@ -32,10 +32,7 @@ _SILENT = 300.0  # seconds after which the owner of a folder on another host cou
 def root(place: Mapping) -> Path:
     """Where this user's clusters of a place keep their keys; made if need be, and nobody else's."""
     shared = place.get("shared_folder")
-    if shared:
-        above = Path(shared.replace("{user}", getpass.getuser())).expanduser()
-    else:
-        above = Path.home() / ".phidias"
+    above = Path(shared.replace("{user}", getpass.getuser())).expanduser() if shared else Path.home() / ".phidias"
     folder = above / "keys"
     try:
         above.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -131,7 +128,7 @@ def clean(above: Path) -> list[str]:
 
 
 def end(folder: Path, about: Mapping) -> bool:
-    """Cancel all jobs of a cluster, then remove its folder; False where Slurm does not answer, so that another try is made."""
+    """Cancel all jobs of a cluster, then remove its folder; False where Slurm does not answer."""
     with contextlib.suppress(OSError):
         (folder / "alive").unlink(missing_ok=True)  # a job that starts from now on goes at once
     if about.get("kind") == "slurm":

@@ -6,6 +6,7 @@ other versions is not begun.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import tempfile
@@ -15,6 +16,7 @@ from phidias_lab.compute import environment
 from phidias_lab.compute.runs import read_json, write_json
 
 REFUSED = "refused.json"
+_SPILL = "phidias-worker-"
 
 
 def main(folder: Path, name: str, address: str) -> int:
@@ -45,7 +47,7 @@ def main(folder: Path, name: str, address: str) -> int:
         "--tls-key": folder / "key.pem",
         "--protocol": "tls://",
     }
-    for key in ("interface", "lifetime"):
+    for key in ("interface", "host", "lifetime"):
         if settings.get(key):
             options[f"--{key.replace('_', '-')}"] = settings[key]
     if settings["gpus"]:
@@ -54,10 +56,25 @@ def main(folder: Path, name: str, address: str) -> int:
     if above:
         Path(above).mkdir(mode=0o700, parents=True, exist_ok=True)
     # A folder of its own, closed to others, and not the one in /tmp whose name everybody can foresee.
-    with tempfile.TemporaryDirectory(prefix="phidias-worker-", dir=above, ignore_cleanup_errors=True) as spill:
+    _tidy(Path(above or tempfile.gettempdir()))
+    prefix = f"{_SPILL}{os.getpid()}-"
+    with tempfile.TemporaryDirectory(prefix=prefix, dir=above, ignore_cleanup_errors=True) as spill:
         words = [str(word) for pair in options.items() for word in pair]
         serve([address, *words, "--local-directory", spill, "--no-nanny", "--no-dashboard"], standalone_mode=False)
     return 0
+
+
+def _tidy(above: Path) -> None:
+    """Remove what workers of mine left that were killed."""
+    import shutil
+
+    import psutil
+
+    for left in above.glob(f"{_SPILL}*-*"):
+        number = left.name.removeprefix(_SPILL).partition("-")[0]
+        with contextlib.suppress(OSError):
+            if number.isdigit() and left.lstat().st_uid == os.geteuid() and not psutil.pid_exists(int(number)):
+                shutil.rmtree(left, ignore_errors=True)
 
 
 def node() -> str:

@@ -20,7 +20,7 @@ from phidias_lab.contract.resources import Resources
 from phidias_lab.errors import InputError, ParameterError, UnknownNameError, nearest
 
 #: Words that the doors give a meaning of their own (phidias_lab.run(..., title=...)), so no parameter may have them.
-RESERVED = ("what", "title", "output", "format", "overwrite", "name", "parameters", "report")
+RESERVED = ("what", "title", "output", "format", "overwrite", "name", "parameters", "report", "on", "workers")
 
 
 class _Declaration(type(param.Parameterized)):
