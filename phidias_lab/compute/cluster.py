@@ -600,6 +600,7 @@ def _made(owner: Cluster) -> Any:
             "options": {
                 "protocol": "tls://",
                 "security": security,
+                "dashboard": False,
                 "dashboard_address": "127.0.0.1:0",
                 "worker_ttl": f"{place.get('silent_seconds', 30)}s",
                 "allowed_failures": 10,  # workers come and go; a piece is not to blame for that

@@ -89,6 +89,10 @@ class Chain(param.Parameterized, metaclass=_Declaration):
         self.report: Callable[[float, str], None] = lambda fraction, message="": None
         super().__init__(**{name: self._value(declared, name, value) for name, value in parameters.items()})
 
+    def __reduce__(self):
+        # Pieces that name their chain travel to workers; whoever listens to its report stays where it is.
+        return _again, (type(self), self.parameters)
+
     @classmethod
     def _value(cls, declared: Mapping[str, Declared], name: str, value: Any) -> Any:
         if name not in declared:
@@ -243,3 +247,7 @@ class Chain(param.Parameterized, metaclass=_Declaration):
             "additionalProperties": False,
             "properties": {n: p.schema() for n, p in cls.declared().items()},
         }
+
+
+def _again(cls: type[Chain], parameters: Mapping[str, Any]) -> Chain:
+    return cls(**parameters)
