@@ -147,32 +147,32 @@ class Crew:
 
     def compute(self, tasks: Sequence, counted: Callable[[], None]) -> None:
         from concurrent.futures import CancelledError
+        from queue import Empty, SimpleQueue
 
-        from distributed import wait
-
+        ended: SimpleQueue = SimpleQueue()
         # One graph, as it is: pieces share what they have in common. Lost with a worker, a piece is computed again.
-        left = set(self.client.compute(list(tasks), optimize_graph=False, retries=3))
-        said = 0.0
+        futures = self.client.compute(list(tasks), optimize_graph=False, retries=3)
+        for future in futures:
+            future.add_done_callback(ended.put)
+        left, said = len(futures), time.monotonic()
         while left:
             if self.owner is not None:
                 self.owner.say_trouble()
             if self.client.status != "running":
                 raise self._gone()
             try:
-                with self.client.as_current():
-                    done = wait(left, timeout=2, return_when="FIRST_COMPLETED").done
-            except TimeoutError:
-                done = set()
-            for future in done:
-                try:
-                    future.result()
-                except CancelledError:
-                    raise self._gone() from None
-                counted()
-            left -= done
-            if not done and self.owner is not None and time.monotonic() - said > 5:
-                self.say(f"workers: {clusters.summary(self.owner)}")
-                said = time.monotonic()
+                future = ended.get(timeout=1.0)
+            except Empty:
+                if self.owner is not None and not self.owner.running and time.monotonic() - said > 5:
+                    self.say(f"workers: {clusters.summary(self.owner)}")
+                    said = time.monotonic()
+                continue
+            try:
+                future.result()
+            except CancelledError:
+                raise self._gone() from None
+            counted()
+            left -= 1
 
     def _gone(self) -> RunFailedError:
         return RunFailedError(

@@ -14,6 +14,7 @@ A lost worker is replaced. When the owner ends, however it ends, the jobs end.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import html
 import os
@@ -23,6 +24,7 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -140,6 +142,7 @@ class Cluster:
         self._wanted = (asked.workers, asked.workers)
         above = keys.root(self._place)
         keys.clean(above)
+        atexit.register(_close, weakref.ref(self))
         self.name = f"phidias-{secrets.token_hex(6)}"
         self.folder = keys.create(above / self.name)
         try:
@@ -488,6 +491,12 @@ class Cluster:
         return f"The end of its log: {' / '.join(line.strip() for line in lines[-2:])[:400]}. " if lines else ""
 
 
+def _close(reference: weakref.ref) -> None:
+    left = reference()
+    if left is not None:
+        left.close()
+
+
 def _cells(worker: Worker) -> tuple:
     return (
         worker.name,
@@ -547,7 +556,7 @@ def _made(owner: Cluster) -> Any:
         async def start(self) -> None:
             try:
                 await asyncio.to_thread(self._begin)
-            except (PhidiasError, OSError) as error:
+            except (PhidiasError, OSError, RuntimeError) as error:
                 owner._refused(error)
             await super().start()
 
@@ -558,7 +567,10 @@ def _made(owner: Cluster) -> Any:
                 self.process = _process(owner, str(self.name), self.address_of_scheduler)
 
         async def close(self) -> None:
-            await asyncio.to_thread(self._end)
+            try:
+                await asyncio.to_thread(self._end)
+            except RuntimeError:  # at the end of Python there are no new threads
+                self._end()
             await super().close()
 
         def _end(self) -> None:
