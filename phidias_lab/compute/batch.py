@@ -77,7 +77,7 @@ def _job(run: Run) -> slurm.Job | bool | None:
     try:
         found = slurm.my_jobs(site)
         if found is not None and job not in found:  # it may be younger than the last look
-            found = slurm.my_jobs(site, fresher_than=0.2)
+            found = slurm.my_jobs(site, fresher_than=0.0)
     except (KeyError, TypeError, ValueError):
         return None
     return True if found is None else found.get(job)

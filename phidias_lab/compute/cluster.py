@@ -281,6 +281,8 @@ class Cluster:
         jobs = slurm.my_jobs(self._site) if self.request.kind == "slurm" and self._dask is not None else {}
         names = list(getattr(self._dask, "worker_spec", ()))
         members = dict(getattr(self._dask, "workers", {}))
+        if jobs and self._behind(members, connected, jobs):
+            jobs = slurm.my_jobs(self._site, fresher_than=0.0)
         for name in sorted(names, key=str):
             job = getattr(members.get(name), "job_id", None)
             facts = None if jobs is None or job is None else jobs.get(job)
@@ -396,6 +398,12 @@ class Cluster:
         if scheduler is None:
             return {}
         return {str(w.name): address for address, w in list(scheduler.workers.items())}
+
+    @staticmethod
+    def _behind(members: Mapping, connected: Mapping, jobs: Mapping) -> bool:
+        """Whether a look at Slurm is older than what the scheduler knows: a worker is there whose job waited then."""
+        ids = [m.job_id for name, m in members.items() if str(name) in connected and m.job_id]
+        return any(i not in jobs or jobs[i].state == slurm.PENDING for i in ids)
 
     def _watch(self) -> None:
         """Notice what was lost and why; let the adaption replace it, but not for ever where no job lives."""

@@ -95,9 +95,14 @@ def until(condition, seconds=60):
         time.sleep(0.1)
 
 
-def slow(i):
-    time.sleep(0.5)
-    return i * i
+def slowly(client):
+    """Twenty-four squares, each taking half a second."""
+
+    def slow(i):
+        time.sleep(0.5)
+        return i * i
+
+    return client.map(slow, range(24), pure=False)
 
 
 EXPECTED = sum(i * i for i in range(24))
@@ -152,7 +157,7 @@ def test_a_request_that_slurm_refuses_is_refused_at_once(here):
 
 
 def test_a_cancelled_worker_job_is_told_and_replaced_and_the_result_is_right(pair):
-    futures = pair.client.map(slow, range(24), pure=False)
+    futures = slowly(pair.client)
     time.sleep(1)
     victim = pair.workers[0].job
     subprocess.run(["scancel", victim], check=True)
@@ -163,18 +168,18 @@ def test_a_cancelled_worker_job_is_told_and_replaced_and_the_result_is_right(pai
 
 
 def test_a_node_that_dies_in_mid_run_costs_no_result(lab, pair):
-    futures = pair.client.map(slow, range(24), pure=False)
+    futures = slowly(pair.client)
     time.sleep(1)
     node = next(w.node for w in pair.workers)
     lab.kill_node(node)
     try:
-        assert sum(pair.client.gather(futures, direct=False)) == EXPECTED
+        assert sum(pair.client.gather(futures)) == EXPECTED
     finally:
         lab.thaw_node(node)
 
 
 def test_a_node_that_freezes_in_mid_run_costs_no_result(lab, pair):
-    futures = pair.client.map(slow, range(24), pure=False)
+    futures = slowly(pair.client)
     time.sleep(1)
     node = next(w.node for w in pair.workers)
     lab.freeze_node(node)
