@@ -378,6 +378,11 @@ class Cluster:
             raise RunFailedError(f"The cluster {self.name} is closed. Make another with phidias_lab.cluster().")
 
     @property
+    def closed(self) -> bool:
+        """Whether it has ended."""
+        return self._closed.is_set()
+
+    @property
     def running(self) -> int:
         """How many workers run."""
         return len(self._connected())
