@@ -48,16 +48,25 @@ def run(
     output: str | Path | None = None,
     format: str | None = None,
     overwrite: bool = False,
+    on: Any = None,
+    workers: int | None = None,
     **parameters: Any,
 ) -> Run:
     """Ask for a run and return at once.
 
     `what` is a chain's id, its class or a configured instance, an Order, an order's JSON object, or the path of an order
     file. Inputs are catalogue addresses, files, or data in memory; those not given take the chain's default entry.
+    `on` is a place of the site ("slurm", "slurm-gpu", ...), where the run becomes a job, with `workers` for its pieces if
+    that is not 0; or a `phidias_lab.cluster`, whose workers compute the pieces. Without it the run is a process here.
     """
     order, memory, headline = prepare(
         what, inputs=inputs, title=title, output=output, format=format, overwrite=overwrite, **parameters
     )
+    where = None
+    if on is not None or workers is not None:
+        from phidias_lab.compute import batch
+
+        where = batch.where(on, registry.chain(order.chain).resources, workers)
     started = runs.create(order, order, title=headline)
     try:
         _reserve(order, started)
@@ -65,7 +74,7 @@ def run(
             order = order.with_(inputs={**order.inputs, **_store(started, memory)})
             runs.write_text(started.folder / "asked.json", order.dumps())
             runs.write_text(started.folder / "order.json", order.dumps())
-        runs.launch(started)
+        runs.launch(started, where)
     except BaseException as error:
         started.clear_output(os.getpid())
         shutil.rmtree(started.folder, ignore_errors=True)
@@ -472,11 +481,11 @@ class _Watch(threading.Thread):
 
 def execute(run: Run) -> str:
     """Do a run in this process and record it; gives the state."""
-    from phidias_lab.compute import environment
+    from phidias_lab.compute import batch, environment
 
     if not run.record.get("states"):
         run.add_state(runs.WAITING, at=runs.read_json(run.folder / "launched.json").get("asked"))
-    run.add_state(RUNNING, worker=environment.worker(), lab=os.environ.get("PHIDIAS_LAB"))
+    run.add_state(RUNNING, worker=environment.worker(), lab=os.environ.get("PHIDIAS_LAB"), **batch.facts(run))
     spare = run.folder / "spare"
     with contextlib.suppress(OSError):
         spare.write_bytes(os.urandom(_SPARE))
@@ -538,7 +547,7 @@ def _measures(run: Run) -> dict:
 
 def _produce(run: Run, watch: _Watch) -> None:
     from phidias_lab import products
-    from phidias_lab.compute import environment, pieces
+    from phidias_lab.compute import batch, environment, pieces
     from phidias_lab.lake.manifest import errors_of_reading
 
     facts = environment.facts(settings.checkout_root())
@@ -575,9 +584,13 @@ def _produce(run: Run, watch: _Watch) -> None:
         result = chain.stamped(chain.run(**checked), checked)
         watch.begin_pieces(0.1)
         if chain_class.kind == "cube":
-            result, known = pieces.finish(
-                result, run.folder / "work", lambda f, text: watch.report(0.1 + 0.8 * f, text), threads
-            )
+            with batch.crew(run, lambda text: watch.report(0.1, text)) as crew:
+                result, known = pieces.finish(
+                    result, run.folder / "work", lambda f, text: watch.report(0.1 + 0.8 * f, text), threads, crew
+                )
+                if crew is not None:
+                    record["where"] = {**(run.record.get("where") or {}), "devices": crew.devices()}
+                    runs.write_json(run.folder / "record.json", record)
             if known:
                 print(f"{known} finished pieces were found and are used again")
         elif hasattr(result, "compute"):

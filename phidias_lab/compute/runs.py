@@ -259,6 +259,15 @@ class Run:
         return {k: v for k, v in launched.items() if k not in bad}
 
     @property
+    def launched(self) -> dict:
+        """Who started this run, where it is, and which process or job it is."""
+        return self._launched
+
+    @property
+    def _is_job(self) -> bool:
+        return isinstance(self._launched.get("job"), str)
+
+    @property
     def order(self) -> Order:
         """What was asked. In a damaged folder it is an order that no chain takes, so that lists can still show the run."""
         try:
@@ -304,7 +313,17 @@ class Run:
     @property
     def error(self) -> str | None:
         """The sentence that says why the run failed, or that its folder is damaged."""
-        return (self.record.get("error") or {}).get("sentence") or self.damage
+        return (self.record.get("error") or {}).get("sentence") or self.damage or self._lost_job()
+
+    def _lost_job(self) -> str | None:
+        if not self._is_job or self.status != INTERRUPTED:
+            return None
+        from phidias_lab.compute import batch
+
+        return (
+            f"The run {self.id} was interrupted: {batch.ending(self)}. "
+            f"'phidias runs resume {self.id}' goes on where it stopped."
+        )
 
     @property
     def created(self) -> datetime:
@@ -335,13 +354,17 @@ class Run:
 
     def _launched_long_ago(self) -> bool:
         launched = self._launched
-        if launched.get("pid") or self.damage:  # from a damaged folder no worker gets anywhere
+        if launched.get("pid") or self._is_job or self.damage:  # from a damaged folder no worker gets anywhere
             return True
         if _alive(launched.get("starter") or {}):  # it may be storing a large input
             return False
         return (datetime.now(UTC) - self.created).total_seconds() > _LAUNCH_GRACE
 
     def _worker_alive(self) -> bool:
+        if self._is_job:
+            from phidias_lab.compute import batch
+
+            return batch.alive(self)
         worker = self.record.get("worker") or self._launched
         if not worker.get("pid"):
             return False
@@ -363,6 +386,10 @@ class Run:
         message = str(found.get("message", "waiting for the process to start"))
         if status in ENDED:
             return Progress(fraction, status)
+        if status == WAITING and self._is_job:
+            from phidias_lab.compute import batch
+
+            return Progress(0.0, batch.waiting(self))
         left = None
         since, base = found.get("pieces_since"), found.get("pieces_from", 0.0)
         if since and _is_number(since) and _is_number(base) and fraction - base > 0.02:
@@ -386,6 +413,8 @@ class Run:
             return RunFailedError(f"The run {self.id} failed: {self.error}")
         if status == CANCELLED:
             return RunCancelledError(f"The run {self.id} was cancelled, so it has no product. Run its order again.")
+        if status == INTERRUPTED and self._is_job:
+            return RunFailedError(self._lost_job() or "")
         if status == INTERRUPTED:
             return RunFailedError(
                 f"The run {self.id} was interrupted: its process ended without a word. "
@@ -430,6 +459,8 @@ class Run:
         if self.status in ENDED:
             return self.status
         (self.folder / "cancel").touch()
+        if self._is_job:
+            return self._cancel_job(patience)
         if self.wait(patience) == CANCELLED:
             self.clear_unfinished()  # again: until its end the worker may have written on
             return CANCELLED
@@ -450,6 +481,20 @@ class Run:
             self.wait(5.0)
         self.clear_unfinished()
         self.clear_output(worker.get("pid"))
+        self.add_state(CANCELLED)
+        return self.status
+
+    def _cancel_job(self, patience: float) -> str:
+        from phidias_lab.compute import batch
+
+        # A job that waits hears nothing. One that runs leaves by itself, and so cleans up.
+        if not batch.is_pending(self) and self.wait(patience) in ENDED and self.status != INTERRUPTED:
+            return self.status
+        batch.end(self)
+        if self.status in (DONE, FAILED, CANCELLED):
+            return self.status
+        self.clear_unfinished()
+        self.clear_output((self.record.get("worker") or {}).get("pid"))
         self.add_state(CANCELLED)
         return self.status
 
@@ -563,8 +608,11 @@ def unwritable(place: Path, error: OSError) -> ProductError:
     )
 
 
-def launch(run: Run) -> None:
-    """Start the worker of a run: a process of its own, so that it outlives a notebook and can be stopped at any time."""
+def launch(run: Run, where: dict | None = None) -> None:
+    """Start the worker of a run: a process of its own, so that it outlives a notebook and can be stopped at any time.
+
+    `where` says that it is to be a job, or computes elsewhere (compute/batch.py); a resumed run goes where it was.
+    """
     environment = dict(os.environ)
     # One thread per library call: results then do not depend on how many cores the machine has, and pieces of the work,
     # not the insides of one call, are what runs side by side.
@@ -574,7 +622,14 @@ def launch(run: Run) -> None:
     environment["PYTHONUNBUFFERED"] = "1"
     before = read_json(run.folder / "launched.json")
     known = {"asked": before.get("asked") or now(), "starter": _myself(), "title": before.get("title")}
-    write_json(run.folder / "launched.json", known)
+    where = where or before.get("where")
+    more = {"where": where} if where else {}
+    write_json(run.folder / "launched.json", {**known, **more})
+    if where and where.get("kind") == "slurm":
+        from phidias_lab.compute import batch
+
+        batch.submit(run, where, known)
+        return
     with open(run.folder / "log.txt", "ab") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "phidias_lab.flow", str(run.folder)],
@@ -598,6 +653,7 @@ def launch(run: Run) -> None:
             "host": socket.gethostname(),
             **known,
             "lab": os.environ.get("PHIDIAS_LAB"),
+            **more,
         },
     )
 

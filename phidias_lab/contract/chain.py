@@ -20,7 +20,7 @@ from phidias_lab.contract.resources import Resources
 from phidias_lab.errors import InputError, ParameterError, UnknownNameError, nearest
 
 #: Words that the doors give a meaning of their own (phidias_lab.run(..., title=...)), so no parameter may have them.
-RESERVED = ("what", "title", "output", "format", "overwrite", "name", "parameters", "report")
+RESERVED = ("what", "title", "output", "format", "overwrite", "name", "parameters", "report", "on", "workers")
 
 
 def _are_synthetic(inputs: Mapping[str, Any]) -> bool:
@@ -92,6 +92,10 @@ class Chain(param.Parameterized, metaclass=_Declaration):
         declared = self.declared()
         self.report: Callable[[float, str], None] = lambda fraction, message="": None
         super().__init__(**{name: self._value(declared, name, value) for name, value in parameters.items()})
+
+    def __reduce__(self):
+        # Pieces that name their chain travel to workers; whoever listens to its report stays where it is.
+        return _again, (type(self), self.parameters)
 
     @classmethod
     def _value(cls, declared: Mapping[str, Declared], name: str, value: Any) -> Any:
@@ -276,3 +280,7 @@ class Chain(param.Parameterized, metaclass=_Declaration):
             "additionalProperties": False,
             "properties": {n: p.schema() for n, p in cls.declared().items()},
         }
+
+
+def _again(cls: type[Chain], parameters: Mapping[str, Any]) -> Chain:
+    return cls(**parameters)

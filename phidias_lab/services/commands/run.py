@@ -49,6 +49,8 @@ def run_options() -> list[click.Option]:
         option("format", metavar="NAME", help="File format of the product, for example netcdf or zarr."),
         option("overwrite", is_flag=True, help="Replace what stands at --output."),
         option("title", metavar="TEXT", help="A title for the product's metadata."),
+        option("on", metavar="PLACE", help="Where to run: a place of the site, such as slurm or slurm-gpu."),
+        option("workers", type=click.IntRange(min=0), help="Workers at that place that share the pieces of the run."),
         option("quiet", "-q", "--quiet", is_flag=True, help="No progress on stderr."),
         option("json", is_flag=True, help="Print the result as JSON on stdout."),
         option("detach", is_flag=True, help="Start the run and return at once; it goes on in the background."),
@@ -166,7 +168,7 @@ def start(ctx: click.Context) -> Any:
     parameters = given(ctx, chain.declared())
     asked = {
         "inputs": dict(input_reference(text, chain.inputs) for text in shared["input"]),
-        **{name: shared[name] for name in ("title", "output", "format", "overwrite")},
+        **{name: shared[name] for name in ("title", "output", "format", "overwrite", "on", "workers")},
     }
     if shared["order"] is None:
         return flow.run(Order(chain.id, chain.version, parameters), **asked)
