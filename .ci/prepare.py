@@ -323,9 +323,8 @@ def install_proxy(root):
     done = subprocess.run(
         [environment_python(root), "-m", "phidias_hub.proxy", "install"],
         cwd=folder,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        universal_newlines=True,
+        capture_output=True,
+        text=True,
     )
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["The proxy could not be installed; nothing was said."])[-1]

@@ -1,6 +1,6 @@
 """A cluster on a page: its workers with their states, and buttons that ask for more or fewer.
 
-    >>> ClusterView(phidias_lab.cluster("slurm-gpu"))       # doctest: +SKIP
+>>> ClusterView(phidias_lab.cluster("slurm-gpu"))       # doctest: +SKIP
 """
 
 from __future__ import annotations
