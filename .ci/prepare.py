@@ -325,7 +325,7 @@ def install_proxy(root):
         cwd=folder,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        universal_newlines=True,
+        text=True,
     )
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["The proxy could not be installed; nothing was said."])[-1]

@@ -62,7 +62,9 @@ def state_folder(site: Mapping[str, Any], environment: Mapping[str, str]) -> Pat
     return Path(base) / "phidias-hub" / f"{site['name']}-{rules.listening(site)[1]}"
 
 
-def settings(site: Mapping[str, Any], environment: Mapping[str, str], *, state: Path, site_file: Path) -> dict[str, Any]:
+def settings(
+    site: Mapping[str, Any], environment: Mapping[str, str], *, state: Path, site_file: Path
+) -> dict[str, Any]:
     """JupyterHub's settings for a site, as {"Class.trait": value}."""
     secrets = Secrets(environment)
     return {
@@ -232,7 +234,9 @@ def make_state(folder: Path) -> None:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         folder.chmod(0o700)
     except OSError as error:
-        raise SiteError(f"The state folder {folder} cannot be made: {error.strerror}. Name another one in hub.state.") from None
+        raise SiteError(
+            f"The state folder {folder} cannot be made: {error.strerror}. Name another one in hub.state."
+        ) from None
 
 
 def configure(c: Any, environment: Mapping[str, str]) -> None:
@@ -252,7 +256,9 @@ def prepared(environment: Mapping[str, str]) -> dict[str, Any]:
     """The settings of the site in the environment; refused with every broken rule when there is one."""
     named = environment.get("PHIDIAS_SITE")
     if not named:
-        raise SiteError(f"PHIDIAS_SITE names no site file. For a laptop: PHIDIAS_SITE={HUB_CONFIG / 'sites' / 'laptop.toml'}")
+        raise SiteError(
+            f"PHIDIAS_SITE names no site file. For a laptop: PHIDIAS_SITE={HUB_CONFIG / 'sites' / 'laptop.toml'}"
+        )
     site_file = Path(named).absolute()
     site = placed(read(site_file), environment)
     state = state_folder(site, environment)

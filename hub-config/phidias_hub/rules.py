@@ -23,7 +23,8 @@ _LOOPBACK = ("localhost", "ip6-localhost")
 #: Keys of the site file whose values are names by nature, however random they look.
 _NAMES = ("login.oidc.client_id", "login.oidc.accounts", "login.oidc.allowed_groups")
 _SPOKEN = re.compile(
-    r"(?:secret|password|passwd|passphrase|token|api[_-]?key|credential)[\w-]*\s*[=:]\s*[\"']?([^\s\"'#,}]{6,})", re.IGNORECASE
+    r"(?:secret|password|passwd|passphrase|token|api[_-]?key|credential)[\w-]*\s*[=:]\s*[\"']?([^\s\"'#,}]{6,})",
+    re.IGNORECASE,
 )
 _KNOWN_SHAPES = re.compile(
     r"-----BEGIN [A-Z ]*PRIVATE KEY|\bgh[pousr]_\w{20,}|\bglpat-[\w-]{15,}|\bAKIA[0-9A-Z]{16}\b|\beyJ[\w-]{10,}\.[\w-]{10,}\."
@@ -61,7 +62,9 @@ class Secrets:
         return sorted(p for p in self.folder.iterdir() if p.is_file()) if self.folder and self.folder.is_dir() else []
 
 
-def faults(site: Mapping[str, Any], environment: Mapping[str, str], *, site_file: Path | None = None, uid: int = -1) -> list[str]:
+def faults(
+    site: Mapping[str, Any], environment: Mapping[str, str], *, site_file: Path | None = None, uid: int = -1
+) -> list[str]:
     """What keeps this site's hub from starting: sentences, none when it may start. `uid` is the hub's own."""
     found = list(_everywhere(site, Secrets(environment)))
     if site["production"]:
@@ -111,7 +114,7 @@ def _everywhere(site: Mapping[str, Any], secrets: Secrets) -> Iterator[str]:
 def _production(site: Mapping[str, Any], secrets: Secrets, uid: int) -> Iterator[str]:
     login, hub = site["login"], site["hub"]
     if login["kind"] in ("one-time", "demo"):
-        yield f"The log-in {login['kind']!r} is for one person or for tests. Choose login.kind = \"pam\" or \"oidc\"."
+        yield f'The log-in {login["kind"]!r} is for one person or for tests. Choose login.kind = "pam" or "oidc".'
     if site["servers"]["kind"] != "slurm":
         yield "servers.kind is 'local': all servers would run as the hub's own user. Choose servers.kind = \"slurm\"."
     if uid == 0:
@@ -137,7 +140,7 @@ def _production(site: Mapping[str, Any], secrets: Secrets, uid: int) -> Iterator
             "Put it into PHIDIAS_CULLER_TOKEN, or hand it to both units as the credential culler-token."
         )
     if not hub.get("state"):
-        yield "hub.state is missing: name the folder of the database and the cookie secret, which the hub's user alone may enter."
+        yield "hub.state is missing. Name the folder of the database and the cookie secret; the hub's user alone may enter it."
     else:
         yield from _state(Path(hub["state"]), uid)
     if key := hub.get("certificate_key"):
@@ -196,12 +199,14 @@ def _secrets_in(site: Mapping[str, Any], file: Path) -> Iterator[str]:
     places = [where for where, value in _texts(site) if looks_secret(value, where)]
     for number, line in enumerate(text.splitlines(), 1):
         spoken = _SPOKEN.search(line)
-        if _KNOWN_SHAPES.search(line) or (spoken and not spoken[1].startswith(("http", "/", "PHIDIAS_", "CONFIGPROXY_"))):
+        if _KNOWN_SHAPES.search(line) or (
+            spoken and not spoken[1].startswith(("http", "/", "PHIDIAS_", "CONFIGPROXY_"))
+        ):
             places.append(f"line {number}")
     for where in dict.fromkeys(places):
         yield (
-            f"{where} of the site file {file} looks like a secret. Take it out, have a new one made, and hand that over by the "
-            "environment or as a credential of the unit."
+            f"{where} of the site file {file} looks like a secret. Take it out, have a new one made, and hand "
+            "that over by the environment or as a credential of the unit."
         )
 
 

@@ -90,7 +90,9 @@ def _check_consistent(site: Mapping[str, Any], source: str) -> None:
             f"In {source}, servers.kind is 'slurm' but there is no profile; add [servers.profiles.NAME] with a partition."
         )
     if site["login"]["kind"] == "oidc" and "oidc" not in site["login"]:
-        raise SiteError(f"In {source}, login.kind is 'oidc' but there is no [login.oidc]; add the provider's addresses.")
+        raise SiteError(
+            f"In {source}, login.kind is 'oidc' but there is no [login.oidc]; add the provider's addresses."
+        )
     for name, cluster in site["clusters"].items():
         if cluster["kind"] == "slurm" and "partition" not in cluster:
             raise SiteError(f"In {source}, clusters.{name} names no partition of Slurm; add partition = '...'.")
@@ -122,7 +124,9 @@ def _sentence(error: Any, source: str) -> str:
         missing = next(key for key in error.validator_value if key not in error.instance)
         meaning = error.schema.get("properties", {}).get(missing, {}).get("description", "it has to be there.")
         return f"In {source}, {where} lacks the key {missing!r}: {meaning}"
-    return f"In {source}, {where} is {error.instance!r}: {error.message}. {error.schema.get('description', '')}".rstrip()
+    return (
+        f"In {source}, {where} is {error.instance!r}: {error.message}. {error.schema.get('description', '')}".rstrip()
+    )
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -56,9 +56,7 @@ class Answer(BaseHTTPRequestHandler):
         return self._refuse(404, "no such page")
 
     def do_POST(self):
-        asked = {
-            k: v[0] for k, v in parse_qs(self.rfile.read(int(self.headers["Content-Length"])).decode()).items()
-        }
+        asked = {k: v[0] for k, v in parse_qs(self.rfile.read(int(self.headers["Content-Length"])).decode()).items()}
         basic = self.headers.get("Authorization", "")
         if basic.startswith("Basic "):
             asked["client_id"], asked["client_secret"] = base64.b64decode(basic[6:]).decode().split(":", 1)
@@ -140,7 +138,7 @@ def log_in(hub):
 
 def test_a_person_of_the_federation_gets_the_account_that_the_site_gives_them(hub, provider):
     provider.claims = ADA
-    visitor, page = log_in(hub)
+    _, page = log_in(hub)
     assert page.status_code == 200, page.text
     assert page.url.endswith("/hub/home")
     assert 'user: "ada"' in page.text

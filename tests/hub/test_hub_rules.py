@@ -63,7 +63,10 @@ def put(*keys, value):
     [
         (put("login", "kind", value="one-time"), "The log-in 'one-time' is for one person or for tests."),
         (put("login", "kind", value="demo"), "The log-in 'demo' is for one person or for tests."),
-        (put("hub", "url", value="http://lab.example.org"), "Passwords would travel in clear to http://lab.example.org."),
+        (
+            put("hub", "url", value="http://lab.example.org"),
+            "Passwords would travel in clear to http://lab.example.org.",
+        ),
         (put("hub", "internal_tls", value=False), "would speak in clear on a network that users share"),
         (put("hub", "state", value=None), "hub.state is missing"),
         (put("hub", "certificate", value=None), "hub.certificate and hub.certificate_key belong together"),
@@ -203,7 +206,11 @@ def test_a_log_in_that_admits_nobody_is_refused(kind):
 def test_a_real_start_of_a_centre_in_disorder_is_refused_with_all_its_faults_and_nothing_is_written(
     centre, tmp_path, refused_hub
 ):
-    text = centre.read_text().replace('kind = "oidc"', 'kind = "demo"').replace("internal_tls = true", "internal_tls = false")
+    text = (
+        centre.read_text()
+        .replace('kind = "oidc"', 'kind = "demo"')
+        .replace("internal_tls = true", "internal_tls = false")
+    )
     text = text.replace('"https://lab.example.org"', '"http://lab.example.org"')
     text = text.replace("# Federated:", "# password = hunter2hunter2 Federated:")
     centre.write_text(text)

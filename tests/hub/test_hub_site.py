@@ -37,7 +37,10 @@ def test_an_unknown_key_is_refused_with_the_nearest_one():
         ({"name": "x", "login": {"kind": "oidc"}}, r"there is no \[login.oidc\]"),
         ({"name": "x", "clusters": {"big": {}}}, "clusters.big names no partition"),
         (
-            {"name": "x", "servers": {"kind": "slurm", "profiles": {"p": {"partition": "p", "cores": {"default": 9, "max": 2}}}}},
+            {
+                "name": "x",
+                "servers": {"kind": "slurm", "profiles": {"p": {"partition": "p", "cores": {"default": 9, "max": 2}}}},
+            },
             "servers.profiles.p.cores has the default 9, above its max 2",
         ),
     ],

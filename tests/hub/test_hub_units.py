@@ -23,11 +23,11 @@ def program(name):
     return shutil.which(name, path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin")
 
 
-def test_sudo_understands_the_rule_and_grants_two_programs_and_no_shell():
+def test_sudo_understands_the_rule_and_grants_three_programs_and_no_shell():
     rule = HUB_CONFIG / "sudoers.d" / "phidias"
     lines = [line for line in rule.read_text().splitlines() if line and not line.startswith("#")]
     (commands,) = [line.split("=")[1] for line in lines if line.startswith("Cmnd_Alias")]
-    assert {c.strip() for c in commands.split(",")} == {"/usr/bin/sbatch", "/usr/bin/scancel"}
+    assert {c.strip() for c in commands.split(",")} == {"/usr/bin/sbatch", "/usr/bin/squeue", "/usr/bin/scancel"}
     (grant,) = [line for line in lines if line.startswith("jhub ")]
     assert grant == "jhub ALL=(%phidias) NOPASSWD:SETENV: PHIDIAS_SLURM"
     assert "ALL" not in grant.split("NOPASSWD")[1]
@@ -113,16 +113,25 @@ def test_every_server_is_told_its_site(tmp_path):
 
 
 def test_neither_administrators_nor_the_culler_may_enter_servers(tmp_path):
-    given = told({"login": {"admins": ["ada"]}, "servers": {"idle_minutes": 9}}, tmp_path, PHIDIAS_CULLER_TOKEN="t" * 40)
+    given = told(
+        {"login": {"admins": ["ada"]}, "servers": {"idle_minutes": 9}}, tmp_path, PHIDIAS_CULLER_TOKEN="t" * 40
+    )
     assert {role["name"] for role in given["JupyterHub.load_roles"]} == {"operator", "idle-culler"}
     for role in given["JupyterHub.load_roles"]:
-        assert not {s.split("!")[0] for s in role["scopes"]} & {"access:servers", "admin:users", "admin:auth_state", "tokens"}
+        assert not {s.split("!")[0] for s in role["scopes"]} & {
+            "access:servers",
+            "admin:users",
+            "admin:auth_state",
+            "tokens",
+        }
     assert not any(name.endswith("admin_users") for name in given)
 
 
 def test_a_running_hub_lets_the_culler_see_and_stop_servers_and_nothing_more(laptop, start_hub):
     file, address, variables = laptop
-    text = file.read_text().replace('[login]\nkind = "one-time"', f'[login]\nkind = "one-time"\nadmins = ["{local.person()}"]')
+    text = file.read_text().replace(
+        '[login]\nkind = "one-time"', f'[login]\nkind = "one-time"\nadmins = ["{local.person()}"]'
+    )
     file.write_text(text.replace('kind = "local"', 'kind = "local"\nidle_minutes = 30', 1))
     assert "idle_minutes" in file.read_text()
     token = "0123456789abcdef" * 4

@@ -10,9 +10,7 @@ from phidias_lab.services.commands.watch import signals_stop
 @click.command("lab")
 @click.option("--port", type=click.IntRange(1, 65535), default=8888, show_default=True, help="Port on 127.0.0.1.")
 @click.option("--browser/--no-browser", default=False, help="Open the address in a web browser.")
-@click.option(
-    "--hub/--no-hub", default=False, help="Behind the hub and its log-in, from a clone; `make lab` does so."
-)
+@click.option("--hub/--no-hub", default=False, help="Behind the hub and its log-in, from a clone; `make lab` does so.")
 @click.option("--rebuild-demo", is_flag=True, help="Write the demo lake anew.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress on stderr.")
 def command(port: int, browser: bool, hub: bool, rebuild_demo: bool, quiet: bool) -> None:
