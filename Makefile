@@ -1,7 +1,9 @@
 # One command for each act. All set-up is in .ci/prepare.py and takes a moment when it is done already.
 #     PYTHON=python3.11   the interpreter to make .venv with
 #     PORT=8890           another port for the lab
-#     SYSTEM=1            let `make test` install the system packages of system-packages.txt
+#     SYSTEM=1            let `make test` and `make lab-slurm` install the system packages of system-packages.txt and create
+#                         users; those of the tests are removed at their end
+#     SITE=FILE           another site file for `make lab-slurm`
 #     PYTEST_ARGS=...     words for pytest, for example PYTEST_ARGS="-k lake -x"
 PYTHON ?= python3
 # exec, so that Ctrl-C and SIGTERM reach the command itself and no shell stands between.
@@ -10,7 +12,7 @@ FOUND = command -v $(PYTHON) >/dev/null || { echo "Error: $(PYTHON) is not insta
 apt install python3.11 python3.11-venv), or name another one: make PYTHON=python3.11" >&2; exit 1; };
 SPHINX = -m sphinx -q -W --keep-going -b html docs docs/_build/html
 
-.PHONY: help lab test lint format docs bench notebooks clean
+.PHONY: help lab lab-slurm test lint format docs bench notebooks clean
 .DEFAULT_GOAL := help
 
 help:  ## show this list
@@ -18,6 +20,9 @@ help:  ## show this list
 
 lab:  ## set everything up and open the lab behind its hub on 127.0.0.1 (PORT=8890 for another port)
 	@$(PREPARE) hub -- -m phidias_lab lab --hub $(if $(PORT),--port $(PORT))
+
+lab-slurm:  ## as root: a Slurm on this host, users, and the hub before them on 127.0.0.1 (SYSTEM=1 creates the users)
+	@export PYTHONPATH=$(CURDIR)/hub-config; $(PREPARE) dev --system -- -m slurm_lab lab $(if $(SITE),--site $(SITE))
 
 test:  ## set everything up and run all tests (SYSTEM=1 installs the system packages they need)
 	@$(PREPARE) dev --system -- -m pytest -n 2 --dist loadfile $(PYTEST_ARGS)
@@ -37,7 +42,8 @@ docs:  ## build the documentation into docs/_build/html, offline, warnings are e
 bench:  ## run the benchmarks, one after the other
 	@for file in benchmarks/[a-z]*.py; do echo "== $$file"; ( $(PREPARE) dev -- $$file ) || exit 1; done
 
-notebooks:  ## run every notebook from top to bottom; their files stay as they are
+notebooks:  ## run every notebook from top to bottom on the demo lake; their files stay as they are
+	@$(PREPARE) dev -- -m phidias_lab lake build-demo
 	@$(PREPARE) dev -- -m jupyter execute $$(find notebooks -name '*.ipynb' -not -path '*/.*' | sort)
 
 clean:  ## remove what builds and tests have written (.venv stays)

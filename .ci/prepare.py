@@ -323,8 +323,7 @@ def install_proxy(root):
     done = subprocess.run(
         [environment_python(root), "-m", "phidias_hub.proxy", "install"],
         cwd=folder,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        capture_output=True,
         text=True,
     )
     if done.returncode:

@@ -23,7 +23,8 @@ version = release = __version__
 
 extensions = ["myst_nb"]
 exclude_patterns = ["_build", "**/.ipynb_checkpoints"]
-myst_enable_extensions = ["colon_fence", "deflist"]
+myst_enable_extensions = ["colon_fence", "deflist", "substitution"]
+myst_substitutions = {"versions": generated.versions()}
 myst_heading_anchors = 3
 html_theme = "furo"
 html_title = f"phidias_lab {release}"

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import platform
 import shutil
 from collections.abc import Iterable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +14,18 @@ import click
 
 from phidias_lab import errors, settings
 from phidias_lab.contract import registry
+from phidias_lab.contract.data import in_words
 from phidias_lab.contract.resources import show_memory
 from phidias_lab.services import command_line
+
+#: Packages on which the numbers and pictures of a notebook depend most.
+_TOLD = ("phidias-lab", "numpy", "scipy", "xarray", "zarr", "panel", "holoviews")
+
+
+def versions() -> str:
+    """With what the notebooks of these pages ran, in one line."""
+    found = [f"{name} {version(name)}" for name in _TOLD]
+    return f"Python {platform.python_version()}, {', '.join(found)}"
 
 
 def write(docs: Path) -> None:
@@ -45,6 +57,11 @@ def table(head: list[str], rows: Iterable[list[Any]]) -> list[str]:
 
 def _code(value: Any) -> str:
     return f"`{value}`" if value not in (None, "") else ""
+
+
+def _named(value: Any) -> str:
+    """A unit or name as it stands in a file; in words where it comes from what the user chooses."""
+    return in_words(value) if value and "{" in value else _code(value)
 
 
 def _shown(value: Any) -> str:
@@ -95,9 +112,9 @@ def chain_page(chain: dict) -> list[str]:
         (
             [
                 _code(name),
-                "; ".join(filter(None, [v.get("long_name"), v["doc"]])),
-                _code(v.get("units")),
-                _code(v.get("standard_name")),
+                in_words("; ".join(filter(None, [v.get("long_name"), v["doc"]]))),
+                _named(v.get("units")),
+                _named(v.get("standard_name")),
                 ", ".join(map(_code, v["dims"] or ())),
             ]
             for name, v in chain["outputs"].items()

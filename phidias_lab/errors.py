@@ -63,6 +63,12 @@ class MissingExtraError(PhidiasError, ImportError):
         )
 
 
+def as_sentence(text: object) -> str:
+    """A text as one sentence: it keeps its own full stop, question or exclamation mark, else it gets a full stop."""
+    text = str(text).strip()
+    return text if text.endswith((".", "?", "!")) or not text else f"{text}."
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """A phrase that offers the closest known names, or lists the known ones when none is close."""
     known = sorted(str(k) for k in known)

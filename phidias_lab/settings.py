@@ -4,8 +4,10 @@
     PHIDIAS_RUNS       folder of the run records
     PHIDIAS_CATALOGS   further catalogue files or folders, separated like PATH
     PHIDIAS_SITE       the site file, which says where clusters and runs may go (see compute/site.py)
+    PHIDIAS_WORKSPACE  folder that `phidias lab` opens, with your own copies of the notebooks
 
-The settings file is `settings.yaml` in the user's configuration folder, with the keys `lake`, `runs`, `catalogs`, `site`.
+The settings file is `settings.yaml` in the user's configuration folder, with the keys `lake`, `runs`, `catalogs`, `site`,
+`workspace`.
 Nothing here is cached, so a test or a notebook may change the environment at any time.
 """
 
@@ -21,7 +23,7 @@ import yaml
 from phidias_lab.errors import ParameterError, nearest
 
 APP = "phidias_lab"
-KEYS = ("lake", "runs", "catalogs", "site")
+KEYS = ("lake", "runs", "catalogs", "site", "workspace")
 
 
 def user_data() -> Path:
@@ -75,9 +77,19 @@ def lake_path(relative: str) -> str:
 
 def runs_root() -> Path:
     """Folder of the run records."""
-    root = _setting("runs", str(user_data() / "runs"))
+    return _folder("runs", "run records need")
+
+
+def workspace() -> Path:
+    """The folder that Jupyter opens, with the user's own copies of the shipped notebooks."""
+    return _folder("workspace", "notebooks need")
+
+
+def _folder(key: str, purpose: str) -> Path:
+    """A place that has to be a folder of this machine."""
+    root = _setting(key, str(user_data() / key))
     if "://" in root:
-        raise ParameterError(f"PHIDIAS_RUNS is {root}, but run records need a folder on this machine. Name a folder.")
+        raise ParameterError(f"PHIDIAS_{key.upper()} is {root}, but {purpose} a folder on this machine. Name a folder.")
     return Path(root).expanduser().absolute()
 
 
@@ -91,6 +103,14 @@ def checkout_root() -> Path | None:
     """The root of the source checkout this package runs from, or None when it is installed."""
     root = Path(__file__).resolve().parent.parent
     return root if (root / "pyproject.toml").is_file() and (root / "catalogs").is_dir() else None
+
+
+def notebooks() -> Path | None:
+    """The notebooks as they are shipped: those of the checkout, else those that were installed, else None."""
+    checkout = checkout_root()
+    places = [checkout / "notebooks"] if checkout else []
+    places.append(Path(sys.prefix) / "share" / APP / "notebooks")
+    return next((place for place in places if place.is_dir()), None)
 
 
 def user_catalog_file() -> Path:

@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
+#: One Slurm and one set of users fit on a host, so one worker runs all of these tests.
+_ONE_WORKER = "tests/hub/slurm/"
 #: How the reason of a test begins that was left out for want of a system package.
 _LEFT_OUT = "not run: needs the system package "
 #: The package `phidias_probe`, laid out as pip would install it.
@@ -41,6 +43,21 @@ def pytest_configure(config):
         sys.path.insert(0, str(PROBE))
     before = [p for p in os.environ.get("PYTHONPATH", "").split(os.pathsep) if p and p != str(PROBE)]
     os.environ["PYTHONPATH"] = os.pathsep.join([str(PROBE), *before])  # worker processes see it too
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """A file's tests stay together, as with --dist loadfile, and those of one folder too."""
+    if config.getvalue("dist") != "loadfile":
+        return None
+    from xdist.scheduler import LoadFileScheduling
+
+    class Scheduling(LoadFileScheduling):
+        def _split_scope(self, nodeid):
+            file = super()._split_scope(nodeid)
+            return _ONE_WORKER if file.startswith(_ONE_WORKER) else file
+
+    return Scheduling(config, log)
 
 
 def _set_up():
@@ -85,7 +102,7 @@ def needs(set_up):
 def own_folders(monkeypatch, tmp_path_factory):
     """Each test has its own user folders, so none sees the user's settings, lake or runs."""
     home = tmp_path_factory.mktemp("user")
-    for name in ("LAKE", "RUNS", "CATALOGS"):
+    for name in ("LAKE", "RUNS", "CATALOGS", "WORKSPACE", "SITE"):
         monkeypatch.delenv(f"PHIDIAS_{name}", raising=False)
     for name in ("DATA", "CONFIG", "CACHE", "STATE"):
         monkeypatch.setenv(f"XDG_{name}_HOME", str(home / name.lower()))
@@ -150,9 +167,9 @@ def _reason(report) -> str:
     return words.removeprefix("Skipped: ")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium(needs):
-    """A real browser. Session-wide, because starting it is slow."""
+    """A real browser, for one file of tests at a time: while it is there, no other test can call asyncio.run."""
     path = needs("chromium")
     from playwright.sync_api import sync_playwright
 

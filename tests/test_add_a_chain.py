@@ -56,11 +56,11 @@ def installed(package, tmp_path_factory) -> dict[str, str]:
 @pytest.fixture
 def do(installed, package):
     """Run a command of the page as a user does, with the package installed."""
-    modules = {"phidias": "phidias_lab", "pytest": "pytest"}
+    programs = {"phidias": ["-m", "phidias_lab"], "python": []}
 
     def run(words: list[str], **environment: str) -> str:
         done = subprocess.run(
-            [sys.executable, "-m", modules[words[0]], *words[1:]],
+            [sys.executable, *programs[words[0]], *words[1:]],
             cwd=package,
             env={**installed, **environment},
             capture_output=True,
@@ -78,8 +78,20 @@ def test_the_page_installs_lists_describes_runs_and_tests(commands):
         ["phidias", "chains"],
         ["phidias", "describe"],
         ["phidias", "run"],
-        ["pytest", "tests"],
+        ["python", "-m"],
     ]
+
+
+def test_the_page_says_how_to_get_what_its_tests_need():
+    import tomllib
+
+    extras = tomllib.loads((PAGE.parents[2] / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    page = " ".join(PAGE.read_text().split())
+    for extra in re.findall(r"pip install [^`]*\[(\w+)\]", page):
+        assert any(need.startswith("pytest") for need in extras[extra])
+        assert not any(need.startswith("pytest") for need in extras["lab"])
+    assert "pip install -c constraints.txt -e '.[dev]'" in page
+    assert "pip install 'phidias-lab[dev]'" in page
 
 
 def test_the_new_chain_is_listed_beside_ours(do, commands):

@@ -167,6 +167,13 @@ def test_every_chain_has_a_page_with_all_that_it_declares(html):
             assert letters(reference) in letters(said)
 
 
+def test_units_that_depend_on_a_choice_are_told_in_words(html):
+    page = (html / "chains" / "ocean.gridding.html").read_text()
+    assert "the units of the variable chosen" in page
+    assert "analysis of the variable chosen" in page
+    assert "{variable" not in page
+
+
 def letters(text: str) -> str:
     return "".join(c for c in text if c.isalnum())
 
@@ -188,6 +195,49 @@ def test_every_setting_and_every_exit_code_is_explained(html):
     assert all(kind.__name__ in page for kind in kinds)
 
 
+def test_the_notebooks_pages_say_with_what_they_ran_and_how_long(html):
+    import platform
+    from importlib.metadata import version
+
+    page = re.sub(r"<[^>]+>", " ", (html / "learn" / "index.html").read_text())
+    assert f"ran for this page with Python {platform.python_version()}, phidias-lab {version('phidias-lab')}" in page
+    assert f"xarray {version('xarray')}" in page
+    assert "Run Time (s)" in page
+
+
+def test_every_place_with_its_setting_and_default_stands_on_the_page_about_places(monkeypatch):
+    from phidias_lab import settings
+
+    for name in (*(f"PHIDIAS_{key.upper()}" for key in settings.KEYS), "XDG_DATA_HOME", "XDG_CONFIG_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    page = (ROOT / "docs" / "operate" / "places.md").read_text()
+    assert set(re.findall(r"PHIDIAS_(\w+)", page)) == {key.upper() for key in settings.KEYS}
+    defaults = [settings.lake_root(), settings.runs_root(), settings.workspace(), settings.user_catalog_file()]
+    for place in (*defaults, settings.settings_file()):
+        assert f"`{str(place).replace(str(Path.home()), '~')}`" in page
+
+
+def test_the_settings_file_of_the_page_is_read_as_the_page_says():
+    from phidias_lab import settings
+
+    page = (ROOT / "docs" / "operate" / "places.md").read_text()
+    (example,) = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
+    settings.settings_file().parent.mkdir(parents=True, exist_ok=True)
+    settings.settings_file().write_text(example)
+    assert settings.workspace() == Path.home() / "notebooks"
+    assert Path("/data/catalogues") in settings.catalog_places()
+
+
+def test_what_to_do_is_said_for_every_exit_code():
+    from phidias_lab import errors
+    from phidias_lab.services import command_line
+
+    page = (ROOT / "docs" / "do" / "when-something-goes-wrong.md").read_text()
+    kinds = [k for k in vars(errors).values() if isinstance(k, type) and issubclass(k, errors.PhidiasError)]
+    codes = {kind.exit_code for kind in kinds} | {command_line.DIFFERS, command_line.DEFECT, 143}
+    assert {int(code) for code in re.findall(r"^\| (\d+) \|", page, re.MULTILINE)} == codes
+
+
 def test_every_notebook_is_a_page(html):
     notebooks = [p.relative_to(ROOT / "notebooks") for p in (ROOT / "notebooks").rglob("*.ipynb")]
     notebooks = [p for p in notebooks if not any(part.startswith(".") for part in p.parts)]
@@ -203,16 +253,20 @@ def test_every_extra_stands_on_the_page_about_installing():
     assert set(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)) == set(extras)
 
 
-COMMAND = re.compile(r"^\$ (phidias .*)$", re.MULTILINE)
+COMMAND = re.compile(r"(?:^\$ |`)(phidias [^`\n]*)", re.MULTILINE)
+PAGES = [
+    *("do/run-a-chain", "do/add-your-own-data", "do/export-and-rerun", "do/free-space", "do/when-something-goes-wrong"),
+    "operate/places",
+]
 
 
-@pytest.mark.parametrize("page", ["run-a-chain", "add-your-own-data", "export-and-rerun", "free-space"])
+@pytest.mark.parametrize("page", PAGES)
 def test_a_command_on_a_page_uses_options_that_exist(page):
     import click
 
     from phidias_lab.services import command_line
 
-    found = COMMAND.findall((ROOT / "docs" / "do" / f"{page}.md").read_text())
+    found = COMMAND.findall((ROOT / "docs" / f"{page}.md").read_text())
     assert found
     for line in found:
         words = re.sub(r'"[^"]*"', "text", line).split(" > ")[0].split()[1:]
@@ -220,9 +274,13 @@ def test_a_command_on_a_page_uses_options_that_exist(page):
         while isinstance(command, click.Group) and words and command.get_command(context, words[0]):
             command = command.get_command(context, words.pop(0))
             context = click.Context(command, parent=context)
+        left = words[0] if words else ""
+        assert not isinstance(command, click.Group) or command.name == "run" or not left.isalpha(), f"{line}: {left}"
         said = command.get_help(context)
         if command.name == "run" and words and not words[0].startswith("-"):
             said += command_help(words[0])
+        if command.name == "rerun":  # it has the options of the product's chain
+            said += command_help("ocean.gridding")
         offered = set(re.findall(r"--[a-z][a-z-]*", said))
         for word in words:
             assert not word.startswith("--") or word in offered, f"{line}: {word}"

@@ -36,3 +36,25 @@ def test_the_nearest_names_are_offered_and_else_the_known_ones():
     assert errors.nearest("zzz", []) == "None is known here."
     assert errors.nearest("x", [f"long-name-{i:02d}" for i in range(20)]).endswith("long-name-11, ....")
     assert errors.nearest(5, [1, 2, 55]) == "Did you mean '55'?"
+
+
+@pytest.mark.parametrize(
+    ("text", "whole"),
+    [
+        ("Did you mean 'salinity'?", "Did you mean 'salinity'?"),
+        ("No such file", "No such file."),
+        ("It ended.", "It ended."),
+        ("", ""),
+    ],
+)
+def test_a_sentence_has_one_mark_at_its_end(text, whole):
+    assert errors.as_sentence(text) == whole
+
+
+def test_the_question_of_a_failed_run_gets_no_full_stop():
+    from types import SimpleNamespace
+
+    from phidias_lab.services.commands.watch import run_error
+
+    run = SimpleNamespace(id="r1", error="There is no such variable. Did you mean 'salinity'?", record={})
+    assert "'salinity'? 'phidias runs log r1'" in str(run_error(run, "failed"))

@@ -11,12 +11,16 @@ import pytest
 from phidias_lab import settings
 from phidias_lab.errors import ParameterError
 
-READ = {"lake": settings.lake_root, "runs": lambda: str(settings.runs_root())}
+READ = {
+    "lake": settings.lake_root,
+    "runs": lambda: str(settings.runs_root()),
+    "workspace": lambda: str(settings.workspace()),
+}
 
 
 @pytest.fixture
 def write(monkeypatch):
-    for name in ("LAKE", "RUNS", "CATALOGS"):
+    for name in ("LAKE", "RUNS", "CATALOGS", "WORKSPACE"):
         monkeypatch.delenv(f"PHIDIAS_{name}", raising=False)
 
     def write(text: str | bytes) -> Path:
@@ -91,6 +95,21 @@ def test_a_lake_may_be_an_address_and_runs_may_not(monkeypatch):
     monkeypatch.setenv("PHIDIAS_RUNS", "s3://bucket/runs")
     with pytest.raises(ParameterError, match="need a folder"):
         settings.runs_root()
+
+
+def test_a_workspace_is_a_folder_of_this_machine(monkeypatch):
+    monkeypatch.setenv("PHIDIAS_WORKSPACE", "s3://bucket/work")
+    with pytest.raises(ParameterError, match="PHIDIAS_WORKSPACE is s3://bucket/work, but notebooks need a folder"):
+        settings.workspace()
+
+
+def test_the_shipped_notebooks_are_those_of_the_checkout_or_else_those_installed(monkeypatch, tmp_path):
+    assert settings.notebooks() == Path(__file__).parents[1] / "notebooks"
+    monkeypatch.setattr(settings, "checkout_root", lambda: None)
+    monkeypatch.setattr(sys, "prefix", str(tmp_path))
+    assert settings.notebooks() is None
+    (tmp_path / "share" / "phidias_lab" / "notebooks").mkdir(parents=True)
+    assert settings.notebooks() == tmp_path / "share" / "phidias_lab" / "notebooks"
 
 
 def test_catalogues_are_searched_where_the_user_says_between_the_checkout_and_the_installed(write, monkeypatch):

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from phidias_hub import local, proxy, rules
+from phidias_hub.port import HANDLERS
 from phidias_hub.rules import Secrets
 from phidias_hub.site import HUB_CONFIG, SiteError, read
 
@@ -189,6 +190,8 @@ def _login(site: Mapping[str, Any], secrets: Secrets) -> dict[str, Any]:
 def _servers(site: Mapping[str, Any], site_file: Path, environment: Mapping[str, str]) -> dict[str, Any]:
     servers = site["servers"]
     variables = {"PHIDIAS_SITE": str(site_file)}
+    if lake := site.get("lake"):
+        variables["PHIDIAS_LAKE"] = lake
     told: dict[str, Any] = {"Spawner.environment": variables, "Spawner.start_timeout": servers["start_timeout"]}
     if servers["kind"] == "local":
         folder = environment.get("PHIDIAS_HUB_FOLDER", "")
@@ -208,6 +211,7 @@ def _servers(site: Mapping[str, Any], site_file: Path, environment: Mapping[str,
     return told | {
         "JupyterHub.spawner_class": "phidias_hub.spawner.SlurmServer",
         "SlurmServer.site": dict(site),
+        "JupyterHub.extra_handlers": HANDLERS,
         "Spawner.default_url": "/lab",
         # The hub gives up only after the longest wait in the queue; the spawner itself counts the start alone.
         "Spawner.start_timeout": servers["start_timeout"] + servers["queue_timeout"],

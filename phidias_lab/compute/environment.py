@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 
@@ -41,6 +42,41 @@ def lock() -> str:
     """
     found = {p.name.lower() for place in sys.path for p in Path(place or ".").glob("*.dist-info")}
     return hashlib.sha256("\n".join(sorted(found)).encode()).hexdigest()
+
+
+#: Packages whose versions workers and their client have to share.
+SHARED = ("numpy", "scipy", "pandas", "xarray", "zarr", "dask", "distributed")
+
+
+@functools.cache
+def package() -> str:
+    """Hash of the files of phidias_lab: a checkout with a change is another package than the one without."""
+    root = Path(__file__).parents[1]
+    digest = hashlib.sha256()
+    for path in sorted(root.rglob("*")):
+        if path.suffix in (".py", ".yaml"):
+            digest.update(f"{path.relative_to(root)}\n".encode() + path.read_bytes())
+    return digest.hexdigest()
+
+
+@functools.cache
+def fingerprint() -> dict[str, str]:
+    """What has to be equal where the pieces of one computation are computed."""
+    import phidias_lab
+
+    found = {"python": ".".join(platform.python_version_tuple()[:2])}
+    for name in SHARED:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = "missing"
+    return {**found, "phidias_lab": f"{phidias_lab.__version__} (files {package()[:12]})"}
+
+
+def differences(here: Mapping[str, str], there: Mapping[str, str]) -> str:
+    """'numpy 2.3.1 there and 2.4.6 here', or an empty text."""
+    names = [n for n in {**here, **there} if here.get(n) != there.get(n)]
+    return ", ".join(f"{n} {there.get(n, 'missing')} there and {here.get(n, 'missing')} here" for n in names)
 
 
 def git_version(checkout: Path | None) -> str | None:

@@ -11,12 +11,14 @@ import contextlib
 import itertools
 import json
 import os
+import socket
 import struct
 import threading
 import zipfile
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Protocol
 
 import dask
 import numpy as np
@@ -25,10 +27,24 @@ import xarray as xr
 from phidias_lab.compute.runs import unwritable
 
 
+class Crew(Protocol):
+    """Whoever computes tasks elsewhere."""
+
+    def compute(self, tasks: Sequence, counted: Callable[[], None]) -> None:
+        """Compute every task, and say so after each."""
+
+
 def finish(
-    result: xr.Dataset, work: Path, report: Callable[[float, str], None], threads: int = 1
+    result: xr.Dataset,
+    work: Path,
+    report: Callable[[float, str], None],
+    threads: int = 1,
+    crew: Crew | None = None,
 ) -> tuple[xr.Dataset, int]:
-    """The same cube, its values read lazily from finished pieces in `work`; and how many pieces were there already."""
+    """The same cube, its values read lazily from finished pieces in `work`; and how many pieces were there already.
+
+    A `crew` computes them on the workers of a cluster, in place of threads of this process.
+    """
     lazy = [name for name in result.variables if result.variables[name].chunks is not None]
     # Python objects, such as texts of any length, have no form that a piece can be checked in.
     objects = [name for name in lazy if result[name].dtype.kind in "OT"]
@@ -45,21 +61,8 @@ def finish(
     finished = set(done)
     total, count, lock = len(indices), len(finished), threading.Lock()
 
-    def store(path: Path, values: Mapping[str, np.ndarray]) -> None:
+    def counted(*_: object) -> None:
         nonlocal count
-        temporary = path.with_name(f".{path.name}.{threading.get_ident()}")
-        try:
-            with open(temporary, "wb") as stream:
-                np.savez(stream, **{f"v{lazy.index(name)}": value for name, value in values.items()})
-                stream.flush()
-                os.fsync(stream.fileno())
-            os.replace(temporary, path)
-        except BaseException as error:
-            with contextlib.suppress(FileNotFoundError):
-                temporary.unlink()
-            if isinstance(error, OSError):  # said here: outside it would look like an error of reading an input
-                raise unwritable(path.parent, error) from error
-            raise
         with lock:
             count += 1
             report(count / total, f"piece {count} of {total}")
@@ -80,10 +83,33 @@ def finish(
             for name in lazy
             if _belongs(result[name].dims, slices, index)
         }
-        tasks.append(dask.delayed(store, pure=False)(work / _name(index), values))
-    if tasks:
-        dask.compute(*tasks, scheduler="threads", num_workers=max(1, threads))
+        values = {f"v{lazy.index(name)}": value for name, value in values.items()}
+        tasks.append(dask.delayed(_store, pure=False)(work / _name(index), values))
+    if tasks and crew is not None:
+        crew.compute(tasks, counted)
+    elif tasks:
+        counting = [dask.delayed(counted, pure=False)(task) for task in tasks]
+        dask.compute(*counting, scheduler="threads", num_workers=max(1, threads))
     return _assemble(result, lazy, slices, work), len(done)
+
+
+def _store(path: Path, values: Mapping[str, np.ndarray]) -> str:
+    """Write a piece; it appears by a rename, so that nobody ever reads half of one, whoever is killed."""
+    # Two workers may be at the same piece, when one of them only seemed to be lost.
+    temporary = path.with_name(f".{path.name}.{socket.gethostname()}-{os.getpid()}-{threading.get_ident()}")
+    try:
+        with open(temporary, "wb") as stream:
+            np.savez(stream, **values)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(temporary, path)
+    except BaseException as error:
+        with contextlib.suppress(FileNotFoundError):
+            temporary.unlink()
+        if isinstance(error, OSError):  # said here: outside it would look like an error of reading an input
+            raise unwritable(path.parent, error) from error
+        raise
+    return path.name
 
 
 def _same_pieces(work: Path, layout: dict) -> None:

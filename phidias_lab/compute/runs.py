@@ -56,6 +56,8 @@ WAITING, RUNNING, DONE, FAILED, CANCELLED, INTERRUPTED = (
     "cancelled",
     "interrupted",
 )
+#: Stands for a run in the place of its id.
+LAST = "last"
 STATES = (WAITING, RUNNING, DONE, FAILED, CANCELLED, INTERRUPTED)
 ENDED = (DONE, FAILED, CANCELLED, INTERRUPTED)
 _HEARTBEAT_LOST = 60.0  # seconds without a sign of life after which a worker on another host counts as dead
@@ -138,6 +140,7 @@ def _is_state(value: Any) -> bool:
 _SOUND = {
     "states": lambda v: isinstance(v, list) and all(map(_is_state, v)),
     "worker": _is_process,
+    "title": lambda v: isinstance(v, str),
     "error": lambda v: isinstance(v, dict) and isinstance(v.get("sentence"), str),
     "measures": lambda v: isinstance(v, dict) and all(map(_is_number, v.values())),
     **dict.fromkeys(("facts", "inputs", "seeds", "checksums"), lambda v: isinstance(v, dict)),
@@ -201,6 +204,27 @@ def _reap() -> None:
             _children.pop(folder, None)
 
 
+def remove_path(path: Path) -> None:
+    """Remove a file or a folder, if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def claim_of(path: Path) -> Path:
+    """The file that says which run is going to write a path."""
+    return path.with_name(f".{path.name}.claimed")
+
+
+def owner_of(claim: Path) -> Run | None:
+    try:
+        owner = claim.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError):
+        return None
+    return Run(owner) if owner else None
+
+
 class Run:
     """A view of one run's folder. Any number of them may exist, in any process."""
 
@@ -235,12 +259,27 @@ class Run:
         return {k: v for k, v in launched.items() if k not in bad}
 
     @property
+    def launched(self) -> dict:
+        """Who started this run, where it is, and which process or job it is."""
+        return self._launched
+
+    @property
+    def _is_job(self) -> bool:
+        return isinstance(self._launched.get("job"), str)
+
+    @property
     def order(self) -> Order:
         """What was asked. In a damaged folder it is an order that no chain takes, so that lists can still show the run."""
         try:
             return orders.load(self.folder / "order.json")
         except PhidiasError:
             return Order("(damaged)", "", title="(the order of this run cannot be read)")
+
+    @property
+    def title(self) -> str:
+        """The title that was given, else the chain's own for this run."""
+        told = self._launched.get("title")
+        return self.order.title or self.record.get("title") or (told if isinstance(told, str) else "")
 
     @property
     def damage(self) -> str | None:
@@ -274,7 +313,17 @@ class Run:
     @property
     def error(self) -> str | None:
         """The sentence that says why the run failed, or that its folder is damaged."""
-        return (self.record.get("error") or {}).get("sentence") or self.damage
+        return (self.record.get("error") or {}).get("sentence") or self.damage or self._lost_job()
+
+    def _lost_job(self) -> str | None:
+        if not self._is_job or self.status != INTERRUPTED:
+            return None
+        from phidias_lab.compute import batch
+
+        return (
+            f"The run {self.id} was interrupted: {batch.ending(self)}. "
+            f"'phidias runs resume {self.id}' goes on where it stopped."
+        )
 
     @property
     def created(self) -> datetime:
@@ -305,17 +354,17 @@ class Run:
 
     def _launched_long_ago(self) -> bool:
         launched = self._launched
-        if launched.get("pid") or self._record_is_damaged():
+        if launched.get("pid") or self._is_job or self.damage:  # from a damaged folder no worker gets anywhere
             return True
         if _alive(launched.get("starter") or {}):  # it may be storing a large input
             return False
         return (datetime.now(UTC) - self.created).total_seconds() > _LAUNCH_GRACE
 
-    def _record_is_damaged(self) -> bool:
-        record = read_json(self.folder / "record.json")
-        return bool(_sound(record)[1]) or (not record and (self.folder / "record.json").exists())
-
     def _worker_alive(self) -> bool:
+        if self._is_job:
+            from phidias_lab.compute import batch
+
+            return batch.alive(self)
         worker = self.record.get("worker") or self._launched
         if not worker.get("pid"):
             return False
@@ -337,6 +386,10 @@ class Run:
         message = str(found.get("message", "waiting for the process to start"))
         if status in ENDED:
             return Progress(fraction, status)
+        if status == WAITING and self._is_job:
+            from phidias_lab.compute import batch
+
+            return Progress(0.0, batch.waiting(self))
         left = None
         since, base = found.get("pieces_since"), found.get("pieces_from", 0.0)
         if since and _is_number(since) and _is_number(base) and fraction - base > 0.02:
@@ -360,6 +413,8 @@ class Run:
             return RunFailedError(f"The run {self.id} failed: {self.error}")
         if status == CANCELLED:
             return RunCancelledError(f"The run {self.id} was cancelled, so it has no product. Run its order again.")
+        if status == INTERRUPTED and self._is_job:
+            return RunFailedError(self._lost_job() or "")
         if status == INTERRUPTED:
             return RunFailedError(
                 f"The run {self.id} was interrupted: its process ended without a word. "
@@ -404,7 +459,14 @@ class Run:
         if self.status in ENDED:
             return self.status
         (self.folder / "cancel").touch()
-        if self.wait(patience) in ENDED and self.status != INTERRUPTED:
+        if self._is_job:
+            return self._cancel_job(patience)
+        if self.wait(patience) == CANCELLED:
+            self.clear_unfinished()  # again: until its end the worker may have written on
+            return CANCELLED
+        while (self.folder / "product").is_dir() and self._worker_alive():
+            self.wait(0.25)  # too late: the product is in place and is being copied to where it was asked for
+        if self.status in ENDED and self.status != INTERRUPTED:
             return self.status
         worker = self.record.get("worker") or self._launched
         if worker.get("pid") and worker.get("host") != socket.gethostname():
@@ -418,13 +480,38 @@ class Run:
                 os.killpg(worker["pid"], signal.SIGKILL)
             self.wait(5.0)
         self.clear_unfinished()
+        self.clear_output(worker.get("pid"))
+        self.add_state(CANCELLED)
+        return self.status
+
+    def _cancel_job(self, patience: float) -> str:
+        from phidias_lab.compute import batch
+
+        # A job that waits hears nothing. One that runs leaves by itself, and so cleans up.
+        if not batch.is_pending(self) and self.wait(patience) in ENDED and self.status != INTERRUPTED:
+            return self.status
+        batch.end(self)
+        if self.status in (DONE, FAILED, CANCELLED):
+            return self.status
+        self.clear_unfinished()
+        self.clear_output((self.record.get("worker") or {}).get("pid"))
         self.add_state(CANCELLED)
         return self.status
 
     def clear_unfinished(self) -> None:
-        """Remove a product that was being written."""
-        for partial in self.folder.glob("product.partial*"):
+        """Remove a product that was being written, or was in place when its worker died before it could say so."""
+        for partial in (*self.folder.glob("product.partial*"), self.folder / "product"):
             shutil.rmtree(partial, ignore_errors=True)
+
+    def clear_output(self, pid: int | None) -> None:
+        """Remove what the process had half written where the product was to appear, and give up the claim on that place."""
+        with contextlib.suppress(PhidiasError, OSError):
+            path = self.order.output.get("path")
+            if path:
+                remove_path(Path(path).with_name(f".{Path(path).name}.partial-{pid}"))
+                claim = claim_of(Path(path))
+                if owner_of(claim) == self:
+                    claim.unlink()
 
     def add_state(self, state: str, at: str | None = None, **more: Any) -> None:
         """Record that the run entered a state, now or at a time, with other facts."""
@@ -485,8 +572,8 @@ def _myself() -> dict:
     return {"pid": os.getpid(), "born": psutil.Process().create_time(), "host": socket.gethostname()}
 
 
-def create(asked: Order, complete: Order, root: Path | None = None) -> Run:
-    """A new run folder that holds its order; nothing is started yet."""
+def create(asked: Order, complete: Order, root: Path | None = None, title: str | None = None) -> Run:
+    """A new run folder that holds its order; nothing is started yet. `title` is for an order that has none."""
     root = settings.runs_root() if root is None else Path(root)
     # With milliseconds, so that ids sort as the runs were asked for.
     stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S%f")[:-3]
@@ -499,7 +586,7 @@ def create(asked: Order, complete: Order, root: Path | None = None) -> Run:
                 break
             except FileExistsError:
                 continue
-        write_json(folder / "launched.json", {"asked": now(), "starter": _myself()})
+        write_json(folder / "launched.json", {"asked": now(), "starter": _myself(), "title": title})
         write_text(folder / "asked.json", asked.dumps())
         write_text(folder / "order.json", complete.dumps())
     except OSError as error:
@@ -521,8 +608,11 @@ def unwritable(place: Path, error: OSError) -> ProductError:
     )
 
 
-def launch(run: Run) -> None:
-    """Start the worker of a run: a process of its own, so that it outlives a notebook and can be stopped at any time."""
+def launch(run: Run, where: dict | None = None) -> None:
+    """Start the worker of a run: a process of its own, so that it outlives a notebook and can be stopped at any time.
+
+    `where` says that it is to be a job, or computes elsewhere (compute/batch.py); a resumed run goes where it was.
+    """
     environment = dict(os.environ)
     # One thread per library call: results then do not depend on how many cores the machine has, and pieces of the work,
     # not the insides of one call, are what runs side by side.
@@ -531,8 +621,15 @@ def launch(run: Run) -> None:
     environment["PYTHONHASHSEED"] = "0"
     environment["PYTHONUNBUFFERED"] = "1"
     before = read_json(run.folder / "launched.json")
-    asked, starter = before.get("asked") or now(), _myself()
-    write_json(run.folder / "launched.json", {"asked": asked, "starter": starter})
+    known = {"asked": before.get("asked") or now(), "starter": _myself(), "title": before.get("title")}
+    where = where or before.get("where")
+    more = {"where": where} if where else {}
+    write_json(run.folder / "launched.json", {**known, **more})
+    if where and where.get("kind") == "slurm":
+        from phidias_lab.compute import batch
+
+        batch.submit(run, where, known)
+        return
     with open(run.folder / "log.txt", "ab") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "phidias_lab.flow", str(run.folder)],
@@ -554,9 +651,9 @@ def launch(run: Run) -> None:
             "pid": process.pid,
             "born": born,
             "host": socket.gethostname(),
-            "asked": asked,
-            "starter": starter,
+            **known,
             "lab": os.environ.get("PHIDIAS_LAB"),
+            **more,
         },
     )
 
@@ -571,12 +668,10 @@ def runs(root: str | Path | None = None) -> list[Run]:
 
 
 def find(name: str, root: str | Path | None = None) -> Run:
-    """The run of that id, of that unique beginning or ending of an id, or the `last` one."""
+    """The run of that id, of that unique beginning or ending of an id, or the `last` one; see `last`."""
     known = runs(root)
-    if name == "last":
-        if not known:
-            raise ParameterError("There is no run yet. 'phidias run CHAIN' makes one.")
-        return known[0]
+    if name == LAST:
+        return last(root=root)
     if os.sep in name and (Path(name) / "order.json").is_file() and (Path(name) / "asked.json").is_file():
         return Run(Path(name).absolute())
     exact = [r for r in known if r.id == name]
@@ -588,7 +683,22 @@ def find(name: str, root: str | Path | None = None) -> Run:
             f"{name!r} fits {len(close)} runs: {', '.join(r.id for r in close[:5])}. Write more of the id."
         )
     raise ParameterError(
-        f"There is no run {name!r}. {nearest(name, [r.id for r in known[:50]])} 'phidias runs' lists them."
+        f"There is no run {name!r}. {nearest(name, [LAST, *(r.id for r in known[:50])])} 'phidias runs' lists them."
+    )
+
+
+def last(done: bool = False, root: str | Path | None = None) -> Run:
+    """The newest run; with `done` the newest that is done, which is the one that has a product."""
+    known = runs(root)
+    if not known:
+        raise ParameterError("There is no run yet. 'phidias run CHAIN' makes one.")
+    if not done:
+        return known[0]
+    for run in known:
+        if run.status == DONE:
+            return run
+    raise ParameterError(
+        f"No run is done yet; the newest, {known[0].id}, is {known[0].status}. 'phidias runs show {LAST}' tells more."
     )
 
 

@@ -14,13 +14,17 @@ from typing import Any, ClassVar
 
 import param
 
-from phidias_lab.contract.data import KINDS, Input, Var, check_input, choose_variable, column_attributes
-from phidias_lab.contract.parameters import Declared, Variable
+from phidias_lab.contract.data import KINDS, Input, Needs, Var, check_input, choose_variable, column_attributes
+from phidias_lab.contract.parameters import Declared, Variable, show
 from phidias_lab.contract.resources import Resources
 from phidias_lab.errors import InputError, ParameterError, UnknownNameError, nearest
 
 #: Words that the doors give a meaning of their own (phidias_lab.run(..., title=...)), so no parameter may have them.
-RESERVED = ("what", "title", "output", "format", "overwrite", "name", "parameters", "report")
+RESERVED = ("what", "title", "output", "format", "overwrite", "name", "parameters", "report", "on", "workers")
+
+
+def _are_synthetic(inputs: Mapping[str, Any]) -> bool:
+    return any((getattr(data, "attrs", None) or {}).get("synthetic") for data in inputs.values())
 
 
 class _Declaration(type(param.Parameterized)):
@@ -89,6 +93,10 @@ class Chain(param.Parameterized, metaclass=_Declaration):
         self.report: Callable[[float, str], None] = lambda fraction, message="": None
         super().__init__(**{name: self._value(declared, name, value) for name, value in parameters.items()})
 
+    def __reduce__(self):
+        # Pieces that name their chain travel to workers; whoever listens to its report stays where it is.
+        return _again, (type(self), self.parameters)
+
     @classmethod
     def _value(cls, declared: Mapping[str, Declared], name: str, value: Any) -> Any:
         if name not in declared:
@@ -117,6 +125,27 @@ class Chain(param.Parameterized, metaclass=_Declaration):
         """Parameters that were left open ('auto', None) and what they become for these inputs."""
         return {}
 
+    def check(self, inputs: Mapping[str, Any]) -> None:
+        """Refuse, as an InputError, inputs that these parameters cannot work with.
+
+        Called before a run is recorded and again by its worker. The inputs have the declared form and are lazy: look at
+        metadata, coordinates and `extent(table, column)` only; whatever needs the values is for `run` to find.
+        """
+
+    def needs(self, inputs: Mapping[str, Any]) -> Mapping[str, Needs]:
+        """Which columns and rows of its tables this chain needs; the reader may then leave out the others."""
+        return {}
+
+    def headline(self, inputs: Mapping[str, Any]) -> str:
+        """One line that tells this run from others of the chain; the title of runs to which nobody gave one."""
+        declared = self.declared()
+        changed = [
+            f"{name.replace('_', ' ')} {value if isinstance(value, str) else show(value)}"
+            for name, value in self.parameters.items()
+            if declared[name].level == "user" and value not in (None, "", declared[name].default)
+        ]
+        return ", ".join([self.title or self.id, *changed[:4]])
+
     # What the doors call ----------------------------------------------------------------------------------------
 
     def checked(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
@@ -141,7 +170,15 @@ class Chain(param.Parameterized, metaclass=_Declaration):
             value = getattr(self, name)
             if isinstance(parameter, Variable) and value is not None and checked.get(parameter.of) is not None:
                 choose_variable(name, value, parameter.of, checked[parameter.of])
+        self.check(checked)
         return checked
+
+    def titled(self, inputs: Mapping[str, Any]) -> str:
+        """The headline as one line of at most 200 characters; what was made from synthetic data says so."""
+        line = "".join(c for c in " ".join(self.headline(inputs).split()) if c.isprintable())
+        ending = " (synthetic)" if _are_synthetic(inputs) and "synthetic" not in line.lower() else ""
+        room = 200 - len(ending)
+        return (line if len(line) <= room else f"{line[: room - 3]}...") + ending
 
     def resolved(self, inputs: Mapping[str, Any]) -> Chain:
         """This chain with every open choice made."""
@@ -190,7 +227,7 @@ class Chain(param.Parameterized, metaclass=_Declaration):
                 columns[name] = {**columns.get(name, {}), **attributes}
                 result.attrs = {**result.attrs, "columns": columns}
         # What was made from synthetic data is synthetic, and says so wherever it is shown.
-        if self.kind != "model" and any((getattr(d, "attrs", None) or {}).get("synthetic") for d in inputs.values()):
+        if self.kind != "model" and _are_synthetic(inputs):
             result.attrs = {**result.attrs, "synthetic": "true"}
         return result
 
@@ -243,3 +280,7 @@ class Chain(param.Parameterized, metaclass=_Declaration):
             "additionalProperties": False,
             "properties": {n: p.schema() for n, p in cls.declared().items()},
         }
+
+
+def _again(cls: type[Chain], parameters: Mapping[str, Any]) -> Chain:
+    return cls(**parameters)

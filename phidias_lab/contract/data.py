@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from phidias_lab.errors import InputError, ParameterError, nearest
+from phidias_lab.errors import InputError, ParameterError, as_sentence, nearest
 
 KINDS = ("cube", "table", "features", "events", "model")
 
@@ -81,6 +81,58 @@ class Input:
             "optional": self.optional,
             "default": self.default,
         }
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a chain needs of a table, so that a reader can leave out the rest: columns, and for some of them intervals.
+
+    `ranges` maps a column to (low, high) pairs; a row is needed if its value lies in one of them, ends included. They are
+    in the units that the chain declares and may be wider than what it takes in the end, never narrower.
+    """
+
+    columns: tuple[str, ...] = ()
+    ranges: Mapping[str, tuple[tuple[Any, Any], ...]] = field(default_factory=dict)
+
+    def unconverted(self, given: Any, checked: Any) -> Needs:
+        """Without the ranges of columns whose units were converted: the reader meets the values as they are stored."""
+        before, after = column_attributes(given), column_attributes(checked)
+        same = {c: r for c, r in self.ranges.items() if before.get(c, {}).get("units") == after.get(c, {}).get("units")}
+        return Needs(self.columns, same)
+
+
+#: Where a lazy table keeps what is known of the least and greatest values of its columns.
+_EXTENT = "phidias_extent"
+
+
+def with_extent(table: Any, extent: Mapping[str, tuple[Any, Any]]) -> Any:
+    """The lazy table with the least and greatest value of its columns, as far as they are known without reading it."""
+    object.__setattr__(table, _EXTENT, dict(extent))
+    return table
+
+
+def extent(table: Any, column: str) -> tuple[Any, Any] | None:
+    """Least and greatest value of a column if that is known without reading it (they may be wider than the values)."""
+    known = getattr(table, "__dict__", {}).get(_EXTENT)
+    if known is not None:
+        return known.get(column)
+    if hasattr(table, "compute") or not len(table):
+        return None
+    values = table[column]
+    return (
+        None
+        if getattr(values.dtype, "kind", "O") not in "iufM" or values.isna().all()
+        else (values.min(), values.max())
+    )
+
+
+def in_words(template: str) -> str:
+    """What a name or unit with braces says before anything is chosen: '{variable.units}' is 'the units of the variable
+    chosen'."""
+    of = re.sub(
+        r"\{(\w+)\.(\w+)\}", lambda found: f"the {found[2].replace('_', ' ')} of the {found[1]} chosen", template
+    )
+    return re.sub(r"\{(\w+)\}", r"the \1 chosen", of)
 
 
 def same_units(given: str, declared: str) -> bool:
@@ -189,7 +241,9 @@ def _converted(name, variable, wanted, array):
     try:
         convert = converter(given, wanted.units)
     except InputError as error:
-        raise InputError(f"Input {name!r}, variable {variable!r}: {error}. Correct its units attribute.") from None
+        raise InputError(
+            f"Input {name!r}, variable {variable!r}: {as_sentence(error)} Correct its units attribute."
+        ) from None
     if convert is None:
         return array
     converted = convert(array)
@@ -215,7 +269,7 @@ def _check_table(name, declared, data):
             "Choose an entry of kind table; 'phidias catalog list' shows them."
         )
     attributes = column_attributes(data)
-    changed = {}
+    changed, known = {}, dict(getattr(data, "__dict__", {}).get(_EXTENT) or {})
     for column, wanted in declared.variables.items():
         if column not in data.columns:
             if wanted.optional:
@@ -235,21 +289,62 @@ def _check_table(name, declared, data):
             try:
                 convert = converter(given, wanted.units)
             except InputError as error:
-                raise InputError(f"Input {name!r}, column {column!r}: {error}. Correct its units.") from None
+                raise InputError(
+                    f"Input {name!r}, column {column!r}: {as_sentence(error)} Correct its units."
+                ) from None
             if convert is not None:
                 changed[column] = convert(data[column])
+                if column in known:
+                    known[column] = tuple(sorted(convert(float(end)) for end in known[column]))
                 attributes[column] = {**attributes[column], "units": wanted.units}
     if changed:
         before = dict(getattr(data, "attrs", None) or {})
         data = data.assign(**changed)
         data = with_attributes(data, {**before, "columns": attributes})
+        if known:
+            data = with_extent(data, known)
     return data
 
 
+#: Names of columns that say where and when something was measured; their standard names say it as well.
+_PLACES = {"longitude", "lon", "latitude", "lat", "depth", "height", "altitude", "elevation", "time", "date", "tile"}
+_PLACES |= {"projection_x_coordinate", "projection_y_coordinate", "geometry", "x", "y", "z"}
+_FLAGS = re.compile(r"(^|_)(qc|qf|flags?)$|status_flag$|quality_flag$", re.IGNORECASE)
+_IDENTITIES = re.compile(r"(^|_)(ids?|uuid)$", re.IGNORECASE)
+
+
+def measured(data: Any) -> list[str]:
+    """The names that a parameter of kind variable may take: columns of measured numbers, or a cube's variables.
+
+    Left out are texts and dates, identities, quality flags, bounds, and the columns that say where and when.
+    """
+    if not hasattr(data, "columns"):
+        numbers = [str(n) for n, v in data.data_vars.items() if v.dtype.kind in "iufb"]
+        described = {n: data[n].attrs for n in numbers}
+    else:
+        numbers = [str(c) for c in data.columns if getattr(data.dtypes[c], "kind", "O") in "iuf"]
+        described = column_attributes(data)
+    return [n for n in numbers if not _beside(n, described.get(n) or {})]
+
+
+def _beside(name: str, attributes: Mapping[str, Any]) -> bool:
+    """Whether a column accompanies the measurements instead of being one."""
+    standard = str(attributes.get("standard_name") or "")
+    if name.lower() in _PLACES or standard in _PLACES or name.endswith(("_bounds", "_bnds")):
+        return True
+    return bool(_FLAGS.search(name) or _FLAGS.search(standard) or _IDENTITIES.search(name))
+
+
 def choose_variable(parameter: str, asked: str, of: str, data: Any) -> None:
-    """Refuse a variable that the input does not have."""
+    """Refuse a variable that the input does not have, or that is no measurement."""
+    known = measured(data)
+    if asked in known:
+        return
     names = list(data.columns) if hasattr(data, "columns") else list(data.data_vars)
-    if asked not in names:
-        raise InputError(
-            f"Parameter {parameter!r} was given {asked!r}; the input {of!r} has no such variable. {nearest(asked, names)}"
-        )
+    kind = getattr(data.dtypes[asked], "kind", "O") if asked in names else ""
+    if asked in names and kind not in "iuf":
+        return  # the chain knows best whether it can do with texts, and says so
+    lacks = "holds no measurements there" if asked in names else "has no such variable"
+    raise InputError(
+        f"Parameter {parameter!r} was given {asked!r}; the input {of!r} {lacks}. {nearest(asked, known or names)}"
+    )

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import defaultdict
 from importlib.metadata import EntryPoint, entry_points
 
-from phidias_lab.errors import ParameterError, UnknownNameError, nearest
+from phidias_lab.errors import ParameterError, UnknownNameError, as_sentence, nearest
 
 GROUP = "phidias_lab.chains"
 
@@ -66,8 +66,9 @@ def chain(chain_id: str):
     try:
         found = entry.load()
     except (Exception, SystemExit) as error:  # a package may even leave while it is imported
+        why = as_sentence(f"{type(error).__name__}: {error}")
         raise ParameterError(
-            f"The chain {chain_id!r} of the package {package!r} cannot be imported: {type(error).__name__}: {error}. "
+            f"The chain {chain_id!r} of the package {package!r} cannot be imported: {why} "
             f"Repair or uninstall {package!r}; the other chains are not affected."
         ) from error
     if not (isinstance(found, type) and issubclass(found, Chain)):

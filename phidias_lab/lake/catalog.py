@@ -23,7 +23,8 @@ from intake.catalog.exceptions import CatalogException
 from intake.catalog.local import LocalCatalogEntry
 
 from phidias_lab import settings
-from phidias_lab.errors import InputError, ParameterError, ProductError, UnknownNameError, nearest
+from phidias_lab.contract.data import Needs
+from phidias_lab.errors import InputError, ParameterError, ProductError, UnknownNameError, as_sentence, nearest
 from phidias_lab.lake import drivers, manifest, trust
 from phidias_lab.lake.locks import lock
 from phidias_lab.lake.manifest import errors_of_reading
@@ -224,24 +225,43 @@ def source(address: str, parameters: Mapping[str, Any] | None = None, catalog: A
         with _quiet():
             found = item.get(**given)
     except (ValueError, TypeError) as error:
-        raise ParameterError(f"The entry {address!r} cannot be opened with {given}: {error}.") from None
+        raise ParameterError(f"The entry {address!r} cannot be opened with {given}: {as_sentence(error)}") from None
     found.name = address
     return found
 
 
-def open_entry(address: str, parameters: Mapping[str, Any] | None = None) -> tuple[Any, dict]:
-    """The lazy data of an entry and their identity (see `identity`)."""
+def look(reference: Mapping[str, Any]) -> Any:
+    """The lazy data of {"entry": ..., "parameters": ...} or {"file": ...} as far as metadata tell, without an identity,
+    for which a whole file may have to be read."""
+    if "file" in reference:
+        return _of_file(_full(reference["file"])).look()
+    found = source(reference["entry"], reference.get("parameters"))
+    with _quiet(), errors_of_reading(f"The entry {reference['entry']!r}"):
+        return found.look() if hasattr(found, "look") else found.to_dask()
+
+
+def open_entry(
+    address: str, parameters: Mapping[str, Any] | None = None, needs: Needs | None = None
+) -> tuple[Any, dict]:
+    """The lazy data of an entry and their identity (see `identity`); of a table only what is needed, if that is said."""
     found = source(address, parameters)
-    with _quiet(), errors_of_reading(f"The entry {address!r}"):
+    found.needs = needs
+    with _quiet(), errors_of_reading(f"The entry {address!r}", getattr(found, "address", None)):
         data = found.to_dask()
     return data, _identity(address, parameters, found)
 
 
-def open_file(path: str | Path) -> tuple[Any, dict]:
-    """The lazy data of a file or store (NetCDF, Zarr, Parquet, CSV) that is in no catalogue, and their identity."""
-    address = _full(path)
+def _of_file(address: str) -> Any:
     found = {"cube": drivers.Cube, "table": drivers.Table}[_kind_of(address)](path=address)
     found.name = ""
+    return found
+
+
+def open_file(path: str | Path, needs: Needs | None = None) -> tuple[Any, dict]:
+    """The lazy data of a file or store (NetCDF, Zarr, Parquet, CSV) that is in no catalogue, and their identity."""
+    address = _full(path)
+    found = _of_file(address)
+    found.needs = needs
     data = found.to_dask()
     identity = _identity(address, None, found)
     return data, {"file": address, **{k: v for k, v in identity.items() if k not in ("entry", "parameters")}}

@@ -21,6 +21,7 @@ import xarray as xr
 from intake.source.base import DataSource, Schema
 
 from phidias_lab import settings
+from phidias_lab.contract.data import Needs, with_extent
 from phidias_lab.contract.parameters import Period, Region
 from phidias_lab.errors import InputError, ParameterError, nearest
 from phidias_lab.lake import manifest, tiles
@@ -28,6 +29,7 @@ from phidias_lab.lake.manifest import errors_of_reading
 
 ALL = "all"
 _ZARR, _NETCDF, _CSV, _PARQUET = (".zarr",), (".nc", ".nc4", ".cdf", ".h5"), (".csv",), (".parquet", ".pq")
+_HEAD = 1000  # lines of a CSV file that are looked at
 _LONGITUDES, _LATITUDES, _TIMES = ("longitude", "lon"), ("latitude", "lat"), ("time",)
 
 
@@ -76,6 +78,7 @@ class _Source(DataSource):
     def __init__(self, path: str, region: Any = "", time: Any = "", variable: str = ALL, metadata: dict | None = None):
         super().__init__(metadata=metadata)
         self.path, self.region, self.time, self.variable = path, region, time, variable or ALL
+        self.needs: Needs | None = None  # what is opened only in part; set by `catalog`
 
     @property
     def address(self) -> str:
@@ -93,6 +96,10 @@ class _Source(DataSource):
         if known:
             manifest.check_sizes(self.address, known)
         return known
+
+    def look(self) -> Any:
+        """The lazy data as far as metadata tell: right in its columns or variables, and never the whole of a file."""
+        return self.to_dask()
 
     def _what_to_do(self) -> str:
         if self.address.startswith(settings.lake_root() + "/"):
@@ -116,7 +123,7 @@ class Cube(_Source):
         # Names and bounds are read before data, so what is asked for is refused before anything is opened.
         region, time = parse_region(self.region), parse_time(self.time)
         known = self._manifest()
-        with errors_of_reading(self._label()):
+        with errors_of_reading(self._label(), self.address):
             data = self._open(known)
             # Zarr lists its arrays in no order of its own.
             data = data[(known or {}).get("variables") or sorted(data.data_vars)]
@@ -138,7 +145,7 @@ class Cube(_Source):
     def read(self) -> xr.Dataset:
         """The dataset in memory."""
         data = self.to_dask()
-        with errors_of_reading(self._label()):
+        with errors_of_reading(self._label(), self.address):
             return data.load()
 
     def _open(self, known: dict | None) -> xr.Dataset:
@@ -190,12 +197,14 @@ class Table(_Source):
         if self.address.lower().endswith(_CSV):
             return _with_attrs(dd.from_pandas(self.read(), npartitions=1), {})
         dataset, tile, where, columns, attrs = self._query()
-        with errors_of_reading(self._label()):
-            pieces = [
-                (fragment.path, [group.id for group in part.row_groups])
+        with errors_of_reading(self._label(), self.address):
+            parts = [
+                part
                 for fragment in dataset.get_fragments(_and(tile, where))
                 for part in fragment.split_by_row_group(where)
             ]
+            pieces = [(part.path, [group.id for group in part.row_groups]) for part in parts]
+            known = _extent(parts)
             meta = _frame(dataset.schema.empty_table().select(columns), attrs)
         if not pieces:
             with dask.config.set({"dataframe.convert-string": False}):
@@ -204,23 +213,31 @@ class Table(_Source):
         # Texts stay as pandas reads them, so that the lazy table equals the one that is read at once.
         with dask.config.set({"dataframe.convert-string": False}):
             lazy = dd.from_map(reader, pieces, meta=meta, enforce_metadata=False, label="read-table")
-        return _with_attrs(lazy, attrs)
+        return with_extent(_with_attrs(lazy, attrs), known)
+
+    def look(self) -> Any:
+        """As `to_dask`, but of a CSV file, which has no metadata, only the first lines."""
+        import dask.dataframe as dd
+
+        if not self.address.lower().endswith(_CSV):
+            return self.to_dask()
+        return _with_attrs(dd.from_pandas(self._read_csv(_HEAD), npartitions=1), {})
 
     def read(self) -> Any:
         """The pandas DataFrame; only tiles and row groups that may hold what was asked for are read."""
         if self.address.lower().endswith(_CSV):
             return self._read_csv()
         dataset, tile, where, columns, attrs = self._query()
-        with errors_of_reading(self._label()):
+        with errors_of_reading(self._label(), self.address):
             return _frame(dataset.to_table(columns=columns, filter=_and(tile, where)), attrs)
 
-    def _read_csv(self):
+    def _read_csv(self, rows: int | None = None):
         import pandas as pd
 
         region, time = parse_region(self.region), parse_time(self.time)
         self._manifest()
         try:
-            table = pd.read_csv(self.address, comment="#")
+            table = pd.read_csv(self.address, comment="#", nrows=rows)
         except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError, OSError) as error:
             raise InputError(
                 f"{self._label()} cannot be read as CSV: {str(error).strip().splitlines()[0]}. "
@@ -252,7 +269,7 @@ class Table(_Source):
 
         region, time = parse_region(self.region), parse_time(self.time)
         known = self._manifest()
-        with errors_of_reading(self._label()):
+        with errors_of_reading(self._label(), self.address):
             dataset = _dataset(self.address, known)
             schema, attrs = dataset.schema, attributes_of(dataset.schema)
         tile, where, described = None, None, attrs.get("columns", {})
@@ -268,7 +285,12 @@ class Table(_Source):
         if time is not None:
             when = ds.field(self._column(schema.names, described, _TIMES))
             where = _and(where, (when >= ds.scalar(time[0].item())) & (when < ds.scalar(time[1].item())))
-        return dataset, tile, where, self._wanted([n for n in schema.names if n != "tile" or not known]), attrs
+        columns = self._wanted([n for n in schema.names if n != "tile" or not known])
+        if self.needs is not None:
+            columns = [c for c in columns if c in self.needs.columns] if self.needs.columns else columns
+            for column, intervals in self.needs.ranges.items():
+                where = _and(where, _in_intervals(schema, column, intervals))
+        return dataset, tile, where, columns, attrs
 
     def _column(self, columns: Sequence[str], described: dict, names: Sequence[str]) -> str:
         for column in columns:
@@ -333,6 +355,41 @@ def _with_attrs(lazy: Any, attrs: dict) -> Any:
     return lazy
 
 
+def _in_intervals(schema: Any, column: str, intervals: Sequence[tuple[Any, Any]]) -> Any:
+    """The condition that a column lies in one of the intervals; None for a column of which that cannot be asked."""
+    import pandas as pd
+    import pyarrow as pa
+    import pyarrow.dataset as ds
+
+    if column not in schema.names or not intervals:
+        return None
+    kind, condition = schema.field(column).type, None
+    for low, high in intervals:
+        if pa.types.is_timestamp(kind):
+            ends = [pd.Timestamp(end).tz_localize("UTC" if kind.tz else None) for end in (low, high)]
+            low, high = (ds.scalar(pa.scalar(end.to_pydatetime(), pa.timestamp("us", kind.tz))) for end in ends)
+        elif not (pa.types.is_floating(kind) or pa.types.is_integer(kind)):
+            return None
+        inside = (ds.field(column) >= low) & (ds.field(column) <= high)
+        condition = inside if condition is None else condition | inside
+    return condition
+
+
+def _extent(parts: Sequence[Any]) -> dict[str, tuple[Any, Any]]:
+    """Least and greatest values by the statistics of row groups; only of columns of which every group tells them."""
+    found: dict[str, tuple[Any, Any]] | None = None
+    for part in parts:
+        for group in part.row_groups:
+            told = {
+                n: (s["min"], s["max"]) for n, s in (group.statistics or {}).items() if not isinstance(s["min"], str)
+            }
+            if found is None:
+                found = told
+            else:
+                found = {n: (min(a, told[n][0]), max(b, told[n][1])) for n, (a, b) in found.items() if n in told}
+    return found or {}
+
+
 def _and(one: Any, other: Any) -> Any:
     """Both conditions; None is no condition."""
     return other if one is None else one if other is None else one & other
@@ -347,7 +404,7 @@ class _Pieces:
 
     def __call__(self, piece: tuple[str, list[int]], columns: Sequence[str] | None = None) -> Any:
         path, groups = piece
-        with errors_of_reading(self.label):
+        with errors_of_reading(self.label, path):
             fragment = self.form.make_fragment(path, self.filesystem, row_groups=groups)
             wanted = list(self.columns if columns is None else columns)
             return _frame(fragment.to_table(columns=wanted, filter=self.where), self.attrs)

@@ -16,6 +16,7 @@ from typing import Any
 import fsspec
 from zarr.storage import WrapperStore
 
+from phidias_lab import settings
 from phidias_lab.errors import InputError, PhidiasError
 
 NAME = "_phidias.json"
@@ -23,6 +24,15 @@ FORMAT = 1
 #: Above this number of files, opening a store does not look at each of them; reading and verifying still do.
 LISTED = 5000
 MEND = "Build it again with 'phidias lake build-demo', or fetch the data anew."
+MEND_YOURS = "It lies outside the lake: put it back from where you have it, or write it anew."
+MEND_ANY = "'phidias lake build-demo' builds demo data again; put other data back from where you have them."
+
+
+def mend(address: str | None) -> str:
+    """What to do about data that are not as they should be: those of the lake can be made again, the user's own cannot."""
+    if address is None:
+        return MEND_ANY
+    return MEND if address.startswith(settings.lake_root() + "/") else MEND_YOURS
 
 
 def digest(path: str | Path) -> str:
@@ -74,9 +84,9 @@ def read(address: str) -> dict | None:
     except (ValueError, KeyError, TypeError, IndexError):
         form, good = FORMAT, False
     if form != FORMAT:
-        raise InputError(f"{address} was written in form {form!r}; this version reads form {FORMAT}. {MEND}")
+        raise InputError(f"{address} was written in form {form!r}; this version reads form {FORMAT}. {mend(address)}")
     if not good:
-        raise InputError(f"The list of files {address}/{NAME} is damaged. {MEND}")
+        raise InputError(f"The list of files {address}/{NAME} is damaged. {mend(address)}")
     return manifest
 
 
@@ -93,16 +103,23 @@ def check_sizes(address: str, manifest: Mapping) -> None:
         raise InputError(f"{address} cannot be listed: {error.strerror or error}. Check its permissions.") from None
     for name, (size, _) in expected.items():
         if name not in found:
-            raise InputError(f"{address} is incomplete: its file {name} is missing. {MEND}")
+            raise InputError(f"{address} is incomplete: its file {name} is missing. {mend(address)}")
         if found[name] != size:
-            raise InputError(f"{address} is damaged: its file {name} has {found[name]} bytes instead of {size}. {MEND}")
+            raise InputError(
+                f"{address} is damaged: its file {name} has {found[name]} bytes instead of {size}. {mend(address)}"
+            )
 
 
 def verify(address: str) -> dict:
     """Read every file of a store and compare it with the manifest; {"files", "bytes", "checksum"} when all is well."""
     manifest = read(address)
     if manifest is None:
-        raise InputError(f"{address} has no list of its files ({NAME}), so it cannot be verified. {MEND}")
+        if mend(address) is MEND:
+            raise InputError(f"{address} has no list of its files ({NAME}), so it cannot be verified. {MEND}")
+        raise InputError(
+            f"{address} has no checksums beside it, so it cannot be verified: only data of the lake have them. Each product "
+            "made from it records the checksum it had; 'phidias rerun' compares."
+        )
     check_sizes(address, manifest)
     system, path = fsspec.core.url_to_fs(address)
     for name, (_, expected) in manifest["files"].items():
@@ -112,9 +129,11 @@ def verify(address: str) -> dict:
                 while block := file.read(1 << 20):
                     found.update(block)
         except OSError as error:
-            raise InputError(f"{address}: its file {name} cannot be read ({error.strerror or error}). {MEND}") from None
+            raise InputError(
+                f"{address}: its file {name} cannot be read ({error.strerror or error}). {mend(address)}"
+            ) from None
         if found.hexdigest() != expected:
-            raise InputError(f"{address} is damaged: the content of its file {name} has changed. {MEND}")
+            raise InputError(f"{address} is damaged: the content of its file {name} has changed. {mend(address)}")
     return {"files": len(manifest["files"]), "bytes": manifest["bytes"], "checksum": manifest["checksum"]}
 
 
@@ -134,9 +153,11 @@ class CheckedStore(WrapperStore):
         if expected is None:
             return value
         if value is None:
-            raise InputError(f"{self.address} is incomplete: its file {key} is missing. {MEND}")
+            raise InputError(f"{self.address} is incomplete: its file {key} is missing. {mend(self.address)}")
         if byte_range is None and hashlib.sha256(value.to_bytes()).hexdigest() != expected[1]:
-            raise InputError(f"{self.address} is damaged: the content of its file {key} has changed. {MEND}")
+            raise InputError(
+                f"{self.address} is damaged: the content of its file {key} has changed. {mend(self.address)}"
+            )
         return value
 
     async def get_partial_values(self, prototype: Any, key_ranges: Any) -> list:
@@ -153,8 +174,11 @@ class CheckedStore(WrapperStore):
 
 
 @contextlib.contextmanager
-def errors_of_reading(name: str) -> Iterator[None]:
-    """Turn what zarr, pyarrow, xarray and the operating system raise while `name` is read into an InputError."""
+def errors_of_reading(name: str, place: str | None = None) -> Iterator[None]:
+    """Turn what zarr, pyarrow, xarray and the operating system raise while `name` is read into an InputError.
+
+    place: the address of what is read, where it is known; it decides what the user is told to do.
+    """
     import pyarrow
     import zarr.errors
 
@@ -164,16 +188,16 @@ def errors_of_reading(name: str) -> Iterator[None]:
         raise
     except FileNotFoundError as error:
         what = getattr(error, "filename", None) or str(error).splitlines()[0]
-        raise InputError(f"{name}: {what} does not exist. Check the name. {MEND}") from error
+        raise InputError(f"{name}: {what} does not exist. Check the name. {mend(place)}") from error
     except PermissionError as error:
         raise InputError(f"{name}: {error.filename or error} may not be read. Ask its owner for access.") from error
     except (OSError, EOFError, pyarrow.ArrowException, zarr.errors.BaseZarrError) as error:
-        raise InputError(f"{name} cannot be read: {_first_line(error)}. {MEND}") from error
+        raise InputError(f"{name} cannot be read: {_first_line(error)}. {mend(place)}") from error
     except (ValueError, RuntimeError) as error:
         # The codecs have no exception of their own; theirs are known by where they were raised.
         if not _from_a_codec(error):
             raise
-        raise InputError(f"{name} is damaged: {_first_line(error)}. {MEND}") from error
+        raise InputError(f"{name} is damaged: {_first_line(error)}. {mend(place)}") from error
 
 
 def _first_line(error: BaseException) -> str:

@@ -121,6 +121,11 @@ def source(chain: Mapping, order: Order, facts: Mapping) -> str:
     return f"{made}; inputs: {inputs}" if inputs else made
 
 
+def title(chain: Mapping, order: Order, facts: Mapping) -> str:
+    """The title that was given, else the chain's own for this run, else the chain's."""
+    return order.title or facts.get("title") or chain.get("title") or chain["id"]
+
+
 def keywords(data: xr.Dataset) -> list[str]:
     """Standard names of the data variables without their modifiers; where there is none, their long names or names."""
     skip = bounds_names(data)
@@ -143,7 +148,7 @@ def global_attributes(data: xr.Dataset, chain: Mapping, order: Order, facts: Map
     named = keywords(data)
     found.update(
         Conventions=CONVENTIONS,
-        title=order.title or chain.get("title") or chain["id"],
+        title=title(chain, order, facts),
         summary=chain.get("description") or chain.get("summary"),
         history=older,
         source=source(chain, order, facts),

@@ -41,7 +41,7 @@ def document(chain: Mapping, order: Order, facts: Mapping, checksums: Mapping[st
         product: _literals(
             {
                 "prov:type": "phidias:Product",
-                "prov:label": order.title or chain.get("title"),
+                "prov:label": cf.title(chain, order, facts),
                 "phidias:checksums": dict(checksums),
             }
         ),

@@ -145,7 +145,7 @@ def item(
 
     made = facts.get("ended") or facts.get("started")
     properties: dict[str, Any] = {
-        "title": order.title or chain.get("title") or chain["id"],
+        "title": cf.title(chain, order, facts),
         "phidias:chain": chain["id"],
         "phidias:chain_version": chain["version"],
         "processing:lineage": cf.source(chain, order, facts),

@@ -93,7 +93,7 @@ def write_parquet(
     import shapely
 
     words = {
-        "title": order.title or chain.get("title") or chain["id"],
+        "title": cf.title(chain, order, facts),
         "source": cf.source(chain, order, facts),
         "phidias_order": order.dumps(),
     }

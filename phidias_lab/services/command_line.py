@@ -21,7 +21,7 @@ from importlib import import_module
 import click
 
 from phidias_lab import __version__
-from phidias_lab.errors import PhidiasError, UnknownNameError, nearest
+from phidias_lab.errors import PhidiasError, UnknownNameError, as_sentence, nearest
 
 #: One module each in phidias_lab.services.commands, in the order in which a newcomer needs them.
 COMMANDS = ("chains", "describe", "run", "runs", "rerun", "export", "lake", "catalog", "use", "lab")
@@ -153,7 +153,7 @@ def _sentence(error: click.ClickException) -> str:
     if isinstance(error, click.NoSuchOption) and ctx is not None:
         known = [spelled for option in ctx.command.params for spelled in option.opts if spelled.startswith("--")]
         message = f"There is no option {error.option_name!r}. {nearest(error.option_name, known)}"
-    message += "" if message.endswith((".", "?", "!")) else "."
+    message = as_sentence(message)
     return f"{message} See '{ctx.command_path} --help'." if ctx is not None else message
 
 

@@ -25,12 +25,12 @@ from typing import Any
 
 import psutil
 
-from phidias_lab import settings
+from phidias_lab import settings, sockets
 from phidias_lab.errors import MissingExtraError, ParameterError, PhidiasError, ProductError
+from phidias_lab.services.workspace import ENTRANCE
 
 HOST = "127.0.0.1"
 PORT = 8888
-ENTRANCE = "start_here.ipynb"
 #: What the demo lake and a first run need together, bytes.
 SPACE = 2**30
 #: Seconds Jupyter may take to answer; a cold disk makes the first import slow.
@@ -108,6 +108,26 @@ def _running(port: int) -> dict | None:
     return record if alive else None
 
 
+def clear_remains() -> list[str]:
+    """Stop what labs of this machine left behind that were killed; returns what the user should know."""
+    said = []
+    for path in sorted(_records().glob("*.json")):
+        if not path.stem.isdigit() or _running(int(path.stem)):
+            continue
+        try:
+            record = json.loads(path.read_text(encoding="utf-8"))
+            # A home folder may be shared by machines: whether a process of another one lives cannot be seen from here.
+            if record["host"] != socket.gethostname():
+                continue
+            dead = Lab(int(path.stem))
+            dead.id = str(record["id"])
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+        if count := dead.stop()["processes"]:
+            said.append(f"The lab at port {dead.port} was killed; the {count} processes that it left are stopped.")
+    return said
+
+
 #: What JupyterLab's screen is told beside its defaults: it neither asks for news nor looks for updates.
 SCREEN = {
     "@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": False},
@@ -122,7 +142,7 @@ def _write_private(path: Path, content: dict) -> None:
 
 
 class Lab:
-    """One running lab."""
+    """One running lab, in a workspace that `prepare_workspace` has prepared."""
 
     name = "JupyterLab"
 
@@ -130,11 +150,10 @@ class Lab:
         self.port = port
         self.id = secrets.token_hex(8)
         self.token = secrets.token_urlsafe(24)
-        checkout = settings.checkout_root()
-        notebooks = checkout / "notebooks" if checkout else None
-        self.folder = notebooks if notebooks is not None and notebooks.is_dir() else Path.cwd()
+        self.folder = settings.workspace()
         self.entrance = f"/lab/tree/{ENTRANCE}" if (self.folder / ENTRANCE).is_file() else "/lab"
         self.log = _records() / f"{port}.log"
+        self.runtime = _records() / f"{port}.runtime"
         self.process: subprocess.Popen | None = None
 
     @property
@@ -182,6 +201,17 @@ class Lab:
             records.mkdir(parents=True, exist_ok=True)
             configuration = records / f"{self.port}.jupyter.json"
             _write_private(configuration, self.configuration())
+            me = psutil.Process()
+            _write_private(
+                records / f"{self.port}.json",
+                {
+                    "pid": me.pid,
+                    "born": me.create_time(),
+                    "host": socket.gethostname(),
+                    "id": self.id,
+                    "address": self.address,
+                },
+            )
             overrides = records / "config" / "labconfig" / "default_setting_overrides.json"
             overrides.parent.mkdir(parents=True, exist_ok=True)
             overrides.write_text(json.dumps(SCREEN))
@@ -198,6 +228,9 @@ class Lab:
                 env={
                     **os.environ,
                     "PHIDIAS_LAB": self.id,
+                    # Jupyter's own records (tokens, keys of kernels) stay when it is stopped by a signal while it serves
+                    # the dashboards; in a folder of this lab they go with it.
+                    "JUPYTER_RUNTIME_DIR": str(self.runtime),
                     "JUPYTER_CONFIG_PATH": os.pathsep.join(
                         filter(None, (str(records / "config"), os.environ.get("JUPYTER_CONFIG_PATH")))
                     ),
@@ -208,11 +241,6 @@ class Lab:
                 start_new_session=True,
             )
         self._wait_until_it_answers()
-        me = psutil.Process()
-        _write_private(
-            records / f"{self.port}.json",
-            {"pid": me.pid, "born": me.create_time(), "id": self.id, "address": self.address},
-        )
 
     def _wait_until_it_answers(self) -> None:
         # No proxy: the address is this machine's own.
@@ -239,7 +267,12 @@ class Lab:
     def stop(self) -> dict[str, Any]:
         """Stop everything that was started from this lab; tells what that was."""
         mine = self._processes()
-        if self.process is not None and self.process.poll() is None:
+        if self.process is None:  # another process started this lab, and was killed
+            for process in mine:
+                with contextlib.suppress(psutil.Error):
+                    process.terminate()
+            psutil.wait_procs(mine, timeout=FAREWELL)
+        elif self.process.poll() is None:
             self.process.terminate()
         cancelled = self._cancel_runs()
         if self.process is not None:
@@ -257,6 +290,8 @@ class Lab:
                 self.process.wait(1.0)
         for name in (f"{self.port}.json", f"{self.port}.jupyter.json"):
             (_records() / name).unlink(missing_ok=True)
+        shutil.rmtree(self.runtime, ignore_errors=True)
+        sockets.sweep()
         return {"processes": len(gone), "left": [p.pid for p in left], "runs": cancelled}
 
     def _processes(self) -> list[psutil.Process]:

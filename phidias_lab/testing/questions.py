@@ -68,6 +68,18 @@ def _runs_in(folder: Path) -> Iterator[None]:
             os.environ["PHIDIAS_RUNS"] = before
 
 
+@contextlib.contextmanager
+def _run_of_the_scene(chain_id: str, folder: Path) -> Iterator[Any]:
+    """The chain's scene, run to its end below the folder."""
+    from phidias_lab import flow
+
+    given = scene(registry.chain(chain_id))
+    with _runs_in(folder):
+        run = flow.run(chain_id, inputs=given["inputs"], **given["parameters"])
+        run.result(timeout=600)
+        yield run
+
+
 def _option(name: str) -> str:
     return "--" + name.replace("_", "-")
 
@@ -270,10 +282,7 @@ def makes_a_product_that_runs_again_to_the_same_bytes(chain_id: str, folder: Pat
     from phidias_lab import flow
     from phidias_lab.products import Product
 
-    given = scene(registry.chain(chain_id))
-    with _runs_in(folder):
-        first = flow.run(chain_id, inputs=given["inputs"], **given["parameters"])
-        first.result(timeout=600)
+    with _run_of_the_scene(chain_id, folder) as first:
         product = Product(first.product.path)
         assert first.product.verify() == [], "The product differs from its own checksums."
         again = flow.run(product.order.document())
@@ -286,12 +295,7 @@ def makes_a_product_that_runs_again_to_the_same_bytes(chain_id: str, folder: Pat
 def makes_a_product_with_a_valid_record(chain_id: str, folder: Path) -> None:
     import pystac
 
-    from phidias_lab import flow
-
-    given = scene(registry.chain(chain_id))
-    with _runs_in(folder):
-        run = flow.run(chain_id, inputs=given["inputs"], **given["parameters"])
-        run.result(timeout=600)
+    with _run_of_the_scene(chain_id, folder) as run:
         pystac.Item.from_dict(run.product.item).validate()
         path = run.product.path
         if path.suffix == ".nc":

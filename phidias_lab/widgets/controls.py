@@ -13,6 +13,7 @@ from typing import Any
 
 import holoviews as hv
 import panel as pn
+from holoviews.core.dimension import LabelledData
 
 _CAPTION, _ROLE = "label", "color"
 ROLES = ("default", "primary", "success", "danger")
@@ -25,11 +26,18 @@ STYLE = """
 """
 
 
+# In a notebook, other libraries load this extension too (hvplot does on import): its scripts come from here every time.
+hv.extension.inline = True
+
+
 @cache
 def prepare() -> None:
-    """Load Panel's and HoloViews' Bokeh parts once per process; the scripts come from the installed packages."""
+    """Load Panel's and HoloViews' Bokeh parts once per process; scripts and styles come from the installed packages."""
+    hv.extension("bokeh", logo=False)
     pn.extension("tabulator", inline=True)
-    hv.extension("bokeh")
+    if hv.extension._loaded:
+        # HoloViews' own display names styles on another host; Panel's has them inside.
+        hv.Store.set_display_hook("html+js", LabelledData, lambda figure: pn.pane.HoloViews(figure)._repr_mimebundle_())
 
 
 def control(kind: type, caption: str, **settings: Any) -> pn.widgets.Widget:

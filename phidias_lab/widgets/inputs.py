@@ -8,7 +8,7 @@ from typing import Any
 
 import panel as pn
 
-from phidias_lab.contract.data import Input
+from phidias_lab.contract.data import Input, measured
 from phidias_lab.contract.order import reference
 from phidias_lab.errors import InputError, ParameterError, PhidiasError
 from phidias_lab.lake import catalog
@@ -155,11 +155,11 @@ class InputChooser(pn.viewable.Viewer):
             return None, {}
         if hasattr(data, "columns"):
             say(self.note, f"{len(data.columns)} columns")
-            return measured_first(data), {"columns": len(data.columns)}
+            return measured(data), {"columns": len(data.columns)}
         if hasattr(data, "data_vars"):
             sizes = {str(d): int(n) for d, n in data.sizes.items()}
             say(self.note, ", ".join(f"{d} {n}" for d, n in sizes.items()))
-            return [str(n) for n in data.data_vars], {**sizes, "bytes": int(data.nbytes)}
+            return measured(data), {**sizes, "bytes": int(data.nbytes)}
         say(self.note, "")
         return None, {}
 
@@ -172,14 +172,3 @@ class InputChooser(pn.viewable.Viewer):
         if self.parameters.value:
             self._part.collapsed = False
         self._changed()
-
-
-def measured_first(table: Any) -> list[str]:
-    """The columns of a table: what was measured, then places, times and flags."""
-    from phidias_lab.widgets.views import axes
-
-    def behind(column: str) -> bool:
-        numbers = getattr(table.dtypes[column], "kind", "O") in "iuf"
-        return not numbers or column.endswith("_qc") or axes.role(column) is not None
-
-    return sorted(map(str, table.columns), key=behind)

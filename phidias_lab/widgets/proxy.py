@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 
+from phidias_lab import sockets
+
 NAME = "phidias"
 TITLE = "phidias dashboards"
 
@@ -14,11 +16,12 @@ def setup() -> dict:
     The server listens on a socket file in a folder that only the user can enter. A port on 127.0.0.1 would be open to
     everyone who is logged in on the same machine, past the hub's login.
     """
-    command = [sys.executable, "-m", "phidias_lab.widgets.serve", "--prefix", "{base_url}" + NAME]
     on_socket = sys.platform != "win32"
+    command = [sys.executable, "-m", "phidias_lab.widgets.serve", "--prefix", "{base_url}" + NAME]
     return {
         "command": [*command, *(["--unix-socket", "{unix_socket}"] if on_socket else ["--port", "{port}"])],
-        "unix_socket": on_socket,
+        # Named here, because a folder that the proxy makes by itself stays when Jupyter has gone.
+        "unix_socket": str(sockets.folder() / "socket") if on_socket else False,
         # The page makes its addresses from the prefix, so the path must reach it unchanged.
         "absolute_url": True,
         "timeout": 60,

@@ -11,6 +11,8 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from phidias_lab.widgets.waiting import waiting
+
 ADDRESS = "127.0.0.1"
 
 
@@ -46,8 +48,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     asked = parser.parse_args(arguments)
     if not asked.unix_socket:
         print(f"phidias dashboards at http://{ADDRESS}:{asked.port}{asked.prefix.rstrip('/')}/", flush=True)
+    with waiting(asked.unix_socket or (ADDRESS, asked.port)):
+        warm()
     serve(asked.port, prefix=asked.prefix, unix_socket=asked.unix_socket)
     return 0
+
+
+def warm() -> None:
+    """Load everything that a page needs, so that the first visitor does not wait for it."""
+    from phidias_lab.widgets.dashboards.app import app
+
+    app().get_root()
 
 
 if __name__ == "__main__":

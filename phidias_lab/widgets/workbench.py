@@ -24,8 +24,10 @@ import panel as pn
 import psutil
 
 from phidias_lab import flow
-from phidias_lab.compute import runs
+from phidias_lab.compute import request as requests
+from phidias_lab.compute import runs, site
 from phidias_lab.compute.runs import DONE, ENDED, Run
+from phidias_lab.compute.site import LOCAL
 from phidias_lab.contract import order as orders
 from phidias_lab.contract import registry
 from phidias_lab.contract.order import Order
@@ -77,6 +79,9 @@ class Workbench(pn.viewable.Viewer):
         self._inputs = pn.Column(margin=0)
         self._form = pn.Column(margin=0)
         self._estimate = sentence(sizing_mode="stretch_width")
+        self._where = control(pn.widgets.Select, "Where to run", options=_places(), width=250)
+        self._workers = control(pn.widgets.IntInput, "Workers there (0: none)", value=0, start=0, width=170)
+        elsewhere = pn.Row(self._where, self._workers, margin=0, visible=len(self._where.options) > 1)
         self._run = button("Run", self._clicked_run, role="primary", width=110)
         self._cancel = button("Cancel", self._clicked_cancel, role="danger", width=110, disabled=True)
         self._progress = pn.indicators.Progress(value=0, max=100, width=260, visible=False, align="center")
@@ -111,6 +116,7 @@ class Workbench(pn.viewable.Viewer):
         )
         side = pn.Column(self._chain, self._about, self._inputs, self._form, width=_SIDE, margin=(0, 15, 0, 0))
         main = pn.Column(
+            elsewhere,
             pn.Row(self._run, self._cancel, self._progress, margin=0),
             self._estimate,
             self._state,
@@ -215,6 +221,8 @@ class Workbench(pn.viewable.Viewer):
 
     def start(self, **how: Any) -> Run:
         """Run what the page shows; `how` goes to `phidias_lab.run`, for example output and format."""
+        if "on" not in how and self._where.value != LOCAL:
+            how = {"on": self._where.value, "workers": self._workers.value, **how}
         self.follow(flow.run(self.order, **how))
         self.list_runs()
         return self.run
@@ -398,6 +406,15 @@ class Workbench(pn.viewable.Viewer):
 
     def _clicked_load(self) -> None:
         self._said(lambda: self.load(self._text.value))
+
+
+def _places() -> dict[str, str]:
+    """The places of the site by their titles; this machine alone where the site file cannot be read."""
+    try:
+        found = requests.places(site.current())
+    except PhidiasError:
+        return {"This machine": LOCAL}
+    return dict(sorted(found.items(), key=lambda item: item[1] != LOCAL))
 
 
 def _titles() -> dict[str, str]:

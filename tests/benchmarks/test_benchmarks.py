@@ -30,6 +30,13 @@ def test_gridding_is_compared_with_octave_divand_on_the_same_problem(needs, tmp_
     assert "20x18" in capsys.readouterr().out
 
 
+def test_without_octave_divand_the_table_says_that_nothing_was_compared(monkeypatch, tmp_path, capsys):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    (result,) = load("ocean_gridding").main(["20x18", "--solvers", "splu", "--results", str(tmp_path)])["results"]
+    assert [run["solver"] for run in result["runs"]] == ["splu"]
+    assert "octave-divand is not installed, so nothing stands beside ours" in capsys.readouterr().out
+
+
 def test_the_limit_counts_the_operations_of_a_banded_factor_exactly():
     # In one dimension B^-1 reaches two neighbours on either side, and a good order fills nothing in: 3 a column.
     factor = load("ocean_gridding").measure_factor((50,))

@@ -245,3 +245,39 @@ def test_what_is_no_table_is_refused_by_its_type(wrong):
 def test_a_kind_that_does_not_exist_is_refused_where_it_is_declared():
     with pytest.raises(ParameterError, match="not 'cubes'"):
         Input("cubes")
+
+
+def test_only_measured_numbers_can_be_the_variable_that_a_chain_works_on():
+    import numpy as np
+    import pandas as pd
+    import xarray as xr
+
+    from phidias_lab.contract.data import measured
+
+    table = pd.DataFrame(
+        {
+            **{name: [1, 2] for name in ("observation_id", "salinity_qc", "no2_flag", "good", "tile")},
+            **{name: [1.0, 2.0] for name in ("longitude", "lat", "depth", "salinity", "leaf_area_index", "place_x")},
+            **{"time": pd.to_datetime(["2012-01-01"] * 2), "platform": ["a", "b"], "id": [1, 2]},
+        }
+    )
+    table.attrs["columns"] = {
+        "good": {"standard_name": "sea_water_salinity status_flag"},
+        "place_x": {"standard_name": "projection_x_coordinate"},
+    }
+    assert measured(table) == ["salinity", "leaf_area_index"]
+    cube = xr.Dataset({"v": ("time", [1.0]), "v_qc": ("time", [1]), "time_bounds": (("time", "two"), np.zeros((1, 2)))})
+    assert measured(cube) == ["v"]
+
+
+@pytest.mark.parametrize(("asked", "said"), [("salinty", "no such variable"), ("salinity_qc", "no measurements")])
+def test_a_variable_that_cannot_be_meant_is_refused_with_the_measured_ones(asked, said):
+    import pandas as pd
+
+    from phidias_lab.contract.data import choose_variable
+
+    table = pd.DataFrame({"salinity": [35.0], "salinity_qc": [1], "observation_id": [7]})
+    choose_variable("variable", "salinity", "observations", table)
+    with pytest.raises(InputError, match=said) as caught:
+        choose_variable("variable", asked, "observations", table)
+    assert str(caught.value).endswith("Did you mean 'salinity'?")

@@ -154,6 +154,25 @@ def test_describe_tells_parameters_outputs_and_needs(command):
     assert json.loads(command("describe", "toy.waves", "--schema").stdout)["properties"]["amplitude"]["maximum"] == 40.0
 
 
+@pytest.mark.parametrize("columns", ["80", "120", "", "5000"])
+def test_a_declaration_is_as_wide_as_the_terminal_and_no_word_of_it_is_cut(command, columns):
+    said = command("describe", "ocean.gridding", COLUMNS=columns).stdout
+    widest = {"": 80, "5000": 120}.get(columns, int(columns or 0))
+    assert max(map(len, said.splitlines())) <= widest
+    declared = json.loads(command("describe", "ocean.gridding", "--json").stdout)
+    plain = " ".join(said.split())
+    for part in ("parameters", "inputs", "outputs"):
+        for name in declared[part]:
+            assert f"\n{name} " in said
+    for word in ("'probably_good'", "200000.0 m", "ocean.north_east_atlantic", "[degrees_north]"):
+        assert word in plain
+    words = set(plain.split())
+    for parameter in declared["parameters"].values():
+        assert set(parameter["doc"].split()) <= words, parameter["name"]
+    assert "{" not in said
+    assert "the units of the variable chosen" in command("describe", "ocean.gridding", COLUMNS="120").stdout
+
+
 @pytest.mark.parametrize("words", [[], ["catalog"], ["lake"]])
 def test_a_group_named_alone_says_what_it_can_do(command, words):
     done = command(*words)

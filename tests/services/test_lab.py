@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -17,14 +20,15 @@ import pytest
 
 from phidias_lab.services import lab
 
+CHECKOUT = Path(__file__).resolve().parents[2]
 # The machine's own address: never by a proxy.
 browser = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 @pytest.fixture
-def prepared(environment, demo_lake):
+def prepared(environment, demo_lake_folder):
     """A user whose lake is built already."""
-    environment["PHIDIAS_LAKE"] = str(demo_lake)
+    environment["PHIDIAS_LAKE"] = str(demo_lake_folder)
     return environment
 
 
@@ -94,6 +98,103 @@ def test_the_lab_answers_at_one_address_refuses_a_second_start_and_leaves_nothin
     assert not any(p.is_running() and p.status() != psutil.STATUS_ZOMBIE for p in running)
     assert json.loads(command("runs", "show", run, "--json").stdout)["status"] == "cancelled"
     lab.check_port(port)
+
+
+@pytest.fixture
+def clone(tmp_path):
+    """A clone of this checkout's notebooks, catalogues and package, all of it committed."""
+    folder = tmp_path / "clone"
+    left_out = shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints")
+    for name in ("phidias_lab", "notebooks", "catalogs"):
+        shutil.copytree(CHECKOUT / name, folder / name, ignore=left_out)
+    for name in ("pyproject.toml", ".gitignore"):
+        shutil.copy(CHECKOUT / name, folder / name)
+    for words in (
+        ["init", "-q"],
+        ["add", "."],
+        ["-c", "user.name=x", "-c", "user.email=x@example.org", "commit", "-q", "-m", "x"],
+    ):
+        subprocess.run(["git", "-C", str(folder), *words], check=True)
+    return folder
+
+
+@pytest.fixture
+def temporary():
+    """A folder for temporary files, with a name short enough for sockets."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        yield Path(folder)
+
+
+def ask(address: str, path: str, method: str = "GET", **content):
+    """What Jupyter's interface answers."""
+    base, token = address.split("/lab")[0], address.split("token=")[1]
+    data = json.dumps(content).encode() if content else b"{}" if method == "POST" else None
+    request = urllib.request.Request(base + path, data=data, headers={"Authorization": f"token {token}"}, method=method)
+    with browser.open(request, timeout=90) as answer:
+        return answer.read().decode()
+
+
+def test_a_session_leaves_the_clone_clean_keeps_the_users_notebook_and_removes_its_temporary_files(
+    prepared, start, clone, temporary, tmp_path
+):
+    site = prepared["PYTHONPATH"].split(os.pathsep)[1:]
+    user = {"PYTHONPATH": os.pathsep.join([str(clone), *site]), "TMPDIR": str(temporary), "PHIDIAS_WORKSPACE": "work"}
+    process = start("lab", "--port", lab.free_port(), **user)
+    address = process.stdout.readline().strip()
+    assert "/lab/tree/start_here.ipynb?" in address
+    # Open, save and checkpoint a notebook, as JupyterLab does it; then look at the dashboards.
+    notebook = json.loads(ask(address, "/api/contents/start_here.ipynb"))
+    notebook["content"]["cells"][0]["source"] = "# My own"
+    ask(address, "/api/contents/start_here.ipynb", "PUT", type="notebook", content=notebook["content"])
+    ask(address, "/api/contents/start_here.ipynb/checkpoints", "POST")
+    assert "phidias dashboards" in ask(address, "/phidias/")
+    assert [p.name for p in temporary.glob("*/socket")] == ["socket"]
+
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=40)
+    assert process.returncode == 143
+    changed = ["git", "-C", str(clone), "status", "--porcelain", "--ignored"]
+    left = subprocess.run(changed, capture_output=True, text=True, check=True).stdout.splitlines()
+    assert [line for line in left if not line.endswith("__pycache__/")] == []
+    assert "# My own" in (tmp_path / "work" / "start_here.ipynb").read_text()
+    assert (tmp_path / "work" / "ocean" / "gridding.ipynb").is_file()
+    assert list(temporary.iterdir()) == []
+    token = address.split("token=")[1].encode()
+    written = [p for p in Path(prepared["HOME"]).rglob("*") if p.is_file()]
+    assert [p for p in written if token in p.read_bytes()] == []
+    assert [p.name for p in written if p.name.startswith(("jpserver-", "kernel-"))] == []
+
+
+def test_what_a_killed_lab_left_is_stopped_at_the_next_start(prepared, start, temporary):
+    user, port = {"TMPDIR": str(temporary)}, lab.free_port()
+    killed = start("lab", "--port", port, **user)
+    address = killed.stdout.readline().strip()
+    ask(address, "/api/kernels", "POST")
+    record = json.loads((records(prepared) / f"{port}.json").read_text())
+    killed.send_signal(signal.SIGKILL)
+    killed.wait()
+    orphans = marked(record["id"])
+    assert len(orphans) >= 2  # Jupyter and the kernel
+    (folder,) = temporary.glob("phidias-dashboards-*")
+
+    following = start("lab", "--port", port, **user)
+    assert following.stdout.readline().startswith(f"http://127.0.0.1:{port}/lab")
+    assert not any(p.is_running() and p.status() != psutil.STATUS_ZOMBIE for p in orphans)
+    assert not folder.exists()
+    following.send_signal(signal.SIGINT)
+    _, said = following.communicate(timeout=40)
+    assert f"The lab at port {port} was killed; the {len(orphans)} processes that it left are stopped." in said
+    assert list(temporary.iterdir()) == []
+
+
+def test_the_record_of_another_machines_lab_is_left_alone(monkeypatch, tmp_path):
+    monkeypatch.setattr(lab.settings, "user_data", lambda: tmp_path)
+    (tmp_path / "labs").mkdir()
+    for port, host in ((8801, "another-machine"), (8802, socket.gethostname())):
+        record = {"pid": psutil.Process().pid, "born": time.time() - 1e6, "host": host, "id": "x", "address": "-"}
+        (tmp_path / "labs" / f"{port}.json").write_text(json.dumps(record))
+    assert lab.clear_remains() == []
+    assert [p.name for p in (tmp_path / "labs").glob("*.json")] == ["8801.json"]
 
 
 def test_a_lab_that_is_stopped_while_it_starts_leaves_nothing(prepared, start):

@@ -11,9 +11,9 @@ from phidias_lab.services.command_line import main
 
 
 @pytest.fixture
-def lake(inside, demo_lake, tmp_path, monkeypatch):
+def lake(inside, demo_lake_folder, tmp_path, monkeypatch):
     """A lake of this test's own, which it may damage."""
-    shutil.copytree(demo_lake, tmp_path / "lake")
+    shutil.copytree(demo_lake_folder, tmp_path / "lake")
     return tmp_path / "lake"
 
 
@@ -59,6 +59,28 @@ def test_a_damaged_entry_is_found_and_named(lake, said, capsys):
     assert "ocean.observations" in shown.err
     assert "is damaged" in shown.out
     assert main(["lake", "verify", "ocean.observations"]) == 3
+
+
+def test_an_entry_of_the_users_own_is_not_advised_to_be_built_with_the_demo(inside, said, capsys, tmp_path):
+    (tmp_path / "points.csv").write_text("longitude,latitude,value\n1,50,3\n")
+    said("catalog", "add", "points.csv")
+    assert main(["lake", "verify", "mine.points"]) == 3
+    error = capsys.readouterr().err
+    assert "points.csv has no checksums beside it, so it cannot be verified: only data of the lake have them" in error
+    assert "'phidias rerun' compares" in error
+    assert "build-demo" not in error
+
+
+def test_a_damaged_store_outside_the_lake_is_to_be_put_back(lake, said, capsys, tmp_path):
+    store = tmp_path / "elsewhere" / "truth.zarr"
+    shutil.copytree(lake / "ocean" / "truth_baltic.zarr", store)
+    said("catalog", "add", str(store), "--name", "copy")
+    assert "mine.copy is as it was written" in said("lake", "verify", "mine.copy")
+    next(store.rglob("c/0/0/0/0")).unlink()
+    assert main(["lake", "verify", "mine.copy"]) == 3
+    error = capsys.readouterr().err
+    assert "is missing. It lies outside the lake: put it back from where you have it" in error
+    assert "build-demo" not in error
 
 
 def test_entries_are_listed_and_shown_with_variables_and_units(lake, said):

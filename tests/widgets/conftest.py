@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import os
 import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from pathlib import Path
 
 import pytest
+
+from phidias_lab.widgets.waiting import SIGN
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 
@@ -38,6 +42,15 @@ def served_environment(demo_lake_folder, runs_folder, tmp_path_factory):
     }
 
 
+def colours(picture: bytes, box: dict) -> int:
+    """How many different colours a part of a picture holds."""
+    from PIL import Image
+
+    x, y, w, h = (int(box[k]) for k in ("x", "y", "width", "height"))
+    part = Image.open(io.BytesIO(picture)).convert("RGB").crop((x, y, x + w, y + h))
+    return len(part.getcolors(maxcolors=1 << 24))
+
+
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -61,6 +74,18 @@ def started(command: list[str], port: int, environment: dict, log: Path) -> subp
     raise AssertionError(f"{command} does not listen:\n{log.read_text()[-4000:]}")
 
 
+def loaded(address: str) -> None:
+    """Wait until the dashboards themselves answer, and not the page that says that they are being loaded."""
+    request = urllib.request.Request(f"{address}/{SIGN}", method="HEAD")
+    for _ in range(600):
+        try:
+            urllib.request.urlopen(request, timeout=5).close()
+            return
+        except OSError:
+            time.sleep(0.1)
+    raise AssertionError(f"The dashboards at {address} are still being loaded.")
+
+
 def stopped(process: subprocess.Popen) -> None:
     process.terminate()
     try:
@@ -77,5 +102,6 @@ def dashboard(served_environment, tmp_path_factory):
     folder = tmp_path_factory.mktemp("served")
     command = [sys.executable, "-m", "phidias_lab.widgets.serve", "--port", str(port)]
     process = started(command, port, served_environment, folder / "serve.log")
+    loaded(f"http://127.0.0.1:{port}")
     yield f"http://127.0.0.1:{port}"
     stopped(process)

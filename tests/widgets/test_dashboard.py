@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import io
 import json
 import subprocess
 import sys
 from urllib.parse import quote, urlsplit
 
 import pytest
-from conftest import free_port, started, stopped
+from conftest import colours, free_port, started, stopped
 
 from phidias_lab.widgets import proxy, serve
 
@@ -36,15 +35,6 @@ def opened(page, dashboard, order=None):
     page.wait_for_function("Bokeh.documents.length > 0 && Bokeh.documents.every(d => d.is_idle)")
 
 
-def colours(picture: bytes, box: dict) -> int:
-    """How many different colours a part of a picture holds."""
-    from PIL import Image
-
-    x, y, w, h = (int(box[k]) for k in ("x", "y", "width", "height"))
-    part = Image.open(io.BytesIO(picture)).convert("RGB").crop((x, y, x + w, y + h))
-    return len(part.getcolors(maxcolors=1 << 24))
-
-
 def test_a_run_is_started_and_its_map_appears_without_another_host(page, dashboard, keep):
     opened(page, dashboard, ORDER)
     assert page.get_by_label("Region west [°]", exact=True).input_value() == "-15"
@@ -64,6 +54,22 @@ def test_a_run_is_started_and_its_map_appears_without_another_host(page, dashboa
         keep(f"workbench-{title.lower()}")
     assert hosts(page) == {"127.0.0.1"}
     assert page.errors == []
+
+
+def test_while_the_dashboards_are_being_loaded_the_page_says_so_and_then_shows_them(
+    page, served_environment, tmp_path, keep
+):
+    port = free_port()
+    command = [sys.executable, "-m", "phidias_lab.widgets.serve", "--port", str(port)]
+    server = started(command, port, served_environment, tmp_path / "serve.log")
+    try:
+        page.goto(f"http://127.0.0.1:{port}/")
+        page.get_by_text("The dashboards are being loaded").wait_for()
+        keep("dashboard-while-it-loads")
+        page.get_by_role("button", name="Run", exact=True).wait_for(timeout=90_000)
+        assert hosts(page) == {"127.0.0.1"}
+    finally:
+        stopped(server)
 
 
 def test_a_value_outside_its_bounds_is_told_and_cannot_run(page, dashboard, keep):

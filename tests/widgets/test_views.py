@@ -9,7 +9,7 @@ import pandas as pd
 import panel as pn
 import pytest
 import xarray as xr
-from bokeh.models import ColorBar
+from bokeh.models import ColorBar, Plot
 from bokeh.models.glyphs import Image, Line, Quad
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -131,8 +131,60 @@ def test_a_projected_raster_has_no_coastline_of_the_globe():
 def test_units_stand_on_the_colour_bar_and_the_variable_in_the_title():
     plot = hv.render(_main(field()))
     (bar,) = plot.select({"type": ColorBar})
-    assert bar.title == "degree_Celsius"
-    assert "sea water temperature, 2010-01-01, 0 m" in plot.title.text.replace("\n", " ")
+    assert bar.title == "[°C]"
+    assert plot.title.text == "Temperature at 0 m, 2010-01-01"
+
+
+def with_bounds(data: xr.Dataset, spans: list, attribute: str = "bounds") -> xr.Dataset:
+    """The cube with time bounds, as a file that follows the CF conventions brings them."""
+    bounds = np.array(spans, dtype="datetime64[ns]")
+    middle = bounds[:, 0] + (bounds[:, 1] - bounds[:, 0]) // 2
+    data = data.assign_coords(time=("time", middle, {attribute: f"time_{attribute}"}))
+    return data.assign({f"time_{attribute}": (("time", "two"), bounds)})
+
+
+SPANS = {
+    "February 2020": ("2020-02-01", "2020-03-01"),
+    "January–March 2020": ("2020-01-01", "2020-04-01"),
+    "December 2019 – February 2020": ("2019-12-01", "2020-03-01"),
+    "2020": ("2020-01-01", "2021-01-01"),
+    "2015–2020": ("2015-01-01", "2021-01-01"),
+    "5 Jan – 12 Mar 2020": ("2020-01-05", "2020-03-13"),
+    "28 Dec 2019 – 3 Jan 2020": ("2019-12-28", "2020-01-04"),
+    "29 February 2020": ("2020-02-29", "2020-03-01"),
+    "2020-01-01 06:00 – 2020-01-01 12:00": ("2020-01-01T06:00", "2020-01-01T12:00"),
+}
+
+
+@pytest.mark.parametrize(("words", "span"), SPANS.items(), ids=SPANS)
+def test_the_title_of_a_time_window_tells_its_span_and_not_the_instant_in_its_middle(words, span):
+    data = with_bounds(field(), [span, ("2030-01-01", "2030-02-01")])
+    shown = cube.MapView(data)
+    shown.uncertainty.on = False
+    assert hv.render(shown.figure).title.text == f"Temperature at 0 m, {words}"
+    assert next(iter(shown.sliders["time"].options)) == words
+
+
+@pytest.mark.parametrize(
+    ("words", "span"),
+    [
+        ("2015–2020, February climatology", ("2015-02-01", "2020-03-01")),
+        ("2014–2019, December–February climatology", ("2014-12-01", "2020-03-01")),
+        ("2015–2020, 5 Jan – 12 Mar climatology", ("2015-01-05", "2020-03-13")),
+        ("2015–2020 climatology", ("2015-01-01", "2021-01-01")),
+    ],
+)
+def test_a_climatology_tells_its_years_and_its_part_of_the_year(words, span):
+    data = with_bounds(field(nt=1), [span], "climatology")
+    assert words in hv.render(_main(data)).title.text
+
+
+def test_a_slice_that_was_cut_out_keeps_its_time_and_place_in_the_title():
+    data = with_bounds(field(nt=1), [("2020-02-01", "2020-03-01")])
+    data = data.set_coords("time_bounds").isel(time=0, longitude=0)
+    shown = cube.SectionView(data)
+    shown.uncertainty.on = False
+    assert hv.render(shown.figure).title.text == "Temperature at 20°W, February 2020"
 
 
 def test_a_slider_moves_the_map_to_another_level():
@@ -142,7 +194,7 @@ def test_a_slider_moves_the_map_to_another_level():
     shown.at(depth=2, time=1)
     after = hv.render(shown.figure)
     assert before != after.title.text
-    assert "2010-02-01, 50 m" in after.title.text.replace("\n", " ")
+    assert "50 m, 2010-02-01" in after.title.text.replace("\n", " ")
     (renderer,) = [r for r in after.renderers if isinstance(r.glyph, Image)]
     assert renderer.data_source.data["image"][0][0, 0] == pytest.approx(100 * -20 + 40 - 50 / 1e4)
 
@@ -150,19 +202,11 @@ def test_a_slider_moves_the_map_to_another_level():
 def test_the_error_stands_beside_the_field_with_the_same_zoom():
     shown = cube.MapView(field())
     assert isinstance(shown.figure, hv.Layout)
-    left, right = _pair(shown)
+    left, right = shown.__panel__().get_root().select({"type": Plot})
     assert left.x_range is right.x_range
     assert left.y_range is right.y_range
     shown.choice.value = "analysis_error"
     assert not isinstance(shown.figure, hv.Layout)
-
-
-def _pair(shown):
-    from bokeh.models import Plot
-
-    plots = list(hv.render(shown.figure).select({"type": Plot}))
-    assert len(plots) == 2
-    return plots
 
 
 def test_the_error_of_a_variable_is_the_one_in_its_own_units():
@@ -217,6 +261,48 @@ def test_a_section_of_the_sea_ends_at_its_surface():
     shown = cube.SectionView(field())
     shown.uncertainty.on = False
     assert hv.render(shown.figure).y_range.end == 0
+
+
+OCEAN = [0.0, 10, 20, 50, 100, 200, 500, 1000, 2000]
+
+
+def deep() -> xr.Dataset:
+    depth = np.array(OCEAN)
+    values = 20 - depth[:, None] / 200 + 0 * np.arange(6)
+    return xr.Dataset(
+        {"temperature": (("depth", "longitude"), values, {"units": "degree_Celsius"})},
+        {"depth": ("depth", depth, {"units": "m"}), "longitude": ("longitude", np.arange(6.0))},
+    )
+
+
+@pytest.mark.parametrize("kind", ["section", "profile"])
+def test_levels_near_the_surface_have_more_room_and_ticks_tell_the_true_depth(kind):
+    plot = hv.render(cube.VIEWS[kind](deep()).figure)
+    top, bottom = plot.y_range.end, plot.y_range.start
+    (axis,) = plot.left
+    named = {float(text): place for place, text in axis.major_label_overrides.items()}
+    assert {100.0, 500.0, 1000.0, 2000.0} <= set(named)
+    share = {depth: (place - top) / (bottom - top) for depth, place in named.items()}
+    assert share[100.0] > 0.15  # a twentieth of the water column
+    assert 0 <= min(share.values()) < share[500.0] < share[1000.0] < max(share.values()) <= 1
+
+
+def test_the_cells_of_a_section_meet_half_way_between_the_levels_without_seams():
+    plot = hv.render(cube.SectionView(deep()).figure)
+    (renderer,) = [r for r in plot.renderers if isinstance(r.glyph, Quad)]
+    edges = np.unique(np.r_[renderer.data_source.data["bottom"], renderer.data_source.data["top"]])
+    np.testing.assert_allclose(edges**2, [0, 5, 15, 35, 75, 150, 350, 750, 1500, 2500])
+    assert renderer.glyph.line_color == renderer.glyph.fill_color
+    assert renderer.glyph.line_alpha == 1
+
+
+@pytest.mark.parametrize("kind", ["map", "section", "profile", "series"])
+def test_no_figure_is_wider_than_a_page_of_documentation(kind):
+    for error in (False, True):
+        shown = cube.VIEWS[kind](field())
+        shown.uncertainty.on = error
+        for plot in shown.__panel__().get_root().select({"type": Plot}):
+            assert plot.frame_width <= 600
 
 
 def test_a_section_can_go_along_either_horizontal_axis():
@@ -324,8 +410,16 @@ def test_places_are_coloured_by_what_was_measured():
 
 
 def test_synthetic_data_are_called_synthetic_where_they_are_shown():
-    def said(layout):
-        return [p.object for p in layout.select(pn.pane.HTML) if "ynthetic" in str(p.object)]
+    def said(data, kind):
+        layout = pn.Column(view(data, kind=kind))
+        titles = [figure.title.text for figure in layout.get_root().select({"type": Plot}) if figure.title]
+        return sum("ynthetic" in text for text in [*titles, *(str(p.object) for p in layout.select(pn.pane.HTML))])
 
-    assert said(view(field().assign_attrs(synthetic="true")))
-    assert not said(pn.Column(view(field())))
+    made = TABLE.copy()
+    made.attrs["synthetic"] = True
+    for kind in ("map", "section", "profile", "series"):
+        assert said(field().assign_attrs(synthetic="true"), kind) == 1
+        assert said(field(), kind) == 0
+    for kind in ("points", "table"):
+        assert said(made, kind) == 1
+        assert said(TABLE, kind) == 0

@@ -77,6 +77,12 @@ def test_a_run_from_the_workbench_is_the_run_of_a_script(bench):
     assert "analysis" in again.result
 
 
+def test_the_list_of_variables_holds_measurements_only(bench):
+    offered = bench.form.fields["variable"].names
+    assert {"temperature", "salinity"} <= set(offered)
+    assert not [n for n in offered if n.endswith(("_id", "_qc")) or n in ("longitude", "latitude", "depth", "time")]
+
+
 def test_a_run_on_my_own_file_offers_its_columns(bench, observations):
     bench.inputs["observations"].set(str(observations))
     assert "temperature" in bench.form.problems["variable"]

@@ -14,6 +14,7 @@ import xarray as xr
 from scipy.spatial import cKDTree
 
 from phidias_lab.contract import Chain, Input, Resources, Var, choice, flag, number, numbers, period, region, variable
+from phidias_lab.contract.data import Needs, extent
 from phidias_lab.contract.parameters import region_bounds, region_contains
 from phidias_lab.errors import InputError
 from phidias_lab.methods import variational
@@ -27,6 +28,10 @@ ACCEPTED = {"good": (1,), "probably_good": (1, 2), "all": None}
 SAME_DEGREES, SAME_METRES, SAME_SECONDS, SAME_VALUE = 0.006, 0.1, 90.0, 0.006
 #: Rounding of a longitude that is turned, in degrees: a tenth of a millimetre.
 NEAR = 1e-9
+#: By how much a reader may give more than is asked for, so that its rounding never takes away a row: degrees, metres, days.
+MORE_DEGREES, MORE_METRES, MORE_DAYS = 1e-3, 0.1, 1
+#: A map of a longer period than this mixes seasons, in days.
+MIXED = 150
 #: Bytes per node of a sparse LU of the 13-point operator of the plane (measured: 1.3 GiB at 500 x 500) and of space.
 BYTES_PER_NODE = {2: 5_600, 3: 30_000}
 
@@ -195,6 +200,41 @@ class Gridding(Chain):
     )
     solver = choice("auto", ["auto", *solvers.SOLVERS], doc="How the linear system is solved", level="expert")
 
+    def check(self, inputs: Mapping[str, Any]) -> None:
+        observations, levels = inputs["observations"], inputs["domain"]["depth"].values.astype(float)
+        domain = self._domain(inputs["domain"])
+        self._check_columns(observations)
+        for column, intervals in self._ranges(domain, levels).items():
+            known = extent(observations, column)
+            if known is not None:
+                low, high = (_comparable(end) for end in known)
+                if not any(low <= _comparable(end) and _comparable(start) <= high for start, end in intervals):
+                    raise self._no_observation()
+
+    def needs(self, inputs: Mapping[str, Any]) -> Mapping[str, Needs]:
+        levels = inputs["domain"]["depth"].values.astype(float)
+        ranges = self._ranges(self._domain(inputs["domain"]), levels)
+        return {"observations": Needs(tuple(self._columns(inputs["observations"])), ranges)}
+
+    def headline(self, inputs: Mapping[str, Any]) -> str:
+        domain = self._domain(inputs["domain"])
+        depths = [f"{domain['depth'].values[k]:g}" for k in (0, -1)]
+        parts = [self.variable.replace("_", " ").capitalize(), "–".join(dict.fromkeys(depths)) + " m"]
+        parts += [self.windows] if self.windows != "whole" else []
+        days = self.period or extent(inputs["observations"], "time")
+        if days is not None:
+            parts.append(_in_words(*(pd.Timestamp(day) for day in days), exact=self.period is not None))
+        if self.region is not None:
+            west, south, east, north = region_bounds(self.region)
+            parts.append(
+                f"{_degrees(west, 'EW')} to {_degrees(east, 'EW')}, {_degrees(south, 'NS')} to {_degrees(north, 'NS')}"
+            )
+        else:
+            # By convention a title of the lake says the place first: "Baltic Sea: grid, mask and sea floor".
+            place, colon, _ = str(inputs["domain"].attrs.get("title", "")).partition(":")
+            parts += [place] if colon else []
+        return ", ".join(parts)
+
     def resolve(self, inputs: Mapping[str, Any]) -> Mapping[str, Any]:
         domain = self._domain(inputs["domain"])
         plane = domain.sizes["latitude"] * domain.sizes["longitude"]
@@ -205,10 +245,7 @@ class Gridding(Chain):
     def run(self, observations: Any, domain: xr.Dataset) -> xr.Dataset:
         levels = np.asarray(domain["depth"].values, float)
         domain = self._domain(domain)
-        cells = cell_edges(levels, domain["depth"].values.astype(float))
-        if self.vertical_length > 0:  # what lies between two levels counts for both
-            cells = np.array([[cells[0, 0], cells[-1, 1]]])
-        table = self._filtered(observations, domain, cells)
+        table = self._filtered(observations, domain, self._cells(domain, levels))
         spans = self._windows(table)
         return self._assemble(table, domain, levels, spans)
 
@@ -267,24 +304,54 @@ class Gridding(Chain):
 
     # The observations -------------------------------------------------------------------------------------------
 
-    def _filtered(self, observations: Any, domain: xr.Dataset, cells: np.ndarray) -> Any:
-        """The columns and rows that can matter, still lazy; the conditions are of the kind that a reader can push down."""
-        import dask.dataframe as dd
+    def _cells(self, domain: xr.Dataset, levels: np.ndarray) -> np.ndarray:
+        """Upper and lower bounds between which observations count."""
+        cells = cell_edges(levels, domain["depth"].values.astype(float))
+        if self.vertical_length > 0:  # what lies between two levels counts for both
+            cells = np.array([[cells[0, 0], cells[-1, 1]]])
+        return cells
 
-        if isinstance(observations, pd.DataFrame):
-            observations = dd.from_pandas(observations, npartitions=1, sort=False)
+    def _columns(self, observations: Any) -> list[str]:
+        flags = f"{self.variable}_qc"
+        columns = ["longitude", "latitude", "depth", "time", self.variable]
+        return columns + [name for name in ("platform", flags) if name in observations.columns]
+
+    def _ranges(self, domain: xr.Dataset, levels: np.ndarray) -> dict[str, tuple[tuple[Any, Any], ...]]:
+        """Between what an observation must lie at least to be of use: a little more than `_filtered` leaves."""
+        lon, lat = domain["longitude"].values, domain["latitude"].values.astype(float)
+        cells = self._cells(domain, levels)
+        ranges = {
+            "latitude": ((lat.min() - MORE_DEGREES, lat.max() + MORE_DEGREES),),
+            "depth": tuple((top - MORE_METRES, bottom + MORE_METRES) for top, bottom in cells.tolist()),
+        }
+        if not _is_cyclic(lon):
+            west, east = lon[0] - MORE_DEGREES, lon[-1] + MORE_DEGREES
+            ranges["longitude"] = tuple((west + turn, east + turn) for turn in (-720.0, -360.0, 0.0, 360.0, 720.0))
+        if self.period is not None:
+            start, end = (pd.Timestamp(day) for day in self.period)
+            days = pd.Timedelta(days=MORE_DAYS)
+            ranges["time"] = ((start - days, end.normalize() + pd.Timedelta(days=1) + days),)
+        return ranges
+
+    def _check_columns(self, observations: Any) -> None:
         if getattr(observations.dtypes["time"], "kind", "O") != "M":
             raise InputError("The column 'time' of the observations holds no dates. Convert it to dates first.")
-        if getattr(observations.dtypes["time"], "tz", None) is not None:
-            observations = observations.assign(time=observations["time"].dt.tz_convert("UTC").dt.tz_localize(None))
         if getattr(observations.dtypes[self.variable], "kind", "O") not in "iufb":
             raise InputError(
                 f"The column {self.variable!r} of the observations holds {observations.dtypes[self.variable]}, but numbers "
                 "are gridded. Remove texts such as 'n/a' from it, or choose another variable."
             )
-        flags = f"{self.variable}_qc"
-        columns = ["longitude", "latitude", "depth", "time", self.variable]
-        columns += [name for name in ("platform", flags) if name in observations.columns]
+
+    def _filtered(self, observations: Any, domain: xr.Dataset, cells: np.ndarray) -> Any:
+        """The columns and rows that can matter, still lazy."""
+        import dask.dataframe as dd
+
+        if isinstance(observations, pd.DataFrame):
+            observations = dd.from_pandas(observations, npartitions=1, sort=False)
+        self._check_columns(observations)
+        if getattr(observations.dtypes["time"], "tz", None) is not None:
+            observations = observations.assign(time=observations["time"].dt.tz_convert("UTC").dt.tz_localize(None))
+        columns, flags = self._columns(observations), f"{self.variable}_qc"
         table = observations[columns]
         south, north = float(domain["latitude"].min()), float(domain["latitude"].max())
         table = table[(table["latitude"] >= south) & (table["latitude"] <= north)]
@@ -307,15 +374,24 @@ class Gridding(Chain):
         self.report(0.0, "looking at the observations")
         number_of, first, last = dask.compute(table["time"].count(), table["time"].min(), table["time"].max())
         if number_of == 0:
-            period = "" if self.period is None else f" between {self.period[0]} and {self.period[1]}"
-            raise InputError(
-                f"No observation of {self.variable!r} with quality {self.quality!r} lies in the domain and near its "
-                f"levels{period}. Choose another period, region, quality, depths or variable."
+            raise self._no_observation()
+        if self.windows == "whole" and last - first > pd.Timedelta(days=MIXED):
+            self.report(
+                0.5,
+                f"observations of {first:%Y-%m-%d} to {last:%Y-%m-%d} go into one map, whatever their season; for a map "
+                "of each season choose windows 'seasonal' (--windows seasonal)",
             )
         if self.period is not None:
             first, last = (pd.Timestamp(day) for day in self.period)
         self.report(1.0, f"{number_of} observations")
         return windows(pd.Timestamp(first), pd.Timestamp(last), self.windows)
+
+    def _no_observation(self) -> InputError:
+        period = "" if self.period is None else f" between {self.period[0]} and {self.period[1]}"
+        return InputError(
+            f"No observation of {self.variable!r} with quality {self.quality!r} lies in the domain and near its "
+            f"levels{period}. Choose another period, region, quality, depths or variable."
+        )
 
     # The analysis -----------------------------------------------------------------------------------------------
 
@@ -361,6 +437,28 @@ class Gridding(Chain):
 #: What `analyse_levels` gives, in this order; the last three have one value per level.
 _GIVEN = ("analysis", "analysis_error", "background", "background_deviation", "observations_used")
 _PER_LEVEL = _GIVEN[2:]
+
+
+def _comparable(value: Any) -> Any:
+    """A number as it is, a moment without its zone: statistics of a table may have one."""
+    if isinstance(value, int | float | np.number):
+        return float(value)
+    moment = pd.Timestamp(value)
+    return moment if moment.tz is None else moment.tz_convert("UTC").tz_localize(None)
+
+
+def _in_words(start: pd.Timestamp, end: pd.Timestamp, exact: bool) -> str:
+    """A period in years, or in days where it was given and is no whole number of years."""
+    whole = (start.month, start.day, end.month, end.day) == (1, 1, 12, 31)
+    words = (start.year, end.year) if whole or not exact else (f"{start:%Y-%m-%d}", f"{end:%Y-%m-%d}")
+    return (" to " if exact and not whole else "–").join(dict.fromkeys(map(str, words)))
+
+
+def _degrees(value: float, sides: str) -> str:
+    """-20 as 20°W, where `sides` names the positive and the negative one."""
+    if sides == "EW":
+        value = (value + 180.0) % 360.0 - 180.0
+    return f"{abs(value):g}°{'' if value == 0 else sides[value < 0]}"
 
 
 def checked_mask(mask: np.ndarray) -> np.ndarray:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import re
 import textwrap
 
 import click
 
-from phidias_lab.services.commands.show import duration, print_json, print_table
+from phidias_lab.services.commands.show import duration, print_json, print_table, text_width
 
 
 @click.command("describe")
@@ -50,46 +49,73 @@ def default_order(chain):
 
 
 def _show(chain: dict) -> None:
+    from phidias_lab.contract.data import in_words
     from phidias_lab.contract.parameters import show
     from phidias_lab.contract.resources import show_memory
 
-    click.echo(f"{chain['id']} {chain['version']}: {chain['title']}\n")
-    click.echo("\n\n".join(textwrap.fill(p.replace("\n", " "), 100) for p in chain["description"].split("\n\n")) + "\n")
-    click.echo("Parameters")
-    rows = [
-        [name, show(p["default"]), p["units"] or "", p["level"], p["expected"], p["doc"]]
-        for name, p in chain["parameters"].items()
-    ]
-    print_table(["name", "default", "units", "level", "accepts", "meaning"], rows)
-    click.echo("\nInputs")
+    _say(f"{chain['id']} {chain['version']}: {chain['title']}")
+    for paragraph in chain["description"].split("\n\n"):
+        _say("\n" + paragraph)
+    for level, title in (("user", "Parameters"), ("expert", "Expert parameters")):
+        rows = [
+            [name, f"{show(p['default'])} {_units(p)}".rstrip(), _lines(p["doc"], f"({p['expected']})")]
+            for name, p in chain["parameters"].items()
+            if p["level"] == level
+        ]
+        if rows:
+            click.echo(f"\n{title}")
+            print_table(["name", "default", "meaning"], rows, wrap=True)
+    if chain["inputs"]:
+        click.echo("\nInputs")
+        rows = [
+            [name, i["kind"], _lines(i["doc"], _needs(i), _default(i), "optional" if i["optional"] else "")]
+            for name, i in chain["inputs"].items()
+        ]
+        print_table(["name", "kind", "meaning"], rows, wrap=True)
+    click.echo(f"\nOutputs (a {chain['kind']})")
     rows = [
         [
             name,
-            i["kind"] + (", optional" if i["optional"] else ""),
-            i["default"] or "",
-            " ".join(f"{n} [{v['units']}]" if v.get("units") else n for n, v in i["variables"].items()),
-            i["doc"],
+            in_words(o.get("units", "")),
+            _lines(in_words(o.get("long_name") or o["doc"]), f"({', '.join(o['dims'])})" if o["dims"] else ""),
         ]
-        for name, i in chain["inputs"].items()
-    ]
-    print_table(["name", "kind", "default entry", "needs", "meaning"], rows)
-    click.echo(f"\nOutputs (a {chain['kind']})")
-    rows = [
-        [name, ", ".join(o["dims"] or ()), _words(o.get("units", "")), _words(o.get("long_name") or o["doc"])]
         for name, o in chain["outputs"].items()
     ]
-    print_table(["name", "dimensions", "units", "meaning"], rows)
+    print_table(["name", "units", "meaning"], rows, wrap=True)
     need = chain["resources"]
     grows = "; more for larger inputs" if need["grows_with_input"] else ""
     gpus = f", {need['gpus']} GPU" if need["gpus"] else ""
-    click.echo(
+    _say(
         f"\nResources: {need['cores']} cores, {show_memory(need['memory_bytes'])}{gpus}, "
         f"at most {duration(need['walltime_seconds'])}{grows}"
     )
     for reference in chain["references"]:
-        click.echo(f"Reference: {reference}")
+        _say(f"Reference: {reference}", "  ")
 
 
-def _words(template: str) -> str:
-    """'{variable.units}' in words: what the chosen variable says."""
-    return re.sub(r"\{(\w+)\}", r"the \1", re.sub(r"\{(\w+)\.(\w+)\}", r"\2 of the \1", template))
+def _say(text: str, indent: str = "") -> None:
+    """One paragraph, broken to the width of the terminal; an address in it stays whole."""
+    before = "\n" * (len(text) - len(text.lstrip("\n")))
+    words = " ".join(text.split())
+    click.echo(
+        before
+        + textwrap.fill(words, text_width(), subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
+    )
+
+
+def _lines(*parts: str) -> str:
+    return "\n".join(filter(None, parts))
+
+
+def _units(parameter: dict) -> str:
+    """The units behind a default; a default that is empty or without dimension has none."""
+    return "" if parameter["default"] is None or parameter["units"] in (None, "1") else parameter["units"]
+
+
+def _needs(wanted: dict) -> str:
+    named = [f"{n} [{v['units']}]" if v.get("units") else n for n, v in wanted["variables"].items()]
+    return f"needs {', '.join(named)}" if named else ""
+
+
+def _default(wanted: dict) -> str:
+    return f"default {wanted['default']}" if wanted["default"] else ""

@@ -12,20 +12,25 @@ from phidias_lab.services.commands.watch import signals_stop
 @click.option("--browser/--no-browser", default=False, help="Open the address in a web browser.")
 @click.option("--hub/--no-hub", default=False, help="Behind the hub and its log-in, from a clone; `make lab` does so.")
 @click.option("--rebuild-demo", is_flag=True, help="Write the demo lake anew.")
+@click.option("--fresh-notebooks", is_flag=True, help="Put the notebooks there as shipped; yours are kept beside.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress on stderr.")
-def command(port: int, browser: bool, hub: bool, rebuild_demo: bool, quiet: bool) -> None:
+def command(port: int, browser: bool, hub: bool, rebuild_demo: bool, fresh_notebooks: bool, quiet: bool) -> None:
     """Open the lab on this machine: JupyterLab, the notebooks and the dashboards behind one address.
 
-    The first start writes a small lake of synthetic data. The lab listens on 127.0.0.1 only, behind a random token, and
-    fetches nothing from outside. Ctrl-C stops it and everything that was started from it.
+    It opens your workspace (PHIDIAS_WORKSPACE), which gets copies of the shipped notebooks; what you change there is
+    never overwritten. The first start writes a small lake of synthetic data. The lab listens on 127.0.0.1 only, behind a
+    random token, and fetches nothing from outside. Ctrl-C stops it and everything that was started from it.
 
     With --hub it is the JupyterHub of the clone, set up for one person: one logs in with the name and the password that
     are printed. Each password is good for one log-in.
     """
     from phidias_lab.services import hub_lab, lab
     from phidias_lab.services.commands.lake import build_demo
+    from phidias_lab.services.workspace import prepare_workspace
 
     lab.check_installed()
+    for sentence in lab.clear_remains():
+        click.echo(sentence, err=True)
     if hub:
         hub_lab.check_installed()
     lab.check_port(port)
@@ -33,6 +38,8 @@ def command(port: int, browser: bool, hub: bool, rebuild_demo: bool, quiet: bool
         if rebuild_demo or not _has_content(root):
             lab.check_space()
         build_demo(rebuild=rebuild_demo, quiet=quiet)
+    for sentence in prepare_workspace(fresh=fresh_notebooks):
+        click.echo(sentence, err=True)
     running = hub_lab.HubLab(port, say=click.echo) if hub else lab.Lab(port)
     with signals_stop(hangup=True):
         try:
@@ -41,6 +48,7 @@ def command(port: int, browser: bool, hub: bool, rebuild_demo: bool, quiet: bool
             if hub:
                 running.speak()
             if not quiet:
+                click.echo(f"Your notebooks are in {running.folder} .", err=True)
                 click.echo("Open this address in a web browser. Ctrl-C here stops the lab.", err=True)
             if browser:
                 import webbrowser

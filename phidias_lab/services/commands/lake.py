@@ -66,7 +66,7 @@ def verify(address: str | None) -> None:
     if wrong:
         raise InputError(
             f"{len(wrong)} of {len(rows)} entries are not as they were written: {', '.join(wrong)}. "
-            "'phidias lake build-demo --rebuild' writes demo data anew; fetch other data again."
+            "'phidias lake build-demo --rebuild' writes demo data anew; put other data back from where you have them."
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 import time
 from collections.abc import Sequence
@@ -15,20 +16,33 @@ def print_json(value: Any) -> None:
     click.echo(json.dumps(value, indent=2, ensure_ascii=False, default=str))
 
 
-def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    """A table for people; when stdout is no terminal it is as wide as its content, so that no cell is cut."""
+#: Columns of a text where stdout tells no width, as in a pipe; and the most that is comfortable to read.
+NARROW, WIDE = 80, 120
+
+
+def text_width() -> int:
+    """Columns to which running text is broken: those of the terminal (or COLUMNS), within what is comfortable."""
+    return max(40, min(shutil.get_terminal_size((NARROW, 24)).columns, WIDE))
+
+
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]], *, wrap: bool = False) -> None:
+    """A table for people; when stdout is no terminal it is as wide as its content, so that no cell is cut.
+
+    With `wrap` its last column is running text, broken to `text_width()` also where stdout is no terminal.
+    """
     from rich import box
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, leading=int(wrap))
     for column in columns:
-        table.add_column(column, overflow="fold")
+        table.add_column(column, overflow="fold", no_wrap=wrap and column == columns[0])
     for row in rows:
         # As Text, because a square bracket in a message is no markup.
         table.add_row(*(Text(str(cell)) for cell in row))
-    console = Console(width=None if sys.stdout.isatty() else 10_000, highlight=False)
+    width = text_width() if wrap else None if sys.stdout.isatty() else 10_000
+    console = Console(width=width, highlight=False)
     with console.capture() as captured:
         console.print(table)
     click.echo("\n".join(line.rstrip() for line in captured.get().splitlines()))

@@ -81,14 +81,14 @@ def _stop(run: Any) -> None:
 
 
 def run_error(run: Any, state: str) -> Exception:
-    from phidias_lab.errors import RunCancelledError, RunFailedError
+    from phidias_lab.errors import RunCancelledError, RunFailedError, as_sentence
 
     if state == "cancelled":
         return RunCancelledError(f"The run {run.id} was cancelled. 'phidias runs resume {run.id}' goes on with it.")
     if state == "failed":
-        sentence = (run.error or "it left no message").rstrip(".")
-        where = "" if "runs log" in sentence else f" 'phidias runs log {run.id}' shows its log."
-        error = RunFailedError(f"The run {run.id} failed: {sentence}.{where}")
+        why = as_sentence(run.error or "it left no message")
+        where = "" if "runs log" in why else f" 'phidias runs log {run.id}' shows its log."
+        error = RunFailedError(f"The run {run.id} failed: {why}{where}")
         # What only the worker could find out (an input that lacks a variable, a full disk) keeps its own exit code.
         error.exit_code = (run.record.get("error") or {}).get("exit_code", error.exit_code)
         return error

@@ -63,7 +63,8 @@ def view(data: Any, *, kind: str | None = None, variable: str | None = None) -> 
         kinds = [kind]
     made = [(TITLES[name], _make(name, data, variable)) for name in kinds]
     shown = made[0][1] if len(made) == 1 else pn.Tabs(*made, dynamic=True)
-    if not (getattr(data, "attrs", None) or {}).get("synthetic"):
+    figures = set(kinds) - {"points", "table"}
+    if figures or not axes.synthetic(data):  # the titles of the figures say it
         return shown
     return pn.Column(pn.pane.HTML("Synthetic data: made by a program, not measured.", margin=(0, 10)), shown)
 

@@ -89,12 +89,45 @@ def place_columns(table: Any) -> tuple[str, str] | None:
     return (by_role["x"], by_role["y"]) if len(by_role) == 2 else None
 
 
+#: How units are written for people; others are shown as they come.
+_UNITS = {
+    "degree_Celsius": "°C",
+    "degrees_Celsius": "°C",
+    "celsius": "°C",
+    "degC": "°C",
+    "degrees_north": "°N",
+    "degrees_east": "°E",
+    "1": "",
+}
+#: Written here, since the calendar module follows the machine's language.
+_MONTHS = ["January", "February", "March", "April", "May", "June", "July"]
+_MONTHS += ["August", "September", "October", "November", "December"]
+
+
+def units_of(thing: Any) -> str:
+    """The units of a variable or coordinate as people write them; nothing for pure numbers."""
+    units = str(thing.attrs.get("units") or "")
+    return _UNITS.get(units, units)
+
+
 def caption(array: Any) -> str:
-    """'sea water temperature [degree_Celsius]' of a variable or coordinate."""
+    """'sea water temperature [°C]' of a variable or coordinate."""
     name = array.attrs.get("long_name") or array.attrs.get("standard_name") or array.name or "value"
-    units = array.attrs.get("units")
+    units = units_of(array)
     name = str(name).replace("_", " ")
-    return name if units in (None, "", "1") else f"{name} [{units}]"
+    return name if not units else f"{name} [{units}]"
+
+
+def short_name(array: Any) -> str:
+    """A variable in a word or two, to begin a title with: 'Temperature', 'Standard error of temperature'."""
+    standard, _, modifier = str(array.attrs.get("standard_name") or "").partition(" ")
+    if modifier == "standard_error":  # CF conventions, appendix C
+        name = f"standard error of {standard.removeprefix('sea_water_')}"
+    else:
+        name = str(array.attrs.get("long_name") or standard or array.name or "value")
+        name = name.split(",")[0].removeprefix("analysis of ").removeprefix("sea water ")
+    name = name.replace("_", " ").strip()
+    return name[:1].upper() + name[1:]
 
 
 def label_of(value: Any, units: str | None = None) -> str:
@@ -108,8 +141,81 @@ def label_of(value: Any, units: str | None = None) -> str:
         for unit, (plus, minus) in {"degrees_north": ("°N", "°S"), "degrees_east": ("°E", "°W")}.items():
             if units == unit:
                 return f"{abs(value):g}{plus if value >= 0 else minus}"
-        return f"{value:g}{f' {units}' if units not in (None, '', '1') else ''}"
+        units = _UNITS.get(units, units) if units else ""
+        return f"{value:g}{f' {units}' if units else ''}"
     return str(value)
+
+
+def labels_of(data: Any, coordinate: Any) -> list[str]:
+    """What stands for each value of a coordinate: for times with bounds the span, not the instant in its middle."""
+    values = np.atleast_1d(coordinate.values)
+    spans, years = _bounds(data, coordinate)
+    if spans is None:
+        units = coordinate.attrs.get("units")
+        return [label_of(value, units) for value in values]
+    return [climatology_label(*span) if years else span_label(*span) for span in spans]
+
+
+def _bounds(data: Any, coordinate: Any) -> tuple[np.ndarray | None, bool]:
+    """First and last moment of each time, and whether they are the bounds of a climatology (CF conventions, 7.4)."""
+    name = str(coordinate.name)
+    told = {key: coordinate.attrs.get(key) or coordinate.encoding.get(key) for key in ("climatology", "bounds")}
+    years = bool(told["climatology"])
+    for candidate in (told["climatology"], told["bounds"], f"{name}_bounds", f"{name}_bnds"):
+        found = None
+        if candidate in getattr(data, "variables", ()):
+            found = data[candidate]
+        elif candidate in coordinate.coords:
+            found = coordinate.coords[candidate]
+        if found is not None and found.dtype.kind == "M" and found.size == 2 * coordinate.size:
+            return found.values.reshape(-1, 2), years
+    return None, False
+
+
+def span_label(start: np.datetime64, end: np.datetime64) -> str:
+    """A span of time from start up to but without end: 'February 2020', '2015–2020', '1 Jan – 12 Mar 2020'."""
+    if np.isnat(start) or np.isnat(end):
+        return "no time"
+    first, stop = start.astype("datetime64[D]"), end.astype("datetime64[D]")
+    if first != start or stop != end or stop <= first:
+        return f"{label_of(start)} – {label_of(end)}"
+    last = (stop - 1).item()
+    first = first.item()
+    if first == last:
+        return f"{first.day} {_MONTHS[first.month - 1]} {first.year}"
+    if first.day == 1 and stop.item().day == 1:
+        if first.month == 1 and last.month == 12:
+            return str(first.year) if first.year == last.year else f"{first.year}–{last.year}"
+        opening, closing = _MONTHS[first.month - 1], f"{_MONTHS[last.month - 1]} {last.year}"
+        if first.year != last.year:
+            return f"{opening} {first.year} – {closing}"
+        return closing if first.month == last.month else f"{opening}–{closing}"
+    closing = f"{last.day} {_MONTHS[last.month - 1][:3]} {last.year}"
+    opening = f"{first.day} {_MONTHS[first.month - 1][:3]}"
+    return f"{opening} – {closing}" if first.year == last.year else f"{opening} {first.year} – {closing}"
+
+
+def climatology_label(start: np.datetime64, end: np.datetime64) -> str:
+    """The mean over years of a part of the year: '2015–2020, February climatology'.
+
+    The first bound begins the part in the first year, the second ends it in the last year (CF conventions, 7.4).
+    """
+    if np.isnat(start) or np.isnat(end):
+        return "no time"
+    first, stop = start.astype("datetime64[D]").item(), end.astype("datetime64[D]").item()
+    last = (end.astype("datetime64[D]") - 1).item()
+    part = ""
+    if (first.month, first.day) != (stop.month, stop.day):
+        whole = first.day == 1 and stop.day == 1
+        words = [
+            _MONTHS[day.month - 1] if whole else f"{day.day} {_MONTHS[day.month - 1][:3]}" for day in (first, last)
+        ]
+        dash = "–" if whole else " – "
+        part = f", {words[0]}" if words[0] == words[1] else f", {dash.join(words)}"
+    # A part of the year that goes over the turn of the year belongs to the year in which it begins.
+    year = last.year - ((last.month, last.day) < (first.month, first.day))
+    years = str(first.year) if year == first.year else f"{first.year}–{year}"
+    return f"{years}{part} climatology"
 
 
 def edges(centres: np.ndarray, other: float = 1.0) -> tuple[float, float]:
@@ -130,3 +236,36 @@ def regular(centres: np.ndarray) -> bool:
     """Whether centres stand at equal steps (a thousandth of the step is forgiven: coordinates are often float32)."""
     steps = np.diff(np.asarray(centres, float))
     return steps.size < 2 or bool(np.allclose(steps, steps.mean(), rtol=0, atol=abs(steps.mean()) * 1e-3))
+
+
+def cell_edges(centres: np.ndarray, width_of_one: float = 1.0) -> np.ndarray:
+    """Edges half-way between centres (n + 1 of n)."""
+    centres = np.asarray(centres, float)
+    first, last = edges(centres, width_of_one)
+    return np.r_[first, (centres[1:] + centres[:-1]) / 2, last]
+
+
+def stretch(levels: np.ndarray) -> bool:
+    """Whether levels get closer and closer towards zero, so that an even axis would hide most of them."""
+    levels = np.sort(np.asarray(levels, float))
+    steps = np.diff(levels)
+    if steps.size < 3 or levels[0] < 0 or not (steps > 0).all():
+        return False
+    upper, lower = steps[: steps.size // 2].mean(), steps[-(steps.size // 2) :].mean()
+    return lower > 3 * upper
+
+
+def ticks(levels: np.ndarray, places: np.ndarray, apart: float = 0.045) -> list[tuple[float, str]]:
+    """Tick marks at levels, named by their true values; levels too close to the last named one are left without."""
+    order = np.argsort(places)
+    least = apart * float(np.ptp(places))
+    found: list[tuple[float, str]] = []
+    for k in order:
+        if not found or places[k] - found[-1][0] >= least:
+            found.append((float(places[k]), f"{levels[k]:g}"))
+    return found
+
+
+def synthetic(data: Any) -> bool:
+    """Whether the data say that they were made by a program."""
+    return str((getattr(data, "attrs", None) or {}).get("synthetic") or "").lower() in ("true", "yes", "1")

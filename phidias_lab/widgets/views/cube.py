@@ -39,9 +39,11 @@ class CubeView(pn.viewable.Viewer):
         self.choice = control(pn.widgets.Select, "Variable", options=names, value=first, width=220)
         self.uncertainty = tick("Uncertainty", True)
         self.sliders: dict[str, pn.widgets.Widget] = {}
+        self._labels: dict[str, list[str]] = {}
         self._controls = pn.FlexBox(align_items="end", margin=0)
-        self._figure = pn.pane.HoloViews(None, margin=(5, 0), linked_axes=False)
-        self._layout = pn.Column(self._controls, self._figure)
+        # Narrower pages wrap the figures; a page narrower than one figure lets it be pushed sideways.
+        self._figures = pn.FlexBox(margin=0, styles={"max-width": "100%", "overflow-x": "auto"})
+        self._layout = pn.Column(self._controls, self._figures, styles={"max-width": "100%"})
         for widget in (self.choice, self.uncertainty, *self.own_controls()):
             widget.param.watch(lambda event: self.draw(), "value")
         self.draw()
@@ -75,8 +77,9 @@ class CubeView(pn.viewable.Viewer):
 
     @property
     def figure(self) -> Any:
-        """The HoloViews object that is shown."""
-        return self._figure.object
+        """The HoloViews object that is shown; two that stand beside each other are a Layout."""
+        parts = [pane.object for pane in self._figures]
+        return parts[0] if len(parts) == 1 else hv.Layout(parts).opts(shared_axes=True, merge_tools=True)
 
     def at(self, **places: Any) -> None:
         """Go to a place: `view.at(time=0, depth=3)`; whole numbers are positions along the dimensions."""
@@ -97,11 +100,14 @@ class CubeView(pn.viewable.Viewer):
             )
 
         fixed = {dim: 0 for dim in array.dims if dim not in drawn and dim not in self.sliders}
-        self._figure.object = self.assemble(of, fixed, shown is not None)
+        parts = self.assemble(of, fixed, shown is not None)
+        # Panes that stand beside each other share pan and zoom.
+        self._figures.objects = [pn.pane.HoloViews(part, margin=(5, 0), linked_axes=len(parts) > 1) for part in parts]
         self._controls.objects = [self.choice, *self.own_controls(), *self.sliders.values(), self.uncertainty]
 
-    def assemble(self, of, fixed: dict[str, int], with_error: bool) -> Any:
-        return self.dynamic(lambda **places: of(**fixed, **places))
+    def assemble(self, of, fixed: dict[str, int], with_error: bool) -> list[Any]:
+        """The figures that stand beside each other."""
+        return [self.dynamic(lambda **places: of(**fixed, **places))]
 
     def dynamic(self, of) -> Any:
         """A figure that follows the sliders; a plain one where there is none, so that it can be taken elsewhere."""
@@ -114,9 +120,8 @@ class CubeView(pn.viewable.Viewer):
         for dim in dims:
             size = array.sizes[dim]
             value = min(old[dim].value, size - 1) if dim in old else start.get(dim, 0)
-            units = array[dim].attrs.get("units") if dim in array.coords else None
             if dim in array.coords and size <= 1000:
-                labels = [axes.label_of(v, units) for v in array[dim].values]
+                labels = [self._label(dim, k) for k in range(size)]
                 if len(set(labels)) < size:
                     labels = [f"{text} ({k})" for k, text in enumerate(labels)]
                 options = {text: k for k, text in enumerate(labels)}
@@ -149,14 +154,33 @@ class CubeView(pn.viewable.Viewer):
         return dict(zip(across, (int(i) for i in chosen), strict=True))
 
     def _title(self, array: Any, places: dict[str, int]) -> str:
-        parts = []
+        """'Temperature at 10 m, February 2020': the variable, then where and when the slice lies."""
+        at: dict[str | None, list[str]] = {}
         for dim, position in places.items():
             if dim in array.coords:
-                coordinate = array[dim]
-                parts.append(axes.label_of(coordinate.values[position], coordinate.attrs.get("units")))
+                at.setdefault(axes.role(str(dim), array[dim]), []).append(self._label(dim, position))
             elif array.sizes[dim] > 1:
-                parts.append(f"{dim} {position}")
-        return ", ".join(parts)
+                at.setdefault(None, []).append(f"{dim} {position}")
+        for name, coordinate in array.coords.items():  # a slice somebody else has cut out knows its place as well
+            role = axes.role(str(name), coordinate)
+            if coordinate.ndim == 0 and role is not None and role not in at:
+                at[role] = axes.labels_of(self.data, coordinate)
+        where = [text for role in ("z", "y", "x") for text in at.get(role, [])]
+        when = [text for role in (None, "t") for text in at.get(role, [])]
+        return ", ".join(filter(None, [f" at {' '.join(where)}" if where else "", *when]))
+
+    def _label(self, dim: str, position: int) -> str:
+        if dim not in self._labels:
+            self._labels[dim] = axes.labels_of(self.data, self.data[dim])
+        return self._labels[dim][position]
+
+    def heading(self, array: Any, place: str, letters: int, *, note: str = "", synthetic: bool = True) -> str:
+        """The title of a figure, and below it once that the data are synthetic when they are."""
+        empty = not np.isfinite(np.asarray(array.values, float)).any()
+        joint = "" if place.startswith(" at") or not place else ", "
+        text = f"{axes.short_name(array)}{joint}{place}{' (no value here)' if empty else ''}{note}"
+        subtitle = "\nSynthetic data" if synthetic and axes.synthetic(self.data) else ""
+        return _wrapped(text, letters) + subtitle
 
 
 def _coordinate(array: Any, dim: str) -> np.ndarray:
@@ -182,17 +206,10 @@ def colour_range(values: np.ndarray) -> tuple[float, float]:
     return (low, high) if high > low else (low - 0.5, high + 0.5)
 
 
-def cell_edges(centres: np.ndarray, width_of_one: float = 1.0) -> np.ndarray:
-    """Edges half-way between centres (n + 1 of n)."""
-    centres = np.asarray(centres, float)
-    first, last = axes.edges(centres, width_of_one)
-    return np.r_[first, (centres[1:] + centres[:-1]) / 2, last]
-
-
 class _Raster(CubeView):
     """What map and section have in common: a coloured field, beside it its uncertainty with the same zoom."""
 
-    width_of: ClassVar[tuple[int, int]] = (560, 330)
+    width_of: ClassVar[tuple[int, int]] = (560, 300)
 
     def own_controls(self):
         if not hasattr(self, "same"):
@@ -203,10 +220,7 @@ class _Raster(CubeView):
         self.same.visible = bool(self.sliders)
         self._ranges: dict[str, tuple[float, float]] = {}
         main = self.dynamic(lambda **places: of(**fixed, **places)[0])
-        if not with_error:
-            return main
-        beside = self.dynamic(lambda **places: of(**fixed, **places)[1])
-        return (main + beside).opts(shared_axes=True, merge_tools=True)
+        return [main, self.dynamic(lambda **places: of(**fixed, **places)[1])] if with_error else [main]
 
     def range_of(self, array: Any, values: np.ndarray) -> tuple[float, float]:
         """The colour range: of this slice, or of all slices when they are to be compared."""
@@ -219,19 +233,24 @@ class _Raster(CubeView):
 
     def element(self, array, error, title):
         wide = self.width_of[0 if error is None else 1]
-        self._letters = wide // 8
-        main = self.raster(array, title, COLOURS, wide)
-        return main, None if error is None else self.raster(error, title, ERROR_COLOURS, wide)
+        letters = wide // 8
+        main = self.raster(array, self.heading(array, title, letters), COLOURS, wide)
+        if error is None:
+            return main, None
+        return main, self.raster(error, self.heading(error, title, letters, synthetic=False), ERROR_COLOURS, wide)
 
     def raster(self, array, title, colours, wide):
         raise NotImplementedError(type(self))
 
-    def field(self, array: Any, x: Any, y: Any, kdims: list, title: str, colours: str) -> hv.Element:
-        """An image where both axes are regular, else a mesh of the true cells; reduced on the server when large."""
+    def field(self, array, x, y, kdims: list, title: str, colours: str, y_edges=None) -> hv.Element:
+        """An image where both axes are regular, else a mesh of the true cells; reduced on the server when large.
+
+        `y_edges` are the edges of the cells where they do not lie half-way between the centres.
+        """
         values = np.asarray(array.values, float)
         limits = self.range_of(array, values)
         vdim = hv.Dimension("value", label=axes.caption(array), range=limits)
-        if values.ndim == 2 and np.ndim(x) == 1 and axes.regular(x) and axes.regular(y):
+        if values.ndim == 2 and np.ndim(x) == 1 and y_edges is None and axes.regular(x) and axes.regular(y):
             if x.size > 1 and x[0] > x[-1]:
                 x, values = x[::-1], values[:, ::-1]
             if y.size > 1 and y[0] > y[-1]:
@@ -241,38 +260,69 @@ class _Raster(CubeView):
         elif np.ndim(x) == 1:
             order_x, order_y = np.argsort(x, kind="stable"), np.argsort(y, kind="stable")
             x, y, values = x[order_x], y[order_y], values[np.ix_(order_y, order_x)]
-            made = hv.QuadMesh((cell_edges(x), cell_edges(y), values), kdims=kdims, vdims=[vdim])
+            x_edges = axes.cell_edges(x)
+            y_edges = axes.cell_edges(y) if y_edges is None else y_edges
+            made = hv.QuadMesh((x_edges, y_edges, values), kdims=kdims, vdims=[vdim])
         else:
             made = hv.QuadMesh((x, y, values), kdims=kdims, vdims=[vdim])
-        empty = not np.isfinite(values).any()
+        mesh = isinstance(made, hv.QuadMesh)
         if values.size > MOST_CELLS:
             from holoviews.operation.datashader import rasterize
 
-            made = rasterize(made, aggregator="mean", dynamic=False, width=900, height=700)
-        name = axes.caption(array).split(" [")[0]
-        text = f"{name}{', ' if title else ''}{title}{' (no value here)' if empty else ''}"
+            made, mesh = rasterize(made, aggregator="mean", dynamic=False, width=900, height=700), False
+        units = axes.units_of(array)
         return made.opts(
             cmap=colours,
             clim=limits,
             colorbar=True,
-            clabel=_units(array),
+            clabel=f"[{units}]" if units else "",
+            colorbar_opts={"title_text_font_style": "normal"},
             bgcolor=_LAND,
             tools=["hover"],
-            title=_wrapped(text, self._letters),
+            title=title,
             fontsize={"title": 11},
             framewise=True,
+            hooks=[_without_seams] if mesh else [],
         )
 
 
-def _units(array: Any) -> str:
-    units = str(array.attrs.get("units", ""))
-    return "" if units == "1" else units
+def _without_seams(plot: Any, element: Any) -> None:
+    """The browser smooths the edge of each cell of a mesh, which shows as a pale line; a line of the cell's own colour
+    covers it."""
+    glyph = plot.handles["glyph"]
+    glyph.line_color, glyph.line_width, glyph.line_alpha = glyph.fill_color, 1, 1
 
 
 def _wrapped(text: str, width: int = 60) -> str:
     import textwrap
 
     return "\n".join(textwrap.wrap(text, width)[:3])
+
+
+def _sized(width: int, height: int) -> dict[str, Any]:
+    """The size of a figure's frame in pixels. The widest figure fits a page of documentation (700 pixels) with its axes
+    and colour bar; two figures stand one below the other where there is no room beside."""
+    # The tools get a row of their own: beside the title they would be folded away.
+    return {
+        "frame_width": width,
+        "frame_height": height,
+        "toolbar": "above",
+        "backend_opts": {"plot.toolbar_sticky": False},
+    }
+
+
+def _true_levels(plot: Any, element: Any) -> None:
+    """Where the vertical axis is stretched, the value under the pointer is told in true levels."""
+    from bokeh.models import CustomJSHover, HoverTool
+
+    for tool in plot.state.select({"type": HoverTool}):
+        if isinstance(tool.tooltips, list):
+            told = [
+                (name, text.replace("$y", "$y{custom}").replace("@{z}", "@{z}{custom}")) for name, text in tool.tooltips
+            ]
+            tool.tooltips = told
+            square = CustomJSHover(code="return (value * value).toPrecision(4).replace(/\\.?0+$/, '')")
+            tool.formatters = {**tool.formatters, "$y": square, "@{z}": square}
 
 
 class MapView(_Raster):
@@ -295,9 +345,9 @@ class MapView(_Raster):
         if geographic:
             field = field * _coast((left, bottom, right, top), kdims)
         return field.opts(
-            hv.opts.Overlay(frame_width=wide, frame_height=height, xlim=(left, right), ylim=(bottom, top))
+            hv.opts.Overlay(xlim=(left, right), ylim=(bottom, top), **_sized(wide, height))
             if geographic
-            else hv.opts.Image(frame_width=wide, frame_height=height)
+            else hv.opts.Image(**_sized(wide, height))
         )
 
 
@@ -355,7 +405,7 @@ class SectionView(_Raster):
     """Depth against one horizontal axis."""
 
     needs = (frozenset("zx"), frozenset("zy"))
-    width_of = (620, 330)
+    width_of = (560, 300)
 
     def own_controls(self):
         if not hasattr(self, "along"):
@@ -380,12 +430,29 @@ class SectionView(_Raster):
         array = array.transpose(depth, way)
         x, z = _coordinate(array, way), np.asarray(_coordinate(array, depth), float)
         kdims = [_dimension(array, way, "x"), _dimension(array, depth, "z")]
-        made = self.field(array, np.asarray(x, float), z, kdims, title, colours)
-        top, bottom = sorted(axes.edges(np.sort(z), axes.spacing(z)))
         down = downward(array, depth)
-        if down and z.min() >= 0:
-            top = max(top, 0.0)  # the cell of the uppermost level does not reach into the air
-        return made.opts(frame_width=wide, frame_height=320, invert_yaxis=down, ylim=(top, bottom))
+        levels = np.sort(z)
+        bounds = axes.cell_edges(levels)
+        if down and levels[0] >= 0:
+            bounds[0] = max(bounds[0], 0.0)  # the cell of the uppermost level does not reach into the air
+        stretched = axes.stretch(levels)
+        if stretched:
+            bounds = np.sqrt(np.maximum(bounds, 0.0))
+        made = self.field(
+            array,
+            np.asarray(x, float),
+            np.sqrt(z) if stretched else z,
+            kdims,
+            title,
+            colours,
+            y_edges=bounds if stretched else None,
+        )
+        made = made.opts(invert_yaxis=down, ylim=(bounds[0], bounds[-1]), **_sized(wide, 320))
+        return (
+            made.opts(yticks=axes.ticks(levels, np.sqrt(levels)), hooks=[_without_seams, _true_levels])
+            if stretched
+            else made
+        )
 
 
 def downward(array: Any, dim: str) -> bool:
@@ -394,6 +461,27 @@ def downward(array: Any, dim: str) -> bool:
     if "positive" in attributes:
         return attributes["positive"] == "down"
     return str(dim).lower() in ("depth", "pressure", "plev") or attributes.get("standard_name") == "air_pressure"
+
+
+#: What is said of the band around a line.
+BAND = "; band: plus and minus one standard error"
+
+
+def _line(drawn: hv.Overlay, title: str, size: tuple[int, int], **settings: Any) -> hv.Overlay:
+    """What profiles and time series have in common."""
+    parts = (hv.opts.Curve, hv.opts.Scatter, hv.opts.Polygons, hv.opts.Spread)
+    return drawn.opts(
+        hv.opts.Overlay(
+            title=title,
+            fontsize={"title": 11},
+            show_grid=True,
+            framewise=True,
+            show_legend=False,
+            **_sized(*size),
+            **settings,
+        ),
+        *(part(framewise=True) for part in parts),
+    )
 
 
 class ProfileView(CubeView):
@@ -407,8 +495,9 @@ class ProfileView(CubeView):
     def element(self, array, error, title):
         (depth,) = array.dims
         z, values = np.asarray(_coordinate(array, depth), float), np.asarray(array.values, float)
+        levels, stretched = z, axes.stretch(z)
+        z = np.sqrt(z) if stretched else z
         kdim, vdim = hv.Dimension("value", label=axes.caption(array)), _dimension(array, depth, "z")
-        empty = not np.isfinite(values).any()
         line = hv.Curve((values, z), kdim, vdim).opts(color="#1f4e79", tools=[], line_width=2)
         dots = hv.Scatter((values, z), kdim, vdim).opts(color="#1f4e79", size=6, tools=["hover"])
         whole = line * dots
@@ -420,25 +509,18 @@ class ProfileView(CubeView):
             )
             band = hv.Polygons([outline] if good.sum() > 1 else [], [kdim, vdim])
             whole = band.opts(fill_color="#9ecae1", fill_alpha=0.5, line_alpha=0, tools=[]) * whole
-        text = (
-            f"{axes.caption(array).split(' [')[0]}{', ' if title else ''}{title}{' (no value here)' if empty else ''}"
-        )
-        if error is not None:
-            text += "; band: plus and minus one standard error"
-        return whole.opts(
-            hv.opts.Overlay(
-                frame_width=420,
-                frame_height=400,
-                invert_yaxis=downward(array, depth),
-                title=_wrapped(text, 46),
-                fontsize={"title": 11},
-                show_grid=True,
-                framewise=True,
-                show_legend=False,
-            ),
-            hv.opts.Curve(framewise=True),
-            hv.opts.Scatter(framewise=True),
-            hv.opts.Polygons(framewise=True),
+        note = "" if error is None else BAND
+        down = downward(array, depth)
+        ylim = None
+        if stretched:
+            pad = 0.02 * float(np.ptp(z))
+            ylim = (max(float(z.min()) - pad, 0.0) if down else float(z.min()) - pad, float(z.max()) + pad)
+        return _line(
+            whole,
+            self.heading(array, title, 46, note=note),
+            (420, 400),
+            invert_yaxis=down,
+            **({"yticks": axes.ticks(levels, z), "ylim": ylim, "hooks": [_true_levels]} if stretched else {}),
         )
 
 
@@ -459,7 +541,6 @@ class SeriesView(CubeView):
             t, values = t[kept], values[kept]
             spread = None if spread is None else spread[kept]
         kdim, vdim = _dimension(array, time, "t"), hv.Dimension("value", label=axes.caption(array))
-        empty = not np.isfinite(values).any()
         whole = hv.Curve((t, values), kdim, vdim).opts(color="#1f4e79", tools=["hover"], line_width=1.5)
         if values.size <= 100:
             whole = whole * hv.Scatter((t, values), kdim, vdim).opts(color="#1f4e79", size=6)
@@ -468,25 +549,8 @@ class SeriesView(CubeView):
         if spread is not None:
             band = hv.Spread((t, values, spread), kdim, [vdim, hv.Dimension("error")])
             whole = band.opts(fill_color="#9ecae1", fill_alpha=0.5, line_alpha=0) * whole
-        text = (
-            f"{axes.caption(array).split(' [')[0]}{', ' if title else ''}{title}{' (no value here)' if empty else ''}"
-        )
-        if error is not None:
-            text += "; band: plus and minus one standard error"
-        return whole.opts(
-            hv.opts.Overlay(
-                frame_width=720,
-                frame_height=300,
-                title=_wrapped(text, 90),
-                fontsize={"title": 11},
-                show_grid=True,
-                framewise=True,
-                show_legend=False,
-            ),
-            hv.opts.Curve(framewise=True),
-            hv.opts.Scatter(framewise=True),
-            hv.opts.Spread(framewise=True),
-        )
+        note = "" if error is None else BAND
+        return _line(whole, self.heading(array, title, 60, note=note), (600, 300))
 
 
 def thinned(values: np.ndarray, most: int) -> np.ndarray:

@@ -1,0 +1,496 @@
+"""A user's server as a Slurm job under the user's own account, started by a hub without privileges."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+import hmac
+import json
+import logging
+import pwd
+import re
+import secrets
+import time
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+from jupyterhub.spawner import Spawner, SpawnException
+from sqlalchemy.orm import object_session
+from traitlets import Dict, default
+
+from . import form
+from .queue import Job, Mark, Queue, QueueSilent, end_in_words, never, why_waiting
+from .requests import Refused, Request, check_fits, chosen, from_form
+from .script import log_path, render
+
+log = logging.getLogger("phidias_hub.spawner")
+
+_ACCOUNT = re.compile(r"[a-z_][a-z0-9_-]{0,31}\$?")
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+SILENT = "The queue of the machine does not answer at this moment."
+
+
+class NotStarted(SpawnException):
+    """Why a server did not start, in a sentence that the user sees."""
+
+    def __init__(self, sentence: str, *, reason: str, status: int = 400):
+        super().__init__(sentence, reason=reason, status_code=status)
+        self.jupyterhub_message = sentence
+
+
+class SlurmServer(Spawner):
+    """JupyterLab in a Slurm job. What a user may ask for comes from `site`; see `requests`."""
+
+    site = Dict(help="The site file as a dictionary, with all defaults.", config=True)
+
+    #: One queue for the servers of all users.
+    _queues: ClassVar[dict[str, Queue]] = {}
+    #: Numbers of the jobs that belong to a server the hub knows, and the starts that have no number yet.
+    _claimed: ClassVar[dict[str, str]] = {}
+    _under_way: ClassVar[set[str]] = set()
+    #: Jobs of this hub that nobody claims, with the number of answers in which they were seen so.
+    _astray: ClassVar[dict[str, int]] = {}
+    _tasks: ClassVar[set[asyncio.Task]] = set()
+    #: Calls of sbatch at the same time; each is a process or three on the hub's machine.
+    _submitting: ClassVar[asyncio.Semaphore] = asyncio.Semaphore(8)
+
+    job: str = ""
+    _launch: str = ""
+    _port: int | None = None
+    _address: str = ""
+    _token: str = ""
+    _request: Request | None = None
+    _starting: bool = False
+    _heard: asyncio.Event | None = None
+    _say: str = "Your server is handed to the queue."
+    _percent: int = 5
+    _unseen_warned: bool = False
+
+    @default("poll_interval")
+    def _default_poll_interval(self) -> int:
+        # Looks into what the one query already brought; costs nothing.
+        return max(1, round(self.site.get("slurm", {}).get("poll_seconds", 2)))
+
+    @property
+    def queue(self) -> Queue:
+        key = json.dumps(self.site.get("slurm", {}), sort_keys=True)
+        if key not in self._queues:
+            hub = self._hub
+            self._queues[key] = queue = Queue(self.site)
+            queue.after.append(lambda answered: self._find_astray(answered, hub))
+        return self._queues[key]
+
+    @property
+    def _hub(self) -> str:
+        """What tells the jobs of this hub from those of another one on the same Slurm; not secret."""
+        secret = self.user.settings.get("cookie_secret") or b""
+        return hashlib.sha256(b"phidias jobs" + bytes(secret)).hexdigest()[:12]
+
+    @property
+    def _mark(self) -> Mark:
+        return Mark(self._hub, self.user.name, self.name, self._launch)
+
+    # --- what the user asks for ----------------------------------------------------------------------------------------
+
+    async def get_options_form(self) -> str:
+        """The form: what the site offers, with what is free now."""
+        self.queue.start()
+        nodes, silent = [], False
+        try:
+            nodes = await self.queue.nodes()
+        except QueueSilent:
+            silent = True
+        starts = {} if silent else await self._expected(nodes)
+        return form.render(self.site, nodes, self._last_choice(), silent=silent, starts=starts)
+
+    def _last_choice(self) -> dict:
+        """What the user chose the last time, if it may still be chosen."""
+        try:
+            return chosen(self.user_options, self.site).options if self.user_options else {}
+        except Refused:
+            return {}
+
+    async def _expected(self, nodes: list) -> dict[str, float]:
+        """When a server of each full profile would start, if Slurm can tell."""
+        full = form.full_profiles(self.site, nodes)
+        try:
+            account = self._account()
+        except NotStarted:
+            return {}
+        told = await asyncio.gather(*(self.queue.would_start(account.pw_name, request) for request in full.values()))
+        return {name: start for name, start in zip(full, told, strict=True) if start is not None}
+
+    def options_from_form(self, form_data: Mapping[str, Any]) -> dict:  # both the form and the link pass here
+        try:
+            options = from_form(form_data, self.site)
+            return chosen(options, self.site).options
+        except Refused as error:
+            raise NotStarted(str(error), reason="options") from None
+
+    async def _run_apply_user_options(self, user_options: Any) -> None:
+        """The one place that form, link and REST all pass. Nothing but a request within the site's bounds goes on."""
+        try:
+            self._request = chosen(user_options or {}, self.site)
+            self.user_options = self._request.options
+        except Refused as error:
+            self.user_options = {}
+            raise NotStarted(str(error), reason="options") from None
+        finally:
+            # JupyterHub has stored what was sent, and would start with it again.
+            self.orm_spawner.user_options = self.user_options
+            self._commit()
+        self._account()
+        try:
+            check_fits(self._request, await self.queue.nodes())
+        except Refused as error:
+            raise NotStarted(str(error), reason="does-not-fit") from None
+        except QueueSilent:
+            self.log.warning("The nodes of the queue are unknown; %s is handed in without a look.", self._log_name)
+        servers = self.site.get("servers", {})
+        # The waits of `start` end first, with a sentence.
+        self.start_timeout = int(servers.get("queue_timeout", 3600) + servers.get("start_timeout", 120) + 120)
+
+    def _account(self) -> pwd.struct_passwd:
+        """The user's account on this machine."""
+        name = self.user.name
+        try:
+            account = pwd.getpwnam(name) if _ACCOUNT.fullmatch(name) else None
+        except KeyError:
+            account = None
+        if account is None or account.pw_uid == 0:
+            raise NotStarted(
+                f"{name} has no account on this machine, so no job can be started; ask the administrator for one.",
+                reason="account",
+                status=403,
+            )
+        return account
+
+    # --- start, poll, stop ---------------------------------------------------------------------------------------------
+
+    async def create_certs(self) -> dict:
+        """Certificates for the nodes on which the server may come to run."""
+        names = {f"DNS:{node.name}" for node in await self._partition()}
+        for address in self.site.get("slurm", {}).get("addresses", {}).values():
+            names.add(("IP:" if re.fullmatch(r"[0-9.]+|[0-9a-fA-F:]*:[0-9a-fA-F:]*", address) else "DNS:") + address)
+        self.ssl_alt_names = [*self.trusted_alt_names_given, *sorted(names)]
+        return await super().create_certs()
+
+    @property
+    def trusted_alt_names_given(self) -> list[str]:
+        """What the hub's configuration adds to every certificate."""
+        return list(getattr(self, "trusted_alt_names", []) or [])
+
+    async def _partition(self) -> list:
+        try:
+            nodes = await self.queue.nodes(fresh=3600)
+        except QueueSilent:
+            return []
+        return [node for node in nodes if self._request is None or node.partition == self._request.partition]
+
+    async def move_certs(self, paths: dict) -> dict:
+        """The keys stay where they are; the job gets their text by its environment."""
+        return paths
+
+    def get_env(self) -> dict[str, str]:
+        env = super().get_env()
+        for name, key in (("KEYFILE", "keyfile"), ("CERTFILE", "certfile"), ("CLIENT_CA", "cafile")):
+            env.pop(f"JUPYTERHUB_SSL_{name}", None)
+            if self.cert_paths:
+                env[f"PHIDIAS_TLS_{name}"] = base64.b64encode(Path(self.cert_paths[key]).read_bytes()).decode()
+        account = self._account()
+        env |= {"HOME": account.pw_dir, "USER": account.pw_name, "LOGNAME": account.pw_name, "SHELL": account.pw_shell}
+        env["PHIDIAS_ADDRESSES"] = json.dumps(self.site.get("slurm", {}).get("addresses", {}))
+        return {key: str(value) for key, value in env.items() if value is not None and _VARIABLE.fullmatch(key)}
+
+    async def start(self) -> str:
+        queue, account = self.queue, self._account()
+        self._launch, self._port, self._address = secrets.token_hex(8), None, ""
+        self._token = _hash(self.api_token)
+        self._heard = asyncio.Event()
+        self._tell("Your server is handed to the queue.", 5)
+        self._starting = True
+        self._under_way.add(self._launch)
+        queue.hurry(self)
+        try:
+            script = render(self._request, self.site)
+            options = [f"--comment={self._mark}", f"--chdir={account.pw_dir}"]
+            try:
+                async with self._submitting:
+                    self.job = await queue.submit(account.pw_name, script, options, self.get_env())
+            except Refused as error:
+                raise NotStarted(str(error), reason="refused") from None
+            except QueueSilent as error:
+                self.log.error("sbatch for %s: %s", self._log_name, error)
+                raise NotStarted(
+                    f"{SILENT} No server was started; try again in a few minutes.", reason="queue-silent", status=503
+                ) from None
+            self._claimed[self.job] = self._launch
+            self._keep()
+            port = await self._until_port()
+            host = await self._until_address()
+            self._keep()
+        finally:
+            self._under_way.discard(self._launch)
+            queue.at_ease(self)
+            self._starting = False
+        scheme = "https" if self.internal_ssl else "http"
+        self._tell("JupyterLab answers; you are taken there.", 90)
+        return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
+
+    async def _until_port(self) -> int:
+        """Waits for the server's own word of its port, and looks at the job meanwhile."""
+        queue, servers = self.queue, self.site.get("servers", {})
+        handed_in, running_since = time.monotonic(), None
+        while True:
+            if self._port is not None:
+                return self._port
+            job = await self._look()
+            waited = time.monotonic() - handed_in
+            if waited > 10:
+                queue.at_ease(self)
+            if job is None:
+                self._tell(f"{SILENT} Your server keeps its place; please wait.")
+            elif job.ended:
+                raise await self._died(job)
+            elif job.pending:
+                hopeless = never(job)
+                if hopeless:
+                    raise NotStarted(
+                        f"Your server cannot start: {hopeless}. (Slurm: {job.reason})", reason="never-fits"
+                    )
+                self._tell(why_waiting(job), 15)
+                if waited > servers.get("queue_timeout", 3600):
+                    raise NotStarted(
+                        f"Your server waited {waited / 60:.0f} minutes in the queue and was taken out. {why_waiting(job)} "
+                        "Ask for less, choose another profile, or try later.",
+                        reason="queue-timeout",
+                        status=503,
+                    )
+            else:
+                running_since = running_since or time.monotonic()
+                self._tell(f"Your server's job runs on {job.node or 'its node'}; JupyterLab is starting.", 50)
+                if time.monotonic() - running_since > servers.get("start_timeout", 120):
+                    raise NotStarted(
+                        f"Your server's job runs on {job.node}, but JupyterLab gave no sign of life within "
+                        f"{servers.get('start_timeout', 120)} s. {self._log_hint()}",
+                        reason="start-timeout",
+                        status=504,
+                    )
+            await self._news()
+
+    async def _news(self) -> None:
+        """Returns with the next answer of the queue, or at once when the server tells its port."""
+        waits = [asyncio.ensure_future(self._heard.wait()), asyncio.ensure_future(self.queue.news(2))]
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
+
+    async def _look(self) -> Job | None:
+        """The job as the queue last told it; an ended one when it is gone for certain; nothing while it is unknown."""
+        queue = self.queue
+        job = queue.jobs.get(self.job)
+        if queue.silent is not None:
+            # What was told before the silence holds only where it is final.
+            return job if job is not None and job.ended else None
+        if job is not None or not queue.absent(self.job):
+            return job or Job(self.job, self.user.name, "PENDING")
+        # Absent twice: asked once more with the owner's eyes, since a hub that may not see the job would end the server.
+        try:
+            job = await queue.as_user(self.user.name, self.job)
+        except QueueSilent:
+            return None
+        if job is None:
+            return Job(self.job, self.user.name, "COMPLETED")
+        if not job.ended and not self._unseen_warned:
+            self._unseen_warned = True
+            self.log.error(
+                "The hub's account does not see the jobs of its users: make it an operator in Slurm "
+                "(sacctmgr modify user NAME set adminlevel=operator). Until then each look is one by one."
+            )
+        return job
+
+    async def _died(self, job: Job) -> NotStarted:
+        code = await self.queue.exit_code(self.job) if job.state == "FAILED" else None
+        words = end_in_words(job, code)
+        return NotStarted(
+            f"Your server's job {self.job} ended before JupyterLab answered: {words}. {self._log_hint()}",
+            reason="job-ended",
+            status=500,
+        )
+
+    def _log_hint(self) -> str:
+        return f"Its log is {log_path(self._account().pw_dir, self.job)}; show it to your administrator if it does not help."
+
+    async def _until_address(self) -> str:
+        """Under which address the hub reaches the job's node."""
+        known = self.site.get("slurm", {}).get("addresses", {})
+        until = time.monotonic() + 30
+        while not self._address:
+            job = await self._look()
+            node = job.node if job is not None else ""
+            if node in known or "*" in known or node:
+                self._address = known.get(node) or known.get("*") or node
+                break
+            if job is not None and job.ended:
+                raise await self._died(job)
+            if time.monotonic() > until:
+                raise NotStarted(
+                    f"{SILENT} It is unknown on which node your server runs.", reason="queue-silent", status=503
+                )
+            await self.queue.news(1)
+        return self._address
+
+    async def poll(self) -> int | None:
+        if self._starting:
+            return None
+        if not self.job:
+            return 0
+        if not self.queue.asked:
+            self.queue.start()
+            await self.queue.news(self.queue.query_timeout + 1)
+        job = await self._look()
+        if job is None or not job.ended:
+            if self._port is None and not self._launch_is_mine:
+                # The hub was restarted before the server told its port: that start is over, and so is its job.
+                await self._cancel()
+                return 1
+            return None
+        return 0 if job.state == "COMPLETED" else 1
+
+    @property
+    def _launch_is_mine(self) -> bool:
+        """Whether this process of the hub began the start."""
+        return self._heard is not None
+
+    async def stop(self, now: bool = False) -> None:
+        if self.job:
+            await self._cancel()
+
+    async def _cancel(self) -> None:
+        """Ends the job and waits until Slurm confirms it."""
+        queue, number = self.queue, self.job
+        until, again = time.monotonic() + 60, 0.0
+        queue.hurry((self, "stop"))
+        try:
+            while True:
+                if time.monotonic() >= again:
+                    again = time.monotonic() + 10
+                    try:
+                        await queue.cancel(self.user.name, number)
+                    except QueueSilent as error:
+                        self.log.warning("scancel of job %s: %s", number, error)
+                job = await self._look()
+                if job is not None and job.ended:
+                    return
+                if time.monotonic() > until:
+                    raise NotStarted(
+                        f"Slurm has not confirmed the end of job {number}. It is cancelled as soon as the queue answers.",
+                        reason="queue-silent",
+                        status=503,
+                    )
+                await queue.news(1)
+        finally:
+            queue.at_ease((self, "stop"))
+
+    # --- jobs that nobody claims ---------------------------------------------------------------------------------------
+
+    @classmethod
+    def _find_astray(cls, queue: Queue, hub: str) -> None:
+        """Cancels jobs of this hub that belong to no server it knows: left over by a crash between two steps."""
+        seen = {}
+        for job in queue.jobs.values():
+            mark = Mark.read(job.comment)
+            if job.ended or mark is None or mark.hub != hub or mark.user != job.user:
+                continue
+            if job.id in cls._claimed or mark.start in cls._under_way:
+                continue
+            seen[job.id] = cls._astray.get(job.id, 0) + 1
+            if seen[job.id] in (3, 30, 300):
+                queue_log = f"Job {job.id} of {job.user} belongs to no server any more and is cancelled."
+                task = asyncio.ensure_future(cls._end_astray(queue, job, queue_log))
+                cls._tasks.add(task)
+                task.add_done_callback(cls._tasks.discard)
+        cls._astray.clear()
+        cls._astray.update(seen)
+
+    @staticmethod
+    async def _end_astray(queue: Queue, job: Job, told: str) -> None:
+        log.warning(told)
+        try:
+            await queue.cancel(job.user, job.id)
+        except QueueSilent as error:
+            log.warning("scancel of job %s: %s", job.id, error)
+
+    # --- what the port's handler asks ----------------------------------------------------------------------------------
+
+    def knows(self, token: str) -> bool:
+        """Whether a token is the one of this server."""
+        return bool(self._token) and hmac.compare_digest(self._token, _hash(token))
+
+    def told_port(self, port: int) -> bool:
+        """Takes the port, the first time; the same word once more does no harm."""
+        if self._port is None and self._heard is not None and self._starting:
+            self._port = port
+            self._heard.set()
+            return True
+        return self._port == port
+
+    # --- what outlives the hub -----------------------------------------------------------------------------------------
+
+    def load_state(self, state: dict) -> None:
+        super().load_state(state)
+        self.job = str(state.get("job", ""))
+        self._launch = str(state.get("start", ""))
+        self._port = state.get("port")
+        self._address = str(state.get("address", ""))
+        self._token = str(state.get("token", ""))
+        if self.job:
+            self._claimed[self.job] = self._launch
+            self.queue.watch_for(self.job)
+
+    def get_state(self) -> dict:
+        state = super().get_state()
+        if self.job:
+            state |= {"job": self.job, "start": self._launch, "port": self._port, "address": self._address}
+            # The token itself is in the hub's database, hashed; so is it here.
+            state["token"] = self._token
+        return state
+
+    def clear_state(self) -> None:
+        super().clear_state()
+        self._claimed.pop(self.job, None)
+        self.job, self._launch, self._port, self._address, self._token = "", "", None, "", ""
+
+    def _keep(self) -> None:
+        """Writes the state now: a hub that is killed while a server waits has to find its job again."""
+        self.orm_spawner.state = self.get_state()
+        self._commit()
+
+    def _commit(self) -> None:
+        session = object_session(self.orm_spawner)
+        if session is not None:
+            session.commit()
+
+    # --- what the user sees meanwhile ----------------------------------------------------------------------------------
+
+    def _tell(self, sentence: str, percent: int | None = None) -> None:
+        self._say = sentence
+        if percent is not None:
+            self._percent = percent
+
+    async def progress(self) -> AsyncIterator[dict]:
+        told = None
+        while True:
+            now = (self._percent, self._say)
+            if now != told:
+                told = now
+                yield {"progress": now[0], "message": now[1]}
+            await asyncio.sleep(0.3)
+
+
+def _hash(token: str) -> str:
+    return hashlib.sha256(token.encode()).hexdigest() if token else ""

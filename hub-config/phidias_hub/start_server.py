@@ -1,0 +1,212 @@
+"""Starts JupyterLab in the user's job and tells the hub its port. Standard library only; carried inside the batch script."""
+
+import base64
+import json
+import os
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from urllib.parse import urlsplit
+
+OPEN_SECONDS = 110
+
+#: The server's own code. rfc3987_syntax compiles a grammar at its import, a second of the start, for a check of
+#: internationalized addresses in JSON that nothing here asks for; jsonschema goes on without it.
+SERVER = """\
+import sys
+sys.modules["rfc3987_syntax"] = None
+from jupyterhub.singleuser import main
+main()
+"""
+#: Panel's preview inside JupyterLab loads all of Panel at the start. The dashboards are a process of their own.
+LEFT_OUT = "--ServerApp.jpserver_extensions={'panel.io.jupyter_server_extension': False}"
+
+
+def end(code, sentence):
+    print(sentence, flush=True)
+    os._exit(code)
+
+
+def server_ends():
+    """When the job's time is over, in seconds since 1970."""
+    told = os.environ.get("SLURM_JOB_END_TIME", "")
+    if not told.isdigit():
+        command = ["squeue", "-h", "-j", os.environ["SLURM_JOB_ID"], "-o", "%e"]
+        try:
+            told = subprocess.run(
+                command, capture_output=True, text=True, timeout=5, env={**os.environ, "SLURM_TIME_FORMAT": "%s"}
+            ).stdout.strip()
+        except (OSError, subprocess.SubprocessError):
+            told = ""
+    return told if told.isdigit() else None
+
+
+def own_address():
+    """The address on which the hub will look for this server."""
+    known = json.loads(os.environ.get("PHIDIAS_ADDRESSES", "{}"))
+    node = os.environ.get("SLURMD_NODENAME") or socket.gethostname()
+    name = known.get(node) or known.get("*") or node
+    try:
+        found = socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)
+    except OSError:
+        return ""
+    return found[0][4][0]
+
+
+def free_port(address):
+    """An address of this machine with a port that nobody has."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        try:
+            probe.bind((address, 0))
+            return address, probe.getsockname()[1]
+        except OSError:
+            pass
+    # The name leads elsewhere (address translation); every address of the node is left, and the token guards the server.
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.bind(("", 0))
+        return "0.0.0.0", probe.getsockname()[1]
+
+
+def take_keys():
+    """Writes the keys that came by the environment into a folder of the user's, closed to others."""
+    handed = {name: os.environ.pop(f"PHIDIAS_TLS_{name}", None) for name in ("KEYFILE", "CERTFILE", "CLIENT_CA")}
+    if not all(handed.values()):
+        return
+    above = os.path.expanduser("~/.phidias/keys")
+    folder = os.path.join(above, "server-" + os.environ["SLURM_JOB_ID"])
+    try:
+        os.makedirs(folder, mode=0o700, exist_ok=True)
+        os.chmod(above, 0o700)
+        for name, text in handed.items():
+            path = os.path.join(folder, name.lower() + ".pem")
+            with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+                file.write(base64.b64decode(text))
+            os.environ["JUPYTERHUB_SSL_" + name] = path
+        for old in os.listdir(above):
+            old = os.path.join(above, old)
+            if time.time() - os.stat(old).st_mtime > 14 * 86400:
+                for name in os.listdir(old):
+                    os.unlink(os.path.join(old, name))
+                os.rmdir(old)
+    except OSError as error:
+        end(73, f"The keys of the server cannot be written into {folder}: {error.strerror}.")
+
+
+def listening(port):
+    """Whether a process of this user, and of nobody else, listens on the port."""
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        try:
+            with open(table) as file:
+                rows = file.read().splitlines()[1:]
+        except OSError:
+            continue
+        for row in rows:
+            field = row.split()
+            if field[3] == "0A" and int(field[1].rsplit(":", 1)[1], 16) == port:
+                return int(field[7]) == os.getuid()
+    return False
+
+
+def tell_hub(port):
+    """Tells the hub the port, and nothing else; tries again for a while, since a hub may be starting."""
+    context = None
+    api = os.environ["JUPYTERHUB_API_URL"]
+    if urlsplit(api).scheme == "https":
+        context = ssl.create_default_context(cafile=os.environ.get("JUPYTERHUB_SSL_CLIENT_CA"))
+        if "JUPYTERHUB_SSL_CERTFILE" in os.environ:
+            context.load_cert_chain(os.environ["JUPYTERHUB_SSL_CERTFILE"], os.environ["JUPYTERHUB_SSL_KEYFILE"])
+    question = urllib.request.Request(
+        api.rstrip("/") + "/phidias/port",
+        data=json.dumps({"port": port}).encode(),
+        headers={"Authorization": "token " + os.environ["JUPYTERHUB_API_TOKEN"], "Content-Type": "application/json"},
+    )
+    # A proxy of the environment is for the outside world; the hub is not there.
+    handlers = [urllib.request.ProxyHandler({})]
+    if context is not None:
+        handlers.append(urllib.request.HTTPSHandler(context=context))
+    opener = urllib.request.build_opener(*handlers)
+    last = ""
+    until = time.monotonic() + 60
+    while time.monotonic() < until:
+        try:
+            with opener.open(question, timeout=10):
+                return None
+        except urllib.error.HTTPError as error:
+            if error.code < 500:
+                return 70, f"The hub refused the port of this server: {error.code} {error.reason}."
+            last = str(error)
+        except OSError as error:
+            last = str(getattr(error, "reason", error))
+        time.sleep(1)
+    return 71, f"The hub at {api} cannot be reached from {socket.gethostname()}: {last}."
+
+
+def pass_on(server):
+    """The signals that end the job end the server."""
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, lambda received, _frame: os.kill(server, received))
+
+
+def ended(server, wait):
+    """How the server ended, as a shell says it; nothing while it runs."""
+    pid, status = os.waitpid(server, 0 if wait else os.WNOHANG)
+    if not pid:
+        return None
+    code = os.waitstatus_to_exitcode(status)
+    return code if code >= 0 else 128 - code
+
+
+def watch(server, port):
+    """Tells the hub the port once the server listens, then waits for the server's end. Returns the job's exit code."""
+    until = time.monotonic() + OPEN_SECONDS
+    failed = None
+    while not listening(port):
+        code = ended(server, wait=False)
+        if code is not None:
+            return code
+        if time.monotonic() > until:
+            failed = 74, f"The server opened no port within {OPEN_SECONDS} s."
+            break
+        time.sleep(0.05)
+    failed = failed or tell_hub(port)
+    if failed:
+        print(failed[1], flush=True)
+        os.kill(server, signal.SIGTERM)
+        ended(server, wait=True)
+        return failed[0]
+    return ended(server, wait=True)
+
+
+def main():
+    take_keys()
+    ends = server_ends()
+    if ends:
+        os.environ["PHIDIAS_SERVER_ENDS"] = ends
+    address, port = free_port(own_address())
+    shown = f"[{address}]" if ":" in address else address
+    scheme = "https" if "JUPYTERHUB_SSL_KEYFILE" in os.environ else "http"
+    base = os.environ.get("JUPYTERHUB_SERVICE_PREFIX", "/")
+    os.environ["JUPYTERHUB_SERVICE_URL"] = f"{scheme}://{shown}:{port}{base}"
+    os.environ.pop("PHIDIAS_ADDRESSES", None)
+    programs = os.path.dirname(os.path.abspath(sys.executable))
+    os.environ["PATH"] = programs + os.pathsep + os.environ.get("PATH", "/usr/bin:/bin")
+    print(f"Job {os.environ['SLURM_JOB_ID']} on {socket.gethostname()}: server on {shown}:{port}", flush=True)
+    server = os.fork()
+    if server == 0:
+        os.closerange(3, 64)
+        try:
+            os.execv(sys.executable, [sys.executable, "-c", SERVER, LEFT_OUT])
+        except OSError as error:
+            end(72, f"The server cannot be started: {error.strerror}.")
+    pass_on(server)
+    os._exit(watch(server, port))
+
+
+if __name__ == "__main__":
+    main()

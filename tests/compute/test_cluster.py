@@ -1,0 +1,483 @@
+"""Clusters: what may be asked for, what gets into a batch script, and workers of this machine that come and are lost."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from datetime import datetime
+from pathlib import Path
+
+import psutil
+import pytest
+
+import phidias_lab
+from phidias_lab.compute import cluster as clusters
+from phidias_lab.compute import environment, keys, request, site, slurm
+from phidias_lab.contract.resources import Resources
+from phidias_lab.errors import ParameterError, ProductError, RunFailedError, UnknownNameError
+
+ROOT = Path(__file__).parents[2]
+SITE = """
+name = "trial"
+[servers.environments.lab]
+folder = "/opt/lab"
+[slurm]
+modules = ["cuda/12.6"]
+[clusters.local]
+kind = "local"
+workers = { default = 1, max = 4 }
+cores = { default = 1, max = 2 }
+silent_seconds = 5
+shared_folder = "SHARED"
+[clusters.batch]
+partition = "cpu"
+account = "eo"
+environment = "lab"
+workers = { default = 2, max = 8 }
+cores = { default = 1, max = 4 }
+memory_gib = { default = 2, max = 8 }
+hours = { default = 1, max = 12 }
+shared_folder = "SHARED"
+[clusters.gpus]
+partition = "gpu"
+workers = { default = 2, max = 4 }
+cores = { default = 1, max = 4 }
+memory_gib = { default = 2, max = 8 }
+gpus = { default = 1, max = 2 }
+hours = { default = 1, max = 4 }
+"""
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """A site of this machine, whose clusters keep their keys in a folder of the test."""
+    file = tmp_path / "site.toml"
+    file.write_text(SITE.replace("SHARED", str(tmp_path / "shared")))
+    monkeypatch.setenv("PHIDIAS_SITE", str(file))
+    return site.read(file)
+
+
+@pytest.fixture
+def pair(here):
+    with phidias_lab.cluster("local", workers=2) as cluster:
+        cluster.wait_for_workers(timeout=90)
+        yield cluster
+
+
+def until(condition, seconds=60):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not come in time"
+        time.sleep(0.05)
+
+
+# What may be asked for ------------------------------------------------------------------------------------------------
+
+
+def test_what_is_not_given_is_what_the_chain_declares_else_the_default_of_the_site(here):
+    plain = request.request(here, "gpus")
+    assert (plain.workers, plain.cores, plain.memory, plain.gpus, plain.minutes) == (2, 1, 2 * 2**30, 1, 60)
+    need = Resources(cores=3, memory="5GiB", gpus=2, walltime="00:20:00")
+    declared = request.request(here, "gpus", need=need)
+    assert (declared.cores, declared.memory, declared.gpus, declared.minutes) == (3, 5 * 2**30, 2, 20)
+    given = request.request(here, "gpus", need=need, cores=2, memory="1GiB", gpus=1, hours=0.5, workers=1)
+    assert (given.workers, given.cores, given.memory, given.gpus, given.minutes) == (1, 2, 2**30, 1, 30)
+
+
+@pytest.mark.parametrize(
+    ("asked", "sentence"),
+    [
+        ({"workers": 9}, "You asked for 9 workers, but batch gives at most 8"),
+        ({"cores": 5}, "5 cores per worker, but batch gives at most 4"),
+        ({"memory": "9GiB"}, r"9.0 GiB of memory per worker, but batch gives at most 8.0 GiB"),
+        ({"gpus": 1}, "1 GPUs per worker, but batch gives at most 0"),
+        ({"hours": 13}, "780 minutes of wall time, but batch gives at most 720"),
+        ({"need": Resources(memory="9GiB")}, "The chain needs 9.0 GiB"),
+        ({"workers": -1}, "whole number from 0"),
+        ({"cores": 1.5}, "whole number from 1"),
+        ({"cores": True}, "whole number from 1"),
+        ({"hours": 0}, "above 0"),
+        ({"hours": float("nan")}, "above 0"),
+        ({"memory": "8GB"}, "not an amount of memory"),
+    ],
+)
+def test_more_than_the_site_allows_is_refused_with_the_bound(here, asked, sentence):
+    with pytest.raises(ParameterError, match=sentence):
+        request.request(here, "batch", **asked)
+
+
+def test_a_chain_for_gpus_runs_on_processors_where_there_are_none_and_says_so(here):
+    asked = request.request(here, "batch", need=Resources(gpus=1))
+    assert asked.gpus == 0
+    assert "batch has no GPUs, so the chain runs on processors there." in asked.notes
+
+
+def test_an_unknown_place_offers_the_near_one(here):
+    with pytest.raises(UnknownNameError, match="Did you mean 'gpus'"):
+        phidias_lab.cluster("gpu")
+
+
+@pytest.mark.parametrize("adapt", [(2, 1), (0, 0), 3, (0, 1.5), (-1, 2)])
+def test_a_range_that_is_none_is_refused(here, adapt):
+    with pytest.raises(ParameterError, match="least and the most"):
+        phidias_lab.cluster("local", adapt=adapt)
+
+
+# What gets into a batch script ----------------------------------------------------------------------------------------
+
+
+def test_a_worker_s_script_holds_the_request_and_no_secret(here, tmp_path, monkeypatch):
+    monkeypatch.setenv("JUPYTERHUB_API_TOKEN", "abc")
+    monkeypatch.setenv("PHIDIAS_DEMO_PASSWORD", "abc")
+    monkeypatch.setenv("PHIDIAS_LAKE", "/lake")
+    owner = type("Owner", (), {})()
+    owner.request = request.request(here, "gpus", gpus=2, cores=3, memory="3GiB", hours=1.5)
+    owner._place, owner._site = request.place(here, "gpus"), here
+    owner.folder, owner.name = tmp_path / "a b%c", "phidias-0"
+    lines = clusters.script(owner, "worker-0", "tls://127.0.0.1:1").splitlines()
+    assert lines[0] == "#!/bin/bash"
+    for line in (
+        "--partition=gpu",
+        "--gres=gpu:2",
+        "--cpus-per-task=3",
+        "--mem=3072M",
+        "--time=01:30:00",
+        "--no-requeue",
+    ):
+        assert f"#SBATCH {line}" in lines
+    assert f"#SBATCH --output='{tmp_path}/a b%%c/job-%j.log'" in lines
+    assert "module load cuda/12.6" in lines
+    assert lines[-1].endswith(f"-m phidias_lab.compute.worker '{owner.folder}' worker-0 tls://127.0.0.1:1")
+    passed = slurm.Slurm(here).passed()
+    assert "PHIDIAS_LAKE" in passed
+    assert not {"JUPYTERHUB_API_TOKEN", "PHIDIAS_DEMO_PASSWORD"} & set(passed)
+
+
+def test_a_site_may_name_the_account_and_the_environment_of_its_workers(here):
+    place = request.place(here, "batch")
+    lines = slurm.directives(place, name="x", cores=1, memory=2**30, gpus=0, minutes=25 * 60)
+    assert "--account=eo" in lines
+    assert "--time=1-01:00:00" in lines
+    assert not [line for line in lines if "gres" in line]
+    assert clusters.python(place, here) == "/opt/lab/bin/python"
+    with pytest.raises(ParameterError, match="holds signs"):
+        slurm.directives({**place, "account": "a\n#SBATCH --x"}, name="x", cores=1, memory=1, gpus=0, minutes=1)
+
+
+def test_a_job_inside_a_job_does_not_inherit_its_requests(here, monkeypatch):
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    monkeypatch.setenv("SBATCH_PARTITION", "other")
+    monkeypatch.setenv("SLURM_CONF", "/etc/slurm.conf")
+    found = slurm.Slurm(here).environment()
+    assert found["SLURM_CONF"] == "/etc/slurm.conf"
+    assert not {"SLURM_JOB_ID", "SBATCH_PARTITION"} & set(found)
+
+
+# What Slurm says ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("line", "state", "why"),
+    [
+        ("7|PENDING|Resources|2030-01-01T10:00:00|", "pending", "all nodes that fit are busy"),
+        ("7|PENDING|(ReqNodeNotAvail, UnavailableNodes:gpu1)|N/A|", "pending", "down, reserved or drained"),
+        ("7|PENDING|Nonsense|N/A|", "pending", "Slurm says 'Nonsense'"),
+        ("7|RUNNING|None|2026-01-01T10:00:00|gpu1", "running", ""),
+        ("7|TIMEOUT|TimeLimit|2026-01-01T10:00:00|gpu1", "ended", "its wall time was over"),
+        ("7|NODE_FAIL|None|2026-01-01T10:00:00|gpu1", "ended", "its node was lost"),
+        ("7|OUT_OF_MEMORY|None|2026-01-01T10:00:00|gpu1", "ended", "more memory than it had asked for"),
+    ],
+)
+def test_the_state_of_a_job_is_said_in_plain_words(line, state, why):
+    job = slurm._job(line)
+    assert job.state == state
+    assert why in job.why
+    assert job.start is None or isinstance(job.start, datetime)
+
+
+def test_without_slurm_the_sentence_names_its_programs(here):
+    bare = {**here, "slurm": {**here["slurm"], "programs": "/nowhere"}}
+    with pytest.raises(slurm.QueueError, match="sbatch is not in /nowhere"):
+        slurm.Slurm(bare).submit("#!/bin/bash")
+
+
+def test_a_slurm_that_hangs_is_given_up_and_counts_as_unknown(here, tmp_path):
+    (tmp_path / "squeue").write_text("#!/bin/sh\nexec sleep 60\n")
+    (tmp_path / "squeue").chmod(0o755)
+    slow = {"slurm": {"programs": str(tmp_path), "query_timeout": 0.2}}
+    with pytest.raises(slurm.QueueError, match=r"did not answer within 0\.2 s"):
+        slurm.Slurm(slow).look()
+    assert slurm.my_jobs(slow) is None
+
+
+# Keys -----------------------------------------------------------------------------------------------------------------
+
+
+def test_keys_lie_where_nobody_else_can_read_them(here):
+    above = keys.root(here["clusters"]["local"])
+    folder = keys.create(above / "phidias-000000000000")
+    assert above.stat().st_mode & 0o777 == 0o700
+    assert folder.stat().st_mode & 0o777 == 0o700
+    assert (folder / "key.pem").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_link_in_the_place_of_the_key_folder_is_refused(here, tmp_path):
+    (tmp_path / "shared").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "shared" / "keys").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(ProductError, match="not a folder of your own"):
+        keys.root(here["clusters"]["local"])
+
+
+def test_keys_of_dead_processes_are_removed_and_those_of_living_ones_stay(here):
+    above = keys.root(here["clusters"]["local"])
+    dead, mine, other = (keys.create(above / f"phidias-00000000000{n}") for n in range(3))
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    from phidias_lab.compute.runs import write_json
+
+    write_json(dead / "about.json", {"pid": gone.pid, "born": 1.0, "host": socket.gethostname(), "kind": "local"})
+    write_json(mine / "about.json", {**keys.myself(), "kind": "local"})
+    write_json(other / "about.json", {"pid": 1, "born": 1.0, "host": "elsewhere", "kind": "local"})
+    assert keys.clean(above) == [dead.name]
+    assert not dead.exists()
+    assert mine.is_dir()
+    assert other.is_dir()
+    past = time.time() - 1000
+    os.utime(other / "alive", (past, past))
+    assert keys.clean(above) == [other.name]
+
+
+# Workers of this machine ----------------------------------------------------------------------------------------------
+
+
+def processes_of(cluster) -> list[psutil.Process]:
+    """The workers, by the folder that stands in their command."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            words = process.cmdline()
+            if str(cluster.folder) in words and "phidias_lab.compute.worker" in words:
+                found.append(process)
+    return found
+
+
+def test_a_cluster_computes_tells_its_state_and_leaves_nothing(pair):
+    import dask.array as da
+
+    assert [w.state for w in pair.workers] == ["running", "running"]
+    numbers = da.arange(1_000, chunks=10)
+    assert int(pair.client.compute(numbers.sum()).result()) == 499_500
+    assert {d["node"] for d in pair.devices().values()} == {socket.gethostname()}
+    assert all(d["gpus"] == [] for d in pair.devices().values())
+    assert list(pair.table()["state"]) == ["running", "running"]
+    assert "2 workers on local" in repr(pair)
+    assert "<td>running</td>" in pair._repr_html_()
+    assert "No GPUs were asked for" in pair.notes
+    workers = processes_of(pair)
+    assert len(workers) == 2
+    pair.close()
+    assert not pair.folder.exists()
+    until(lambda: not any(p.is_running() and p.status() != psutil.STATUS_ZOMBIE for p in workers))
+    assert "closed" in repr(pair)
+    with pytest.raises(RunFailedError, match="is closed"):
+        _ = pair.client
+
+
+def ports_of(processes) -> list[tuple[str, int]]:
+    return [
+        (c.laddr.ip, c.laddr.port)
+        for p in processes
+        for c in p.net_connections("tcp")
+        if c.status == psutil.CONN_LISTEN
+    ]
+
+
+def talk(context: ssl.SSLContext, port: int) -> bytes:
+    """What a port says first to somebody with these certificates."""
+    with (
+        socket.create_connection(("127.0.0.1", port), 10) as bare,
+        context.wrap_socket(bare) as connection,
+    ):
+        connection.settimeout(10)
+        said = connection.recv(1)  # TLS 1.3 tells a refusal at the first read
+        if not said:
+            raise ConnectionResetError("closed without a word")
+        return said
+
+
+def test_nobody_without_the_keys_gets_an_answer_and_no_pages_are_served(pair, tmp_path):
+    ports = ports_of([*processes_of(pair), psutil.Process()])
+    addresses = {pair.address, *(w["nanny"] or a for a, w in pair.dask.scheduler_info["workers"].items())}
+    spoken = {int(a.rpartition(":")[2]) for a in addresses if a}
+    assert len(spoken) == 3
+    assert {ip for ip, port in ports if port in spoken} == {"127.0.0.1"}
+    others = [port for ip, port in ports_of(processes_of(pair)) if port not in spoken]
+    assert others  # Dask opens a port for pages in each worker all the same
+    others.append(pair.dask.scheduler.http_server.port)
+    for port in others:
+        for page in ("status", "metrics", "health", "json/counts.json", "info/main/workers.html"):
+            with pytest.raises(urllib.error.HTTPError) as refusal:
+                urllib.request.urlopen(f"http://127.0.0.1:{port}/{page}", timeout=10)
+            assert refusal.value.code == 404
+    strange = keys.create(tmp_path / "phidias-111111111111")
+    for port in spoken:
+        context = ssl.create_default_context()
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        context.load_cert_chain(pair.folder / "cert.pem", pair.folder / "key.pem")
+        assert talk(context, port)  # the owner is answered
+        for certificate in (None, strange):
+            context = ssl.create_default_context()
+            context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+            if certificate:
+                context.load_cert_chain(certificate / "cert.pem", certificate / "key.pem")
+            with pytest.raises(OSError, match=r"."):
+                talk(context, port)
+        with socket.create_connection(("127.0.0.1", port), 10) as bare:
+            bare.settimeout(10)
+            bare.sendall(b"\0" * 64)
+            with contextlib.suppress(ConnectionResetError):
+                assert b"python" not in bare.recv(1000)
+
+
+def test_a_killed_worker_is_told_and_replaced_and_its_work_is_done(pair):
+    def slow(i):
+        time.sleep(0.2)
+        return i * i
+
+    futures = pair.client.map(slow, range(20), pure=False)
+    time.sleep(0.6)
+    processes_of(pair)[0].kill()
+    assert sum(pair.client.gather(futures)) == sum(i * i for i in range(20))
+    until(lambda: any(w.state == "lost" for w in pair.workers))
+    until(lambda: pair.running == 2)
+
+
+def test_a_frozen_worker_counts_as_lost(pair):
+    frozen = processes_of(pair)[0]
+    frozen.send_signal(signal.SIGSTOP)
+    try:
+        assert sum(pair.client.gather(pair.client.map(abs, range(-40, 0), pure=False))) == 820
+        until(lambda: any(w.state == "lost" for w in pair.workers))
+        until(lambda: pair.running == 2)
+    finally:
+        with contextlib.suppress(psutil.Error):
+            frozen.kill()
+
+
+def test_the_number_of_workers_can_be_changed_within_the_bounds(pair):
+    pair.scale(1)
+    until(lambda: pair.running == 1 and len(pair.workers) == 1)
+    with pytest.raises(ParameterError, match="at most 4"):
+        pair.scale(5)
+    with pytest.raises(ParameterError, match="2 workers cannot come: 1 are asked for"):
+        pair.wait_for_workers(2)
+    pair.adapt(0, 2)
+    assert pair.client.submit(abs, -3).result(60) == 3
+
+
+def test_workers_of_another_environment_do_no_work_and_the_difference_is_named(here, monkeypatch):
+    mine = environment.fingerprint()
+    monkeypatch.setattr(environment, "fingerprint", lambda: {**mine, "numpy": "0.9"})
+    with phidias_lab.cluster("local") as cluster:
+        with pytest.raises(
+            RunFailedError, match=rf"numpy {re.escape(mine['numpy'])} there and 0.9 here.*No work was st"
+        ):
+            cluster.wait_for_workers(timeout=60)
+        assert cluster.running == 0
+        with pytest.raises(RunFailedError, match="another environment"):
+            _ = cluster.client
+
+
+def test_workers_that_end_at_once_are_not_asked_for_without_end(here, monkeypatch, tmp_path):
+    broken = tmp_path / "broken"
+    (broken / "distributed").mkdir(parents=True)
+    (broken / "distributed" / "__init__.py").write_text("raise RuntimeError('no such luck')")
+    import distributed  # noqa: F401 - this process has the real one already
+
+    monkeypatch.setattr(clusters, "python_path", lambda: f"{broken}{os.pathsep}{ROOT}")
+    with (
+        phidias_lab.cluster("local") as cluster,
+        pytest.raises(RunFailedError, match=r"3 workers on local ended.*no such luck"),
+    ):
+        cluster.wait_for_workers(timeout=90)
+
+
+def test_when_the_owner_is_killed_its_workers_and_keys_go(here):
+    code = (
+        "import phidias_lab, time\n"
+        "c = phidias_lab.cluster('local', workers=1)\n"
+        "c.wait_for_workers(timeout=90)\n"
+        "print(c.folder, flush=True)\n"
+        "time.sleep(600)\n"
+    )
+    owner = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, cwd=ROOT)
+    try:
+        folder = Path(owner.stdout.readline().strip())
+        workers = processes_of(type("C", (), {"folder": folder}))
+        assert len(workers) == 1
+    finally:
+        owner.kill()
+        owner.wait()
+        owner.stdout.close()
+    until(lambda: not folder.exists())
+    until(lambda: not any(p.is_running() and p.status() != psutil.STATUS_ZOMBIE for p in workers))
+
+
+# Runs on a cluster ----------------------------------------------------------------------------------------------------
+
+
+def test_a_run_gives_the_same_values_in_threads_and_on_workers(pair, tmp_path):
+    marks = tmp_path / "marks"
+    marks.mkdir()
+    order = {"pieces": 6, "seconds": 0.05, "marks": str(marks)}
+    there = phidias_lab.run("probe.slow", on=pair, **order)
+    assert there.wait(120) == "done", there.log
+    assert there.record["where"]["place"] == "local"
+    assert len(there.record["where"]["devices"]) == 2
+    threads = phidias_lab.run("probe.slow", **order)
+    assert threads.wait(120) == "done", threads.log
+    assert dict(there.product.checksums) == dict(threads.product.checksums)
+
+
+def test_a_run_may_have_workers_of_its_own(here):
+    run = phidias_lab.run("probe.slow", on="local", workers=2, pieces=4, seconds=0.05)
+    assert run.wait(120) == "done", run.log
+    assert (run.record["where"]["workers"], len(run.record["where"]["devices"])) == (2, 2)
+    assert list(keys.root(here["clusters"]["local"]).iterdir()) == []
+
+
+def test_a_run_survives_the_death_of_a_worker(pair, tmp_path):
+    run = phidias_lab.run("probe.slow", on=pair, pieces=8, seconds=0.5)
+    until(lambda: "piece 2" in run.progress.message)
+    processes_of(pair)[0].kill()
+    assert run.wait(120) == "done", run.log
+    plain = phidias_lab.run("probe.slow", pieces=8, seconds=0.0)
+    assert plain.wait(120) == "done"
+    assert run.product.checksums["value"] == plain.product.checksums["value"]
+
+
+def test_a_run_whose_cluster_ends_fails_with_a_sentence_and_goes_on_elsewhere(here, tmp_path):
+    with phidias_lab.cluster("local", workers=1) as cluster:
+        cluster.wait_for_workers(timeout=90)
+        run = phidias_lab.run("probe.slow", on=cluster, pieces=6, seconds=1.0)
+        until(lambda: "piece" in run.progress.message and run.progress.fraction > 0.11)
+    assert run.wait(60) == "failed"
+    assert "has ended" in run.error
+
+
+def test_a_place_is_checked_before_anything_is_recorded(here):
+    with pytest.raises(UnknownNameError, match="no place 'moon'"):
+        phidias_lab.run("probe.slow", on="moon")
+    with pytest.raises(ParameterError, match="at most 8"):
+        phidias_lab.run("probe.slow", on="batch", workers=9)
+    assert phidias_lab.runs() == []
