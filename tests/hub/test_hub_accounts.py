@@ -7,8 +7,8 @@ import secrets
 import subprocess
 
 import pytest
-from conftest import free_ports
 from phidias_hub import login
+from running_hub import free_ports
 
 SITE = """
 name = "accounts"
