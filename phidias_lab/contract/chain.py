@@ -17,10 +17,11 @@ import param
 from phidias_lab.contract.data import KINDS, Input, Var, check_input, choose_variable, column_attributes
 from phidias_lab.contract.parameters import Declared, Variable
 from phidias_lab.contract.resources import Resources
+from phidias_lab.contract.said import Said
 from phidias_lab.errors import InputError, ParameterError, UnknownNameError, nearest
 
 #: Words that the doors give a meaning of their own (phidias_lab.run(..., title=...)), so no parameter may have them.
-RESERVED = ("what", "title", "output", "format", "overwrite", "name", "parameters", "report")
+RESERVED = ("what", "title", "output", "format", "overwrite", "name", "parameters", "report", "said")
 
 
 class _Declaration(type(param.Parameterized)):
@@ -87,6 +88,7 @@ class Chain(param.Parameterized, metaclass=_Declaration):
     def __init__(self, **parameters: Any):
         declared = self.declared()
         self.report: Callable[[float, str], None] = lambda fraction, message="": None
+        self.said = Said()
         super().__init__(**{name: self._value(declared, name, value) for name, value in parameters.items()})
 
     @classmethod
@@ -116,6 +118,16 @@ class Chain(param.Parameterized, metaclass=_Declaration):
     def resolve(self, inputs: Mapping[str, Any]) -> Mapping[str, Any]:
         """Parameters that were left open ('auto', None) and what they become for these inputs."""
         return {}
+
+    # What a chain may say beside its result -----------------------------------------------------------------------
+
+    def counted(self, what: str, total: int, left_out: Mapping[str, int]) -> None:
+        """Say how many of an input's parts there were, and for each reason how many were left out; each counts once."""
+        self.said.counted(what, total, left_out)
+
+    def warn(self, sentence: str) -> None:
+        """Say what the user should know of this result: one sentence, complete in itself."""
+        self.said.warn(sentence)
 
     # What the doors call ----------------------------------------------------------------------------------------
 
@@ -152,6 +164,7 @@ class Chain(param.Parameterized, metaclass=_Declaration):
         checked = self.checked(inputs)
         chain = self.resolved(checked)
         chain.report = self.report
+        chain.said = self.said = Said()
         return chain.stamped(chain.run(**checked), checked)
 
     def stamped(self, result: Any, inputs: Mapping[str, Any]) -> Any:
@@ -192,6 +205,8 @@ class Chain(param.Parameterized, metaclass=_Declaration):
         # What was made from synthetic data is synthetic, and says so wherever it is shown.
         if self.kind != "model" and any((getattr(d, "attrs", None) or {}).get("synthetic") for d in inputs.values()):
             result.attrs = {**result.attrs, "synthetic": "true"}
+        if self.kind != "model" and self.said:
+            result.attrs = {**result.attrs, **self.said.attributes(str(result.attrs.get("comment") or ""))}
         return result
 
     def _filled(self, template: str, inputs: Mapping[str, Any]) -> str | None:

@@ -51,6 +51,7 @@ def run_options() -> list[click.Option]:
         option("overwrite", is_flag=True, help="Replace what stands at --output."),
         option("title", metavar="TEXT", help="A title for the product's metadata."),
         option("quiet", "-q", "--quiet", is_flag=True, help="No progress on stderr."),
+        option("verbose", "-v", "--verbose", is_flag=True, help="Also print the checksum of each variable."),
         option("json", is_flag=True, help="Print the result as JSON on stdout."),
         option("detach", is_flag=True, help="Start the run and return at once; it goes on in the background."),
     ]
@@ -185,7 +186,7 @@ def execute(ctx: click.Context, /, **_: Any) -> None:
     """Run it, watched or detached."""
     from phidias_lab.services.commands.watch import finished, print_summary, summary
 
-    quiet, as_json, detach = (ctx.params[SHARED + n] for n in ("quiet", "json", "detach"))
+    quiet, verbose, as_json, detach = (ctx.params[SHARED + n] for n in ("quiet", "verbose", "json", "detach"))
     if detach:
         run = start(ctx)
         if as_json:
@@ -199,4 +200,4 @@ def execute(ctx: click.Context, /, **_: Any) -> None:
     if as_json:
         print_json(facts)
     else:
-        print_summary(facts)
+        print_summary(facts, verbose)
