@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 
 import param
 
-from phidias_lab.contract.data import KINDS, Input, Var, check_input, choose_variable, column_attributes
+from phidias_lab.contract.data import KINDS, Input, Var, check_input, choose_variable, column_attributes, is_synthetic
 from phidias_lab.contract.parameters import Declared, Variable
 from phidias_lab.contract.resources import Resources
 from phidias_lab.contract.said import Said
@@ -202,12 +202,24 @@ class Chain(param.Parameterized, metaclass=_Declaration):
                 columns = dict(result.attrs.get("columns") or {})
                 columns[name] = {**columns.get(name, {}), **attributes}
                 result.attrs = {**result.attrs, "columns": columns}
-        # What was made from synthetic data is synthetic, and says so wherever it is shown.
-        if self.kind != "model" and any((getattr(d, "attrs", None) or {}).get("synthetic") for d in inputs.values()):
-            result.attrs = {**result.attrs, "synthetic": "true"}
+        if self.kind != "model":
+            result.attrs = {**result.attrs, **self._origin(result, inputs)}
+            result.attrs = {k: v for k, v in result.attrs.items() if v is not None}
         if self.kind != "model" and self.said:
             result.attrs = {**result.attrs, **self.said.attributes(str(result.attrs.get("comment") or ""))}
         return result
+
+    def _origin(self, result: Any, inputs: Mapping[str, Any]) -> dict[str, str | None]:
+        """What a result says of its origin; None takes away what came with an input that the chain handed on.
+
+        What was made from synthetic values is synthetic, and says so wherever it is shown. A synthetic grid under real
+        observations makes no synthetic result, but is named.
+        """
+        synthetic = [name for name, data in inputs.items() if is_synthetic(data)]
+        if not synthetic:
+            return {}
+        values = any(self.inputs[name].role == "values" for name in synthetic if name in self.inputs)
+        return {"synthetic": "true" if values else None, "synthetic_inputs": ", ".join(synthetic)}
 
     def _filled(self, template: str, inputs: Mapping[str, Any]) -> str | None:
         """'{variable}' in units or names becomes what the chosen variable of the input says; None if it says nothing."""

@@ -93,6 +93,7 @@ def write(
         box=box,
         times=times,
         more=more,
+        result=result,
     )
     (folder / ITEM).write_text(_json(item), encoding="utf-8")
     return Product(folder)

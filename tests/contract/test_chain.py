@@ -329,7 +329,43 @@ def test_what_is_made_from_synthetic_data_says_so():
 
     real = xr.Dataset({"height": ("x", np.arange(3.0))})
     assert "synthetic" not in Twice()(field=real).attrs
+    assert Twice()(field=real.assign_attrs(synthetic="false")).attrs.get("synthetic") != "true"
+    assert "synthetic_inputs" not in Twice()(field=real.assign_attrs(synthetic="false")).attrs
     assert Twice()(field=real.assign_attrs(synthetic="true")).attrs["synthetic"] == "true"
+
+
+@pytest.mark.parametrize(
+    ("synthetic", "said"),
+    [
+        ("rows mask", {"synthetic": "true", "synthetic_inputs": "rows, mask"}),
+        ("rows", {"synthetic": "true", "synthetic_inputs": "rows"}),
+        ("mask", {"synthetic_inputs": "mask"}),
+        ("", {}),
+    ],
+)
+def test_a_synthetic_mask_is_named_and_makes_no_synthetic_result_of_real_values(synthetic, said):
+    class Masked(Chain):
+        """Hand on a mask, with all it says of itself, and values on it."""
+
+        title = "Masked"
+        inputs = {"rows": Input("cube"), "mask": Input("cube", role="support")}
+        outputs = {"height": Var("m")}
+
+        def run(self, rows, mask):
+            return mask.assign(height=rows["height"])
+
+    given = {
+        name: xr.Dataset({"height": ("x", np.arange(3.0))}, attrs={"synthetic": "true"} if name in synthetic else {})
+        for name in ("rows", "mask")
+    }
+    attrs = Masked()(**given).attrs
+    assert {k: v for k, v in attrs.items() if k.startswith("synthetic")} == said
+    assert Masked.describe()["inputs"]["mask"]["role"] == "support"
+
+
+def test_a_role_that_is_none_is_refused_where_it_is_declared():
+    with pytest.raises(ParameterError, match="values or support"):
+        Input("cube", role="grid")
 
 
 class Talking(Chain):

@@ -329,3 +329,5 @@ def test_synthetic_data_are_called_synthetic_where_they_are_shown():
 
     assert said(view(field().assign_attrs(synthetic="true")))
     assert not said(pn.Column(view(field())))
+    named = said(view(field().assign_attrs(synthetic_inputs="domain <b>")))
+    assert named == ["Made with a synthetic input: domain &lt;b&gt;."]

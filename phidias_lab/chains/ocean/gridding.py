@@ -115,6 +115,7 @@ class Gridding(Chain):
             "cube",
             doc="the grid, and where it is sea",
             default="ocean.north_east_atlantic",
+            role="support",
             dims=("depth", "latitude", "longitude"),
             variables={
                 "mask": Var("1", standard_name="sea_binary_mask", doc="1 at sea, 0 on land and below the sea floor"),

@@ -392,7 +392,7 @@ def test_texts_among_the_values_are_refused():
 
 
 def test_a_table_without_dates_is_refused():
-    with pytest.raises(InputError, match="holds no dates"):
+    with pytest.raises(InputError, match="holds 'yesterday' in row 1"):
         grid(make_observations().assign(time="yesterday"))
 
 
