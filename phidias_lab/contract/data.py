@@ -281,10 +281,10 @@ def _how_to_name(found: Mapping[str, str]) -> str:
     """The sentence that tells how columns, by the names they should have, come to be called so."""
     options = " ".join(f"--column {shlex.quote(f'{old}={new}')}" for new, old in found.items())
     one = len(found) == 1
-    these = " and ".join(f"{old!r} looks like {new!r}" for new, old in found.items())
+    these = ", ".join(f"{old!r} looks like {new!r}" for new, old in found.items())
     return (
-        f"{these}: rename {'it' if one else 'them'}, or register the file and give that entry: "
-        f"phidias catalog add FILE {options}"
+        f"{these}. Rename {'it' if one else 'them'}, or register the file with  phidias catalog add FILE {options}  and "
+        "give that entry."
     )
 
 

@@ -188,7 +188,8 @@ def written(data, words, folder, licences=("CC-BY-4.0", "CC0-1.0"), attrs=None):
         "ocean.analysis", "1.2", {}, {"observations": {"entry": "mine.casts"}, "domain": {"file": "/data/a grid.nc"}}
     )
     facts = {**words["facts"], "inputs": known}
-    return products.write(data.assign_attrs(attrs or {}), folder, chain=words["chain"], order=order, facts=facts)
+    chain = {**words["chain"], "title": "An analysis"}
+    return products.write(data.assign_attrs(attrs or {}), folder, chain=chain, order=order, facts=facts)
 
 
 def test_licence_and_source_of_every_input_reach_the_product(cube, words, tmp_path):
