@@ -46,6 +46,27 @@ def refused(done: subprocess.CompletedProcess, *said: str, code: int | None = No
     assert left == []
 
 
+def refused_at_once(done: subprocess.CompletedProcess, *said: str, code: int | None = None) -> None:
+    """As `refused`, and no run was recorded."""
+    refused(done, *said, code=code)
+    assert "failed:" not in done.stderr
+    assert not runs_folder().exists()
+
+
+def without_values(folder: Path) -> None:
+    """Spoil all values of a lake but leave its metadata, coordinates and sizes as they are."""
+    import pyarrow.parquet as pq
+
+    for part in (p for p in folder.rglob("*.parquet") if p.is_file()):
+        end = pq.ParquetFile(part).metadata.serialized_size + 8
+        content = part.read_bytes()
+        part.write_bytes(b"PAR1" + bytes(len(content) - end - 4) + content[-end:])
+    for array in folder.glob("ocean/*.zarr/*/c"):
+        if array.parent.name not in ("time", "depth", "latitude", "longitude"):
+            for chunk in (p for p in array.rglob("*") if p.is_file()):
+                chunk.write_bytes(bytes(chunk.stat().st_size))
+
+
 @pytest.fixture
 def own_lake(demo_lake, tmp_path, monkeypatch) -> Path:
     """A copy of the demo lake that a test may damage."""
@@ -97,31 +118,33 @@ def test_an_unknown_parameter_is_answered_with_the_nearest_name():
 )
 def test_a_value_that_does_not_fit_is_refused_with_what_would(demo_lake, option, value, expected):
     name = option.removeprefix("--")
-    refused(phidias("run", "ocean.gridding", f"{option}={value}"), name, expected, code=2)
+    refused_at_once(phidias("run", "ocean.gridding", f"{option}={value}"), name, expected, code=2)
 
 
 def test_a_period_without_data_says_so(demo_lake):
     done = phidias("run", "ocean.gridding", "--period", "1950-01-01/1950-12-31")
-    refused(done, "No observation of 'temperature'", "Choose another period", code=3)
+    refused_at_once(done, "No observation of 'temperature'", "Choose another period", code=3)
 
 
 def test_a_region_outside_the_domain_says_where_the_domain_is(demo_lake):
-    refused(phidias("run", "ocean.gridding", "--region", "100,10,110,20"), "which spans -30 to 2 degrees east", code=3)
+    refused_at_once(
+        phidias("run", "ocean.gridding", "--region", "100,10,110,20"), "which spans -30 to 2 degrees east", code=3
+    )
 
 
 def test_a_variable_that_is_not_there_is_answered_with_the_nearest_name(demo_lake):
-    refused(phidias("run", "ocean.gridding", "--variable", "temprature"), "Did you mean 'temperature'", code=3)
+    refused_at_once(phidias("run", "ocean.gridding", "--variable", "temprature"), "Did you mean 'temperature'", code=3)
 
 
 def test_a_table_without_a_needed_column_names_it(demo_lake, tmp_path):
     path = table(tmp_path / "mine.csv", depth=None)
-    refused(phidias("run", "ocean.gridding", "--input", f"observations={path}"), "no column 'depth'", code=3)
+    refused_at_once(phidias("run", "ocean.gridding", "--input", f"observations={path}"), "no column 'depth'", code=3)
 
 
 def test_a_table_with_text_where_numbers_belong_is_refused(demo_lake, tmp_path):
     path = table(tmp_path / "mine.csv", longitude="west")
     done = phidias("run", "ocean.gridding", "--input", f"observations={path}", *QUICK)
-    refused(done, "'longitude'", "numbers in degrees_east are needed", code=3)
+    refused_at_once(done, "'longitude'", "numbers in degrees_east are needed", code=3)
 
 
 def test_units_that_cannot_be_converted_are_refused(demo_lake, tmp_path):
@@ -131,7 +154,7 @@ def test_units_that_cannot_be_converted_are_refused(demo_lake, tmp_path):
     data.attrs["columns"] = {"depth": {"units": "kg"}}
     path = memory.store(data, tmp_path, "mine")
     done = phidias("run", "ocean.gridding", "--input", f"observations={path}", *QUICK)
-    refused(done, "'depth'", "'kg'", "'m'", code=3)
+    refused_at_once(done, "'depth'", "'kg'", "'m'", code=3)
 
 
 def test_units_that_can_be_converted_are(demo_lake, tmp_path):
@@ -147,17 +170,51 @@ def test_units_that_can_be_converted_are(demo_lake, tmp_path):
 
 def test_a_table_where_a_cube_belongs_is_refused(demo_lake):
     done = phidias("run", "ocean.gridding", "--input", "domain=ocean.observations")
-    refused(done, "'domain'", "cube", code=3)
+    refused_at_once(done, "'domain'", "cube", code=3)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--period", "1950-01-01/1950-12-31"], "No observation of 'temperature'"),
+        (["--input", "domain=ocean.baltic", "--region", "100,10,110,20"], "which spans"),
+        (["--depths", "3"], "3 m, which is no level of the domain. Its levels are 0, "),
+        (["--variable", "temprature"], "Did you mean 'temperature'"),
+        (["--input", "domain=ocean.observations"], "must be a cube"),
+    ],
+)
+def test_what_metadata_tell_is_refused_without_a_look_at_the_values(own_lake, words, said):
+    without_values(own_lake)
+    refused_at_once(phidias("run", "ocean.gridding", *words), said, code=3)
+
+
+def test_observations_far_from_the_domain_are_refused_at_once(demo_lake, tmp_path):
+    from phidias_lab.lake import memory
+
+    for name, change in {"longitude": 90.0, "latitude": -80.0, "depth": 11000.0}.items():
+        data = pd.read_csv(table(tmp_path / "mine.csv", **{name: change}), parse_dates=["time"])
+        path = memory.store(data, tmp_path, f"far_{name}")
+        done = phidias("run", "ocean.gridding", "--input", f"observations={path}")
+        refused_at_once(done, "No observation of 'temperature'", code=3)
+
+
+def test_a_csv_table_is_not_read_to_its_end_before_the_run_is_recorded(demo_lake, tmp_path):
+    path = table(tmp_path / "mine.csv")
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join(lines + lines[1:] * 40 + ["1,2,3,4,5,6,7,8,9"]))
+    done = phidias("run", "ocean.gridding", "--input", f"observations={path}", *QUICK)
+    refused(done, "cannot be read as CSV", code=3)
+    assert len(list(runs_folder().iterdir())) == 1
 
 
 def test_an_entry_whose_file_is_missing_says_how_to_get_it(tmp_path):
     done = phidias("run", "ocean.gridding", *QUICK, PHIDIAS_LAKE=str(tmp_path / "nowhere"))
-    refused(done, "does not exist", "phidias lake build-demo", code=3)
+    refused_at_once(done, "does not exist", "phidias lake build-demo", code=3)
 
 
 def test_a_file_that_does_not_exist_is_refused_at_once(demo_lake):
     done = phidias("run", "ocean.gridding", "--input", "observations=/no/such/file.csv")
-    refused(done, "/no/such/file.csv", "does not exist", code=3)
+    refused_at_once(done, "/no/such/file.csv", "does not exist", code=3)
     assert not runs_folder().exists()
 
 
@@ -165,7 +222,7 @@ def test_a_truncated_table_is_refused(own_lake):
     parts = (own_lake / "ocean" / "observations.parquet").rglob("*.parquet")
     part = max(parts, key=lambda p: p.stat().st_size)
     part.write_bytes(part.read_bytes()[:-1000])
-    refused(phidias("run", "ocean.gridding", *QUICK), part.name, "bytes instead of", code=3)
+    refused_at_once(phidias("run", "ocean.gridding", *QUICK), part.name, "bytes instead of", code=3)
 
 
 def test_a_changed_byte_in_a_cube_is_found(own_lake):

@@ -65,6 +65,7 @@ def finished(tmp_path_factory):
         while run.status not in runs.ENDED:
             seen.append(run.progress.fraction)
             time.sleep(0.03)
+        run.wait(LONG)  # its state comes a moment before the end of its process
     return run, at_once, seen, place / "marks"
 
 
@@ -117,7 +118,7 @@ def test_the_record_says_what_a_number_may_depend_on(finished):
 def test_the_order_of_the_product_holds_every_parameter(finished):
     run = finished[0]
     assert run.product.order == run.order
-    assert set(run.order.parameters) == {"pieces", "seconds", "cells", "marks"}
+    assert set(run.order.parameters) == {"pieces", "seconds", "cells", "marks", "gate", "free"}
     assert run.order.title == "a slow one"
 
 
@@ -147,7 +148,8 @@ def test_a_run_that_is_done_is_neither_resumed_nor_cancelled(finished):
 
 def test_a_cancelled_run_leaves_no_product_and_goes_on_with_what_it_had(tmp_path):
     output = tmp_path / "out.nc"
-    run = phidias_lab.run("probe.slow", pieces=8, seconds=0.4, marks=str(tmp_path), output=output)
+    gate = tmp_path / "gate"
+    run = phidias_lab.run("probe.slow", pieces=8, free=3, seconds=0, gate=str(gate), marks=str(tmp_path), output=output)
     pid = worker(run)
     until(lambda: marks(tmp_path) >= 2 and list((run.folder / "work").glob("piece-*")))
     with pytest.raises(ProductError, match=f"Another run \\({run.id}\\) is writing {output}"):
@@ -172,6 +174,7 @@ def test_a_cancelled_run_leaves_no_product_and_goes_on_with_what_it_had(tmp_path
     known = len(list((run.folder / "work").glob("piece-*.npz")))
     before = marks(tmp_path)
 
+    gate.touch()
     run.resume()
     assert run.wait(LONG) == runs.DONE, run.log
     assert known >= 1
@@ -209,19 +212,26 @@ def test_a_killed_run_is_interrupted_and_gives_the_same_numbers_when_it_goes_on(
 
 
 def test_two_who_resume_a_run_at_once_start_one_worker(tmp_path):
-    run = phidias_lab.run("probe.slow", pieces=3, seconds=0.3, marks=str(tmp_path))
+    gate, start = tmp_path / "gate", tmp_path / "start"
+    run = phidias_lab.run("probe.slow", pieces=3, free=0, seconds=0, gate=str(gate), marks=str(tmp_path))
     os.kill(worker(run), signal.SIGKILL)
     assert run.wait(LONG) == runs.INTERRUPTED
     before = marks(tmp_path)
     code = (
-        "import sys, time; from phidias_lab.compute.runs import Run; from phidias_lab.errors import ParameterError\n"
-        "run = Run(sys.argv[1]); time.sleep(max(0, float(sys.argv[2]) - time.time()))\n"
+        "import os, sys, time; from phidias_lab.compute.runs import Run; from phidias_lab.errors import ParameterError\n"
+        "run = Run(sys.argv[1]); print('ready', flush=True)\n"
+        "while not os.path.exists(sys.argv[2]): pass\n"
         "try:\n    run.resume(); print('resumed', flush=True); run.wait()\n"
-        "except ParameterError as error: print(error)"
+        "except ParameterError as error: print(error, flush=True)"
     )
-    command = [sys.executable, "-c", code, str(run.folder), str(time.time() + 3)]
+    command = [sys.executable, "-c", code, str(run.folder), str(start)]
     askers = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]
-    said = sorted(asker.communicate(timeout=LONG)[0].strip() for asker in askers)
+    assert [asker.stdout.readline() for asker in askers] == ["ready\n"] * 3
+    start.touch()
+    said = sorted(asker.stdout.readline().strip() for asker in askers)  # all of them before the run can end
+    gate.touch()
+    for asker in askers:
+        asker.communicate(timeout=LONG)
     assert said[2] == "resumed"
     assert all("needs no resuming" in sentence for sentence in said[:2])
     assert run.wait(LONG) == runs.DONE
@@ -230,7 +240,8 @@ def test_two_who_resume_a_run_at_once_start_one_worker(tmp_path):
 
 
 def test_a_second_worker_leaves_at_once_and_touches_nothing(tmp_path):
-    run = phidias_lab.run("probe.slow", pieces=8, seconds=0.5, marks=str(tmp_path))
+    gate = tmp_path / "gate"
+    run = phidias_lab.run("probe.slow", pieces=8, seconds=0, gate=str(gate), marks=str(tmp_path))
     until(lambda: marks(tmp_path) >= 1)
     before = run.record
     second = subprocess.run(
@@ -239,19 +250,23 @@ def test_a_second_worker_leaves_at_once_and_touches_nothing(tmp_path):
     assert second.returncode == 1
     assert "another process works on this run" in second.stdout
     assert run.record["worker"] == before["worker"]
+    gate.touch()
     assert run.wait(LONG) == runs.DONE, run.log
     assert [s["state"] for s in run.record["states"]] == ["waiting", "running", "done"]
     assert marks(tmp_path) == 8
 
 
-def test_a_run_outlives_the_process_that_asked_for_it():
+def test_a_run_outlives_the_process_that_asked_for_it(tmp_path):
+    gate = tmp_path / "gate"
     code = (
-        "import phidias_lab, os; r = phidias_lab.run('probe.slow', seconds=0.5); print(r.id, flush=True); os._exit(9)"
+        f"import phidias_lab, os; r = phidias_lab.run('probe.slow', seconds=0, free=0, gate={str(gate)!r});"
+        "print(r.id, flush=True); os._exit(9)"
     )
     asked = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert asked.returncode == 9, asked.stderr
     run = runs.find(asked.stdout.strip())
     assert run.status in (runs.WAITING, runs.RUNNING)
+    gate.touch()
     assert run.wait(LONG) == runs.DONE, run.log
 
 
@@ -357,13 +372,14 @@ def test_a_resumed_run_does_not_overwrite_what_appeared_at_its_output(tmp_path):
 
 @pytest.mark.parametrize(("name", "folder"), [("out.nc", False), ("out.zarr", True), ("out", True), ("out", False)])
 def test_what_appears_at_the_output_while_a_run_computes_is_not_replaced(tmp_path, name, folder):
-    output = tmp_path / name
-    run = phidias_lab.run("probe.slow", pieces=3, seconds=0.5, marks=str(tmp_path), output=output)
+    output, gate = tmp_path / name, tmp_path / "gate"
+    run = phidias_lab.run("probe.slow", pieces=3, seconds=0, gate=str(gate), marks=str(tmp_path), output=output)
     until(lambda: marks(tmp_path) >= 1)
     if folder:
         output.mkdir()
     else:
         output.write_text("somebody else's")
+    gate.touch()
     assert run.wait(LONG) == runs.FAILED
     assert f"{output} exists already" in run.error
     assert not (run.folder / "product").exists()
@@ -390,11 +406,13 @@ def test_a_name_that_is_taken_at_the_last_moment_is_not_replaced(tmp_path):
 
 
 def test_a_folder_that_appears_while_a_run_computes_is_not_replaced_even_with_leave_to_overwrite(tmp_path):
-    output = tmp_path / "out"
-    run = phidias_lab.run("probe.slow", pieces=3, seconds=0.5, marks=str(tmp_path), output=output, overwrite=True)
+    output, gate = tmp_path / "out", tmp_path / "gate"
+    asked = {"pieces": 3, "seconds": 0, "gate": str(gate), "marks": str(tmp_path)}
+    run = phidias_lab.run("probe.slow", **asked, output=output, overwrite=True)
     until(lambda: marks(tmp_path) >= 1)
     output.mkdir()
     (output / "chapter.txt").write_text("years of work")
+    gate.touch()
     assert run.wait(LONG) == runs.FAILED
     assert f"{output} is a folder that is no product" in run.error
     assert (output / "chapter.txt").read_text() == "years of work"
@@ -406,7 +424,7 @@ def test_a_resumed_run_uses_its_pieces_again_only_when_the_input_is_still_the_sa
 
     field = tmp_path / "field.zarr"
     scenes.field().to_zarr(field, consolidated=False)
-    order, _ = flow.prepare("probe.cube", inputs={"field": field}, factor=2.0, measured="temperature")
+    order, *_ = flow.prepare("probe.cube", inputs={"field": field}, factor=2.0, measured="temperature")
     run = runs.create(order, order)
     hindrance = run.folder / "product.partial"
     hindrance.touch()  # a file where the worker wants a folder: it fails when all pieces are finished
@@ -436,6 +454,107 @@ def test_seeds_are_recorded_and_a_seed_is_what_the_numbers_depend_on(tmp_path, m
     assert xr.open_zarr(tmp_path / "store.zarr", consolidated=False).sizes["time"] == 3
 
 
+CLAIMING = """
+import os, sys
+from pathlib import Path
+from phidias_lab import flow
+from phidias_lab.compute import runs
+from phidias_lab.errors import ProductError
+
+place, me = Path(sys.argv[1]), sys.argv[2]
+order, *_ = flow.prepare("probe.slow", output=place / "out.nc")
+run = runs.create(order, order)
+for number in range(int(sys.argv[3])):
+    while not (place / f"go-{number}").exists():
+        pass
+    try:
+        flow._reserve(order, run)
+        said = "took it"
+    except ProductError as error:
+        said = str(error)
+    (place / f"said-{number}-{me}.tmp").write_text(said)
+    os.replace(place / f"said-{number}-{me}.tmp", place / f"said-{number}-{me}")
+"""
+
+
+def test_of_two_processes_that_take_over_a_stale_claim_at_once_one_gets_it(tmp_path):
+    rounds = 60
+    order, *_ = flow.prepare("probe.slow")
+    dead = runs.create(order, order)
+    dead.add_state(runs.CANCELLED)
+    claim = tmp_path / ".out.nc.claimed"
+    command = [sys.executable, "-c", CLAIMING, str(tmp_path)]
+    both = [subprocess.Popen([*command, me, str(rounds)]) for me in "ab"]
+    try:
+        for number in range(rounds):
+            claim.write_text(str(dead.folder))
+            (tmp_path / f"go-{number}").touch()
+            answers = [tmp_path / f"said-{number}-{me}" for me in "ab"]
+            until(lambda answers=answers: all(a.exists() for a in answers))
+            said = sorted(a.read_text() for a in answers)
+            assert said[0].startswith("Another run (")
+            assert said[1] == "took it"
+            assert Path(claim.read_text()).name in said[0]
+        assert [asker.wait(LONG) for asker in both] == [0, 0]
+    finally:
+        for asker in both:
+            asker.kill()
+            asker.wait()
+
+
+@pytest.mark.parametrize("name", ["out.nc", "out.zarr"])
+@pytest.mark.parametrize(("patience", "sign"), [(0.0, "product.partial"), (LONG, "product.partial"), (0.0, "product")])
+def test_a_run_cancelled_while_it_publishes_leaves_a_whole_product_or_none(tmp_path, name, patience, sign):
+    output = tmp_path / name
+    run = phidias_lab.run("probe.slow", pieces=4, seconds=0, cells=100_000, output=output)
+    until(lambda: (run.folder / sign).is_dir())
+    state = run.cancel(patience)
+    assert state == run.status
+    assert not [p.name for p in tmp_path.glob(".*")]
+    assert not list(run.folder.glob("product.partial*"))
+    if sign == "product":
+        assert state == runs.DONE
+    if state == runs.DONE:
+        assert run.product.verify() == []
+        opened = phidias_lab.products.Product(output).open()
+        assert opened.load().equals(run.result().load())
+    else:
+        assert state == runs.CANCELLED
+        assert not output.exists()
+        assert not (run.folder / "product").exists()
+        with pytest.raises(RunCancelledError):
+            run.result()
+
+
+def test_what_a_worker_left_that_was_killed_while_it_published_is_cleared_and_what_it_replaced_comes_back(tmp_path):
+    output = tmp_path / "out.nc"
+    order, *_ = flow.prepare("probe.random", output=output, overwrite=True)
+    dead = runs.create(order, order)
+    dead.add_state(runs.CANCELLED)
+    (tmp_path / ".out.nc.claimed").write_text(str(dead.folder))
+    (tmp_path / ".out.nc.partial-4711").write_text("half")
+    (tmp_path / ".out.nc.old-4711").write_text("what was there")
+    with pytest.raises(ProductError, match="exists already"):
+        phidias_lab.run("probe.random", output=output)
+    assert output.read_text() == "what was there"
+    assert not list(tmp_path.glob(".out.nc.[po]*"))
+
+
+def test_a_run_without_a_title_gets_one_that_tells_it_from_others():
+    run = phidias_lab.run("probe.random", seed=5)
+    named = phidias_lab.run("probe.random", seed=5, title="mine")
+    assert (run.title, named.title) == ("Random cube, seed 5", "mine")
+    assert [r.wait(LONG) for r in (run, named)] == [runs.DONE] * 2, run.log
+    assert (run.title, named.title) == ("Random cube, seed 5", "mine")
+    assert (run.product.item["properties"]["title"], run.result().attrs["title"]) == (run.title, run.title)
+    assert named.product.item["properties"]["title"] == "mine"
+    # A title of the chain's own is none of the order's: run with another seed, it would be wrong.
+    assert run.product.order.title is None
+    again = phidias_lab.run(run.product.order, seed=6)
+    assert again.title == "Random cube, seed 6"
+    assert again.wait(LONG) == runs.DONE
+
+
 # What is refused at once -------------------------------------------------------------------------------------------
 
 
@@ -462,6 +581,28 @@ def test_inputs_that_do_not_exist_are_said_at_once(tmp_path):
     assert "not found below" in refusal(
         InputError, "probe.cube", inputs={"field": {"stored": "field.nc", "sha256": "0" * 64}}
     )
+
+
+def test_what_an_input_lacks_is_said_at_once_and_leaves_no_run(tmp_path):
+    from phidias_probe import scenes
+
+    field = scenes.field()
+    field.drop_dims("time").to_zarr(tmp_path / "flat.zarr", consolidated=False)
+    field.to_zarr(tmp_path / "field.zarr", consolidated=False)
+    for where in ("temperature", "salinity"):  # no chunk of data is there to be read
+        for chunk in (tmp_path / "field.zarr" / where / "c").rglob("*"):
+            if chunk.is_file():
+                chunk.write_bytes(b"spoiled")
+    flat, whole = ({"field": tmp_path / f"{name}.zarr"} for name in ("flat", "field"))
+    assert "has no dimension 'time'" in refusal(InputError, "probe.cube", inputs=flat)
+    assert "no dimension 'time'" in refusal(InputError, "probe.cube", inputs={"field": field.isel(time=0)})
+    assert "Did you mean 'temperature'" in refusal(InputError, "probe.cube", inputs=whole, measured="temprature")
+    assert not settings.runs_root().exists()
+    rows = tmp_path / "rows.csv"
+    rows.write_text("temprature\n1.5\n")
+    assert "no column 'temperature'" in refusal(InputError, "probe.table", inputs={"rows": rows})
+    rows.write_text("temperature\nwarm\n")
+    assert "numbers in degree_Celsius are needed" in refusal(InputError, "probe.table", inputs={"rows": rows})
 
 
 def test_orders_that_are_none_are_said_at_once(tmp_path):
@@ -550,21 +691,19 @@ def test_a_product_folder_and_a_store_are_replaced_when_overwriting_is_allowed(t
     assert not list(tmp_path.glob(".*"))
 
 
-def test_the_ending_of_an_output_chooses_its_format():
+def test_the_ending_of_an_output_chooses_its_format(tmp_path):
     def chosen(path):
         return flow.prepare({"chain": "probe.slow", "output": {"path": path}})[0].output["format"]
 
     assert [chosen(f"/x/a{s}") for s in (".nc", ".zarr", "", ".NC")] == ["netcdf", "zarr", "netcdf", "netcdf"]
-    assert (
-        flow.prepare({"chain": "probe.table", "output": {"path": "a.csv"}, "inputs": {"rows": "/etc/hosts"}})[0].output[
-            "format"
-        ]
-        == "csv"
-    )
+    rows = tmp_path / "rows.csv"
+    rows.write_text("temperature\n1.5\n")
+    order = {"chain": "probe.table", "output": {"path": "a.csv"}, "inputs": {"rows": str(rows)}}
+    assert flow.prepare(order)[0].output["format"] == "csv"
 
 
 def test_a_worker_of_another_version_refuses_the_order_instead_of_mislabelling_the_product(tmp_path):
-    order, _ = flow.prepare("probe.random")
+    order, *_ = flow.prepare("probe.random")
     run = runs.create(order, order.with_(version="0.9"))
     runs.launch(run)
     assert run.wait(LONG) == runs.FAILED

@@ -56,6 +56,8 @@ WAITING, RUNNING, DONE, FAILED, CANCELLED, INTERRUPTED = (
     "cancelled",
     "interrupted",
 )
+#: Stands for a run in the place of its id.
+LAST = "last"
 STATES = (WAITING, RUNNING, DONE, FAILED, CANCELLED, INTERRUPTED)
 ENDED = (DONE, FAILED, CANCELLED, INTERRUPTED)
 _HEARTBEAT_LOST = 60.0  # seconds without a sign of life after which a worker on another host counts as dead
@@ -138,6 +140,7 @@ def _is_state(value: Any) -> bool:
 _SOUND = {
     "states": lambda v: isinstance(v, list) and all(map(_is_state, v)),
     "worker": _is_process,
+    "title": lambda v: isinstance(v, str),
     "error": lambda v: isinstance(v, dict) and isinstance(v.get("sentence"), str),
     "measures": lambda v: isinstance(v, dict) and all(map(_is_number, v.values())),
     **dict.fromkeys(("facts", "inputs", "seeds", "checksums"), lambda v: isinstance(v, dict)),
@@ -201,6 +204,27 @@ def _reap() -> None:
             _children.pop(folder, None)
 
 
+def remove_path(path: Path) -> None:
+    """Remove a file or a folder, if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def claim_of(path: Path) -> Path:
+    """The file that says which run is going to write a path."""
+    return path.with_name(f".{path.name}.claimed")
+
+
+def owner_of(claim: Path) -> Run | None:
+    try:
+        owner = claim.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError):
+        return None
+    return Run(owner) if owner else None
+
+
 class Run:
     """A view of one run's folder. Any number of them may exist, in any process."""
 
@@ -241,6 +265,12 @@ class Run:
             return orders.load(self.folder / "order.json")
         except PhidiasError:
             return Order("(damaged)", "", title="(the order of this run cannot be read)")
+
+    @property
+    def title(self) -> str:
+        """The title that was given, else the chain's own for this run."""
+        told = self._launched.get("title")
+        return self.order.title or self.record.get("title") or (told if isinstance(told, str) else "")
 
     @property
     def damage(self) -> str | None:
@@ -305,15 +335,11 @@ class Run:
 
     def _launched_long_ago(self) -> bool:
         launched = self._launched
-        if launched.get("pid") or self._record_is_damaged():
+        if launched.get("pid") or self.damage:  # from a damaged folder no worker gets anywhere
             return True
         if _alive(launched.get("starter") or {}):  # it may be storing a large input
             return False
         return (datetime.now(UTC) - self.created).total_seconds() > _LAUNCH_GRACE
-
-    def _record_is_damaged(self) -> bool:
-        record = read_json(self.folder / "record.json")
-        return bool(_sound(record)[1]) or (not record and (self.folder / "record.json").exists())
 
     def _worker_alive(self) -> bool:
         worker = self.record.get("worker") or self._launched
@@ -404,7 +430,12 @@ class Run:
         if self.status in ENDED:
             return self.status
         (self.folder / "cancel").touch()
-        if self.wait(patience) in ENDED and self.status != INTERRUPTED:
+        if self.wait(patience) == CANCELLED:
+            self.clear_unfinished()  # again: until its end the worker may have written on
+            return CANCELLED
+        while (self.folder / "product").is_dir() and self._worker_alive():
+            self.wait(0.25)  # too late: the product is in place and is being copied to where it was asked for
+        if self.status in ENDED and self.status != INTERRUPTED:
             return self.status
         worker = self.record.get("worker") or self._launched
         if worker.get("pid") and worker.get("host") != socket.gethostname():
@@ -418,13 +449,24 @@ class Run:
                 os.killpg(worker["pid"], signal.SIGKILL)
             self.wait(5.0)
         self.clear_unfinished()
+        self.clear_output(worker.get("pid"))
         self.add_state(CANCELLED)
         return self.status
 
     def clear_unfinished(self) -> None:
-        """Remove a product that was being written."""
-        for partial in self.folder.glob("product.partial*"):
+        """Remove a product that was being written, or was in place when its worker died before it could say so."""
+        for partial in (*self.folder.glob("product.partial*"), self.folder / "product"):
             shutil.rmtree(partial, ignore_errors=True)
+
+    def clear_output(self, pid: int | None) -> None:
+        """Remove what the process had half written where the product was to appear, and give up the claim on that place."""
+        with contextlib.suppress(PhidiasError, OSError):
+            path = self.order.output.get("path")
+            if path:
+                remove_path(Path(path).with_name(f".{Path(path).name}.partial-{pid}"))
+                claim = claim_of(Path(path))
+                if owner_of(claim) == self:
+                    claim.unlink()
 
     def add_state(self, state: str, at: str | None = None, **more: Any) -> None:
         """Record that the run entered a state, now or at a time, with other facts."""
@@ -485,8 +527,8 @@ def _myself() -> dict:
     return {"pid": os.getpid(), "born": psutil.Process().create_time(), "host": socket.gethostname()}
 
 
-def create(asked: Order, complete: Order, root: Path | None = None) -> Run:
-    """A new run folder that holds its order; nothing is started yet."""
+def create(asked: Order, complete: Order, root: Path | None = None, title: str | None = None) -> Run:
+    """A new run folder that holds its order; nothing is started yet. `title` is for an order that has none."""
     root = settings.runs_root() if root is None else Path(root)
     # With milliseconds, so that ids sort as the runs were asked for.
     stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S%f")[:-3]
@@ -499,7 +541,7 @@ def create(asked: Order, complete: Order, root: Path | None = None) -> Run:
                 break
             except FileExistsError:
                 continue
-        write_json(folder / "launched.json", {"asked": now(), "starter": _myself()})
+        write_json(folder / "launched.json", {"asked": now(), "starter": _myself(), "title": title})
         write_text(folder / "asked.json", asked.dumps())
         write_text(folder / "order.json", complete.dumps())
     except OSError as error:
@@ -531,8 +573,8 @@ def launch(run: Run) -> None:
     environment["PYTHONHASHSEED"] = "0"
     environment["PYTHONUNBUFFERED"] = "1"
     before = read_json(run.folder / "launched.json")
-    asked, starter = before.get("asked") or now(), _myself()
-    write_json(run.folder / "launched.json", {"asked": asked, "starter": starter})
+    known = {"asked": before.get("asked") or now(), "starter": _myself(), "title": before.get("title")}
+    write_json(run.folder / "launched.json", known)
     with open(run.folder / "log.txt", "ab") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "phidias_lab.flow", str(run.folder)],
@@ -554,8 +596,7 @@ def launch(run: Run) -> None:
             "pid": process.pid,
             "born": born,
             "host": socket.gethostname(),
-            "asked": asked,
-            "starter": starter,
+            **known,
             "lab": os.environ.get("PHIDIAS_LAB"),
         },
     )
@@ -571,12 +612,10 @@ def runs(root: str | Path | None = None) -> list[Run]:
 
 
 def find(name: str, root: str | Path | None = None) -> Run:
-    """The run of that id, of that unique beginning or ending of an id, or the `last` one."""
+    """The run of that id, of that unique beginning or ending of an id, or the `last` one; see `last`."""
     known = runs(root)
-    if name == "last":
-        if not known:
-            raise ParameterError("There is no run yet. 'phidias run CHAIN' makes one.")
-        return known[0]
+    if name == LAST:
+        return last(root=root)
     if os.sep in name and (Path(name) / "order.json").is_file() and (Path(name) / "asked.json").is_file():
         return Run(Path(name).absolute())
     exact = [r for r in known if r.id == name]
@@ -588,7 +627,22 @@ def find(name: str, root: str | Path | None = None) -> Run:
             f"{name!r} fits {len(close)} runs: {', '.join(r.id for r in close[:5])}. Write more of the id."
         )
     raise ParameterError(
-        f"There is no run {name!r}. {nearest(name, [r.id for r in known[:50]])} 'phidias runs' lists them."
+        f"There is no run {name!r}. {nearest(name, [LAST, *(r.id for r in known[:50])])} 'phidias runs' lists them."
+    )
+
+
+def last(done: bool = False, root: str | Path | None = None) -> Run:
+    """The newest run; with `done` the newest that is done, which is the one that has a product."""
+    known = runs(root)
+    if not known:
+        raise ParameterError("There is no run yet. 'phidias run CHAIN' makes one.")
+    if not done:
+        return known[0]
+    for run in known:
+        if run.status == DONE:
+            return run
+    raise ParameterError(
+        f"No run is done yet; the newest, {known[0].id}, is {known[0].status}. 'phidias runs show {LAST}' tells more."
     )
 
 

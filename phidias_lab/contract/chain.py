@@ -14,8 +14,17 @@ from typing import Any, ClassVar
 
 import param
 
-from phidias_lab.contract.data import KINDS, Input, Var, check_input, choose_variable, column_attributes, is_synthetic
-from phidias_lab.contract.parameters import Declared, Variable
+from phidias_lab.contract.data import (
+    KINDS,
+    Input,
+    Needs,
+    Var,
+    check_input,
+    choose_variable,
+    column_attributes,
+    is_synthetic,
+)
+from phidias_lab.contract.parameters import Declared, Variable, show
 from phidias_lab.contract.resources import Resources
 from phidias_lab.contract.said import Said
 from phidias_lab.errors import InputError, ParameterError, UnknownNameError, nearest
@@ -119,6 +128,27 @@ class Chain(param.Parameterized, metaclass=_Declaration):
         """Parameters that were left open ('auto', None) and what they become for these inputs."""
         return {}
 
+    def check(self, inputs: Mapping[str, Any]) -> None:
+        """Refuse, as an InputError, inputs that these parameters cannot work with.
+
+        Called before a run is recorded and again by its worker. The inputs have the declared form and are lazy: look at
+        metadata, coordinates and `extent(table, column)` only; whatever needs the values is for `run` to find.
+        """
+
+    def needs(self, inputs: Mapping[str, Any]) -> Mapping[str, Needs]:
+        """Which columns and rows of its tables this chain needs; the reader may then leave out the others."""
+        return {}
+
+    def headline(self, inputs: Mapping[str, Any]) -> str:
+        """One line that tells this run from others of the chain; the title of runs to which nobody gave one."""
+        declared = self.declared()
+        changed = [
+            f"{name.replace('_', ' ')} {value if isinstance(value, str) else show(value)}"
+            for name, value in self.parameters.items()
+            if declared[name].level == "user" and value not in (None, "", declared[name].default)
+        ]
+        return ", ".join([self.title or self.id, *changed[:4]])
+
     # What a chain may say beside its result -----------------------------------------------------------------------
 
     def counted(self, what: str, total: int, left_out: Mapping[str, int]) -> None:
@@ -153,7 +183,15 @@ class Chain(param.Parameterized, metaclass=_Declaration):
             value = getattr(self, name)
             if isinstance(parameter, Variable) and value is not None and checked.get(parameter.of) is not None:
                 choose_variable(name, value, parameter.of, checked[parameter.of])
+        self.check(checked)
         return checked
+
+    def titled(self, inputs: Mapping[str, Any]) -> str:
+        """The headline as one line of at most 200 characters; what was made from synthetic values says so."""
+        line = "".join(c for c in " ".join(self.headline(inputs).split()) if c.isprintable())
+        ending = " (synthetic)" if self._synthetic_values(inputs) and "synthetic" not in line.lower() else ""
+        room = 200 - len(ending)
+        return (line if len(line) <= room else f"{line[: room - 3]}...") + ending
 
     def resolved(self, inputs: Mapping[str, Any]) -> Chain:
         """This chain with every open choice made."""
@@ -218,8 +256,11 @@ class Chain(param.Parameterized, metaclass=_Declaration):
         synthetic = [name for name, data in inputs.items() if is_synthetic(data)]
         if not synthetic:
             return {}
-        values = any(self.inputs[name].role == "values" for name in synthetic if name in self.inputs)
-        return {"synthetic": "true" if values else None, "synthetic_inputs": ", ".join(synthetic)}
+        values = "true" if self._synthetic_values(inputs) else None
+        return {"synthetic": values, "synthetic_inputs": ", ".join(synthetic)}
+
+    def _synthetic_values(self, inputs: Mapping[str, Any]) -> bool:
+        return any(i.role == "values" and is_synthetic(inputs.get(name)) for name, i in self.inputs.items())
 
     def _filled(self, template: str, inputs: Mapping[str, Any]) -> str | None:
         """'{variable}' in units or names becomes what the chosen variable of the input says; None if it says nothing."""

@@ -99,6 +99,60 @@ def is_synthetic(data: Any) -> bool:
     return str((getattr(data, "attrs", None) or {}).get("synthetic", "")).strip().lower() in ("true", "1", "yes")
 
 
+@dataclass(frozen=True)
+class Needs:
+    """What a chain needs of a table, so that a reader can leave out the rest: columns, and for some of them intervals.
+
+    `ranges` maps a column to (low, high) pairs; a row is needed if its value lies in one of them, ends included. They are
+    in the units that the chain declares and may be wider than what it takes in the end, never narrower.
+    """
+
+    columns: tuple[str, ...] = ()
+    ranges: Mapping[str, tuple[tuple[Any, Any], ...]] = field(default_factory=dict)
+
+    def unconverted(self, given: Any, checked: Any) -> Needs:
+        """Without the ranges of columns whose units were converted: the reader meets the values as they are stored."""
+        before, after = column_attributes(given), column_attributes(checked)
+        same = {c: r for c, r in self.ranges.items() if before.get(c, {}).get("units") == after.get(c, {}).get("units")}
+        return Needs(self.columns, same)
+
+
+#: Where a lazy table keeps what is known of the least and greatest values of its columns, and how many rows there are.
+_EXTENT, _ROWS = "phidias_extent", "phidias_rows"
+
+
+def with_rows_in_all(table: Any, number: int) -> Any:
+    """The lazy table with the number of rows there are, of which a reader left out those that a chain does not need."""
+    object.__setattr__(table, _ROWS, int(number))
+    return table
+
+
+def rows_in_all(table: Any) -> int | None:
+    """How many rows there are, with those that were not read because a chain does not need them; None if all are read."""
+    return getattr(table, "__dict__", {}).get(_ROWS)
+
+
+def with_extent(table: Any, extent: Mapping[str, tuple[Any, Any]]) -> Any:
+    """The lazy table with the least and greatest value of its columns, as far as they are known without reading it."""
+    object.__setattr__(table, _EXTENT, dict(extent))
+    return table
+
+
+def extent(table: Any, column: str) -> tuple[Any, Any] | None:
+    """Least and greatest value of a column if that is known without reading it (they may be wider than the values)."""
+    known = getattr(table, "__dict__", {}).get(_EXTENT)
+    if known is not None:
+        return known.get(column)
+    if hasattr(table, "compute") or not len(table):
+        return None
+    values = table[column]
+    return (
+        None
+        if getattr(values.dtype, "kind", "O") not in "iufM" or values.isna().all()
+        else (values.min(), values.max())
+    )
+
+
 def same_units(given: str, declared: str) -> bool:
     def plain(units):
         units = str(units).strip()
@@ -314,7 +368,7 @@ def _check_table(name, declared, data):
         )
     attributes = column_attributes(data)
     _check_names(name, "column", declared, list(data.columns), attributes)
-    changed = {}
+    changed, known, whole = {}, dict(getattr(data, "__dict__", {}).get(_EXTENT) or {}), rows_in_all(data)
     for column, wanted in declared.variables.items():
         if column not in data.columns:
             continue
@@ -339,11 +393,17 @@ def _check_table(name, declared, data):
                 raise InputError(f"Input {name!r}, column {column!r}: {error}. Correct its units.") from None
             if convert is not None:
                 changed[column] = convert(data[column])
+                if column in known:
+                    known[column] = tuple(sorted(convert(float(end)) for end in known[column]))
                 attributes[column] = {**attributes[column], "units": wanted.units}
     if changed:
         before = dict(getattr(data, "attrs", None) or {})
         data = data.assign(**changed)
         data = with_attributes(data, {**before, "columns": attributes})
+        if known:
+            data = with_extent(data, known)
+        if whole is not None:
+            data = with_rows_in_all(data, whole)
     return data
 
 

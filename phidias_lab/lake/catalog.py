@@ -23,7 +23,7 @@ from intake.catalog.exceptions import CatalogException
 from intake.catalog.local import LocalCatalogEntry
 
 from phidias_lab import settings
-from phidias_lab.contract.data import is_synthetic, with_attributes
+from phidias_lab.contract.data import Needs, is_synthetic, with_attributes
 from phidias_lab.errors import InputError, ParameterError, ProductError, UnknownNameError, nearest
 from phidias_lab.lake import drivers, manifest, trust
 from phidias_lab.lake.locks import lock
@@ -231,22 +231,48 @@ def source(address: str, parameters: Mapping[str, Any] | None = None, catalog: A
     return found
 
 
-def open_entry(address: str, parameters: Mapping[str, Any] | None = None) -> tuple[Any, dict]:
-    """The lazy data of an entry and their identity (see `identity`)."""
+def look(reference: Mapping[str, Any]) -> Any:
+    """The lazy data of {"entry": ..., "parameters": ...} or {"file": ...} as far as metadata tell, without an identity,
+    for which a whole file may have to be read."""
+    if "file" in reference:
+        return _of_file(_full(reference["file"])).look()
+    found = source(reference["entry"], reference.get("parameters"))
+    with _quiet(), errors_of_reading(f"The entry {reference['entry']!r}"):
+        data = found.look() if hasattr(found, "look") else found.to_dask()
+    return _with_origin(data, found)[0]
+
+
+def open_entry(
+    address: str, parameters: Mapping[str, Any] | None = None, needs: Needs | None = None
+) -> tuple[Any, dict]:
+    """The lazy data of an entry and their identity (see `identity`); of a table only what is needed, if that is said."""
     found = source(address, parameters)
+    found.needs = needs
     with _quiet(), errors_of_reading(f"The entry {address!r}"):
         data = found.to_dask()
-    origin = _origin(data, (found.metadata or {}).get("phidias") or {})
-    if origin.get("synthetic") and not is_synthetic(data):  # the entry knows what its file does not say
-        data = with_attributes(data, {**data.attrs, "synthetic": "true"})
+    data, origin = _with_origin(data, found)
     return data, {**_identity(address, parameters, found), **origin}
 
 
-def open_file(path: str | Path) -> tuple[Any, dict]:
-    """The lazy data of a file or store (NetCDF, Zarr, Parquet, CSV) that is in no catalogue, and their identity."""
-    address = _full(path)
+def _with_origin(data: Any, found: Any) -> tuple[Any, dict[str, Any]]:
+    """The data of an entry and their origin; the entry may know what its file does not say."""
+    origin = _origin(data, (found.metadata or {}).get("phidias") or {})
+    if origin.get("synthetic") and not is_synthetic(data):
+        data = with_attributes(data, {**data.attrs, "synthetic": "true"})
+    return data, origin
+
+
+def _of_file(address: str) -> Any:
     found = _FILES[_kind_of(address)](path=address)
     found.name = ""
+    return found
+
+
+def open_file(path: str | Path, needs: Needs | None = None) -> tuple[Any, dict]:
+    """The lazy data of a file or store (NetCDF, Zarr, Parquet, CSV) that is in no catalogue, and their identity."""
+    address = _full(path)
+    found = _of_file(address)
+    found.needs = needs
     data = found.to_dask()
     identity = {**_identity(address, None, found), **_origin(data, {})}
     return data, {"file": address, **{k: v for k, v in identity.items() if k not in ("entry", "parameters")}}

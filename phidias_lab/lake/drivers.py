@@ -27,7 +27,7 @@ import xarray as xr
 from intake.source.base import DataSource, Schema
 
 from phidias_lab import settings
-from phidias_lab.contract.data import is_unit, parse_times
+from phidias_lab.contract.data import Needs, is_unit, parse_times, with_extent, with_rows_in_all
 from phidias_lab.contract.parameters import Period, Region
 from phidias_lab.errors import InputError, ParameterError, UnknownNameError, nearest
 from phidias_lab.lake import manifest, tiles
@@ -35,6 +35,7 @@ from phidias_lab.lake.manifest import errors_of_reading
 
 ALL = "all"
 _ZARR, _NETCDF, _CSV, _PARQUET = (".zarr",), (".nc", ".nc4", ".cdf", ".h5"), (".csv",), (".parquet", ".pq")
+_HEAD = 1000  # lines of a CSV file that are looked at
 _LONGITUDES, _LATITUDES, _TIMES = ("longitude", "lon"), ("latitude", "lat"), ("time",)
 
 
@@ -98,6 +99,7 @@ class _Source(DataSource):
             dict(units or {}),
             dict(standard_names or {}),
         )
+        self.needs: Needs | None = None  # what is opened only in part; set by `catalog`
 
     @property
     def read_as(self) -> dict[str, dict]:
@@ -155,6 +157,10 @@ class _Source(DataSource):
         if known:
             manifest.check_sizes(self.address, known)
         return known
+
+    def look(self) -> Any:
+        """The lazy data as far as metadata tell: right in its columns or variables, and never the whole of a file."""
+        return self.to_dask()
 
     def _what_to_do(self) -> str:
         if self.address.startswith(settings.lake_root() + "/"):
@@ -257,28 +263,40 @@ class Table(_Source):
         if self.address.lower().endswith(_CSV):
             table = self.read()
             return _with_attrs(dd.from_pandas(table, npartitions=1), table.attrs)
-        dataset, tile, where, columns, attrs = self._query()
+        dataset, tile, asked, where, columns, attrs = self._query()
         with errors_of_reading(self._label()):
-            pieces = [
-                (fragment.path, [group.id for group in part.row_groups])
-                for fragment in dataset.get_fragments(_and(tile, where))
-                for part in fragment.split_by_row_group(where)
-            ]
+            fragments = list(dataset.get_fragments(_and(tile, asked)))
+            parts = [part for fragment in fragments for part in fragment.split_by_row_group(where)]
+            # By the metadata alone, unless a region or period was asked for that cuts through a row group.
+            whole = None if where is asked else sum(fragment.count_rows(filter=asked) for fragment in fragments)
+            pieces = [(part.path, [group.id for group in part.row_groups]) for part in parts]
+            known = {self.columns.get(name, name): ends for name, ends in _extent(parts).items()}
             meta = _frame(dataset.schema.empty_table().select(self._there(columns)), attrs, self.columns)
         if not pieces:
             with dask.config.set({"dataframe.convert-string": False}):
-                return _with_attrs(dd.from_pandas(meta, npartitions=1), attrs)
+                lazy = _with_attrs(dd.from_pandas(meta, npartitions=1), attrs)
+            return lazy if whole is None else with_rows_in_all(lazy, whole)
         reader = _Pieces(dataset.format, dataset.filesystem, self._label(), where, tuple(columns), attrs, self.columns)
         # Texts stay as pandas reads them, so that the lazy table equals the one that is read at once.
         with dask.config.set({"dataframe.convert-string": False}):
             lazy = dd.from_map(reader, pieces, meta=meta, enforce_metadata=False, label="read-table")
-        return _with_attrs(lazy, attrs)
+        lazy = with_extent(_with_attrs(lazy, attrs), known)
+        return lazy if whole is None else with_rows_in_all(lazy, whole)
+
+    def look(self) -> Any:
+        """As `to_dask`, but of a CSV file, which has no metadata, only the first lines."""
+        import dask.dataframe as dd
+
+        if not self.address.lower().endswith(_CSV):
+            return self.to_dask()
+        table = self._read_csv(_HEAD)
+        return _with_attrs(dd.from_pandas(table, npartitions=1), table.attrs)
 
     def read(self) -> Any:
         """The pandas DataFrame; only tiles and row groups that may hold what was asked for are read."""
         if self.address.lower().endswith(_CSV):
             return self._read_csv()
-        dataset, tile, where, columns, attrs = self._query()
+        dataset, tile, _, where, columns, attrs = self._query()
         with errors_of_reading(self._label()):
             return _frame(dataset.to_table(columns=self._there(columns), filter=_and(tile, where)), attrs, self.columns)
 
@@ -286,13 +304,13 @@ class Table(_Source):
         """The names that these columns have in the file."""
         return _names_there(columns, self.columns)
 
-    def _read_csv(self):
+    def _read_csv(self, rows: int | None = None):
         import pandas as pd
 
         region, time = parse_region(self.region), parse_time(self.time)
         self._manifest()
         try:
-            table = pd.read_csv(self.address, comment="#")
+            table = pd.read_csv(self.address, comment="#", nrows=rows)
         except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError, OSError) as error:
             raise InputError(
                 f"{self._label()} cannot be read as CSV: {str(error).strip().splitlines()[0]}. "
@@ -315,7 +333,8 @@ class Table(_Source):
         return table.loc[keep, self._wanted(list(table.columns))].reset_index(drop=True)
 
     def _query(self):
-        """The opened dataset, the filter of its tiles, the filter of its rows, the columns and the attributes."""
+        """The opened dataset, the filter of its tiles, those of the rows that the entry asks for and of those among them
+        that are needed, the columns by their names here, and the attributes."""
         import pyarrow.dataset as ds
 
         from phidias_lab.lake.stores import attributes_of
@@ -333,20 +352,25 @@ class Table(_Source):
         def field(wanted: Sequence[str]) -> Any:
             return ds.field(self._there([self._column(names, described, wanted)])[0])
 
-        tile, where, described = None, None, attrs.get("columns", {})
+        tile, asked, described = None, None, attrs.get("columns", {})
         if region is not None:
             lon, lat = field(_LONGITUDES), field(_LATITUDES)
             west, south, east, north = region
             turns = [
                 (lon + t >= west) & (lon + t <= east) if t else (lon >= west) & (lon <= east) for t in (0, -360, 360)
             ]
-            where = (turns[0] | turns[1] | turns[2]) & (lat >= south) & (lat <= north)
+            asked = (turns[0] | turns[1] | turns[2]) & (lat >= south) & (lat <= north)
             if known and known.get("layout", {}).get("tile_degrees") == tiles.DEGREES:
                 tile = ds.field("tile").isin(tiles.tiles_of(*region))
         if time is not None:
             when = field(_TIMES)
-            where = _and(where, (when >= ds.scalar(time[0].item())) & (when < ds.scalar(time[1].item())))
-        return dataset, tile, where, self._wanted([n for n in names if n != "tile" or not known]), attrs
+            asked = _and(asked, (when >= ds.scalar(time[0].item())) & (when < ds.scalar(time[1].item())))
+        where, columns = asked, self._wanted([n for n in names if n != "tile" or not known])
+        if self.needs is not None:
+            columns = [c for c in columns if c in self.needs.columns] if self.needs.columns else columns
+            for column, intervals in self.needs.ranges.items():
+                where = _and(where, _in_intervals(schema, self._there([column])[0], intervals))
+        return dataset, tile, asked, where, columns, attrs
 
     def _column(self, columns: Sequence[str], described: dict, names: Sequence[str]) -> str:
         for column in columns:
@@ -415,6 +439,41 @@ def _with_attrs(lazy: Any, attrs: dict) -> Any:
     """Hang the attributes on a dask DataFrame as on a pandas one. Dask drops them in every operation, as it knows none."""
     object.__setattr__(lazy, "attrs", _fitting(attrs, lazy.columns))
     return lazy
+
+
+def _in_intervals(schema: Any, column: str, intervals: Sequence[tuple[Any, Any]]) -> Any:
+    """The condition that a column lies in one of the intervals; None for a column of which that cannot be asked."""
+    import pandas as pd
+    import pyarrow as pa
+    import pyarrow.dataset as ds
+
+    if column not in schema.names or not intervals:
+        return None
+    kind, condition = schema.field(column).type, None
+    for low, high in intervals:
+        if pa.types.is_timestamp(kind):
+            ends = [pd.Timestamp(end).tz_localize("UTC" if kind.tz else None) for end in (low, high)]
+            low, high = (ds.scalar(pa.scalar(end.to_pydatetime(), pa.timestamp("us", kind.tz))) for end in ends)
+        elif not (pa.types.is_floating(kind) or pa.types.is_integer(kind)):
+            return None
+        inside = (ds.field(column) >= low) & (ds.field(column) <= high)
+        condition = inside if condition is None else condition | inside
+    return condition
+
+
+def _extent(parts: Sequence[Any]) -> dict[str, tuple[Any, Any]]:
+    """Least and greatest values by the statistics of row groups; only of columns of which every group tells them."""
+    found: dict[str, tuple[Any, Any]] | None = None
+    for part in parts:
+        for group in part.row_groups:
+            told = {
+                n: (s["min"], s["max"]) for n, s in (group.statistics or {}).items() if not isinstance(s["min"], str)
+            }
+            if found is None:
+                found = told
+            else:
+                found = {n: (min(a, told[n][0]), max(b, told[n][1])) for n, (a, b) in found.items() if n in told}
+    return found or {}
 
 
 def _and(one: Any, other: Any) -> Any:

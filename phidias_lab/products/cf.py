@@ -137,9 +137,9 @@ def origin(data: Any) -> dict[str, str]:
     return {name: str(attrs[name]) for name in ("synthetic", "synthetic_inputs") if attrs.get(name)}
 
 
-def title(data: Any, chain: Mapping, order: Order) -> str:
-    """The title of a product; one of synthetic values says so."""
-    found = order.title or chain.get("title") or chain["id"]
+def title(data: Any, chain: Mapping, order: Order, facts: Mapping) -> str:
+    """The title that was given, else the chain's own for this run, else the chain's; one of synthetic values says so."""
+    found = order.title or facts.get("title") or chain.get("title") or chain["id"]
     return f"{found} (synthetic)" if is_synthetic(data) and "synthetic" not in found.lower() else found
 
 
@@ -175,7 +175,7 @@ def global_attributes(data: xr.Dataset, chain: Mapping, order: Order, facts: Map
     named = keywords(data)
     found.update(
         Conventions=CONVENTIONS,
-        title=title(data, chain, order),
+        title=title(data, chain, order, facts),
         summary=chain.get("description") or chain.get("summary"),
         history=older,
         source=source(chain, order, facts),

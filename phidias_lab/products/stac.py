@@ -175,7 +175,7 @@ def item(
 
     made = facts.get("ended") or facts.get("started")
     properties: dict[str, Any] = {
-        "title": cf.title(result, chain, order),
+        "title": cf.title(result, chain, order, facts),
         "phidias:chain": chain["id"],
         "phidias:chain_version": chain["version"],
         "processing:lineage": cf.source(chain, order, facts),

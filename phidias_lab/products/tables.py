@@ -94,7 +94,7 @@ def write_parquet(
 
     own = table_attributes(table)
     words = {
-        "title": cf.title(table, chain, order),
+        "title": cf.title(table, chain, order, facts),
         "source": cf.source(chain, order, facts),
         "license": cf.licence(order, facts),
         **cf.origin(table),

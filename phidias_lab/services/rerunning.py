@@ -135,7 +135,7 @@ def find_product(name: str) -> Any:
         return runs.Run(path.absolute()).product
     if path.exists() or "/" in name or "\\" in name:
         return Product(path)
-    return runs.find(name).product
+    return _named(name).product
 
 
 def find_order(name: str) -> Any:
@@ -147,4 +147,23 @@ def find_order(name: str) -> Any:
         return runs.Run(path.absolute()).order
     if path.exists() or "/" in name or "\\" in name:
         return find_product(name).order
-    return runs.find(name).order
+    return _named(name).order
+
+
+def taken(name: str) -> str | None:
+    """What to say of a name that stands for another: which run `last` was."""
+    from phidias_lab.compute import runs
+
+    if name != runs.LAST or Path(name).exists():
+        return None
+    run = _named(name)
+    newest = runs.last()
+    passed = "" if newest == run else f"; the newest, {newest.id}, is {newest.status}"
+    return f"The last run that is done is {run.id}{passed}."
+
+
+def _named(name: str) -> Any:
+    """The run of that name; `last` is the newest that is done, because its product or order is what is asked for."""
+    from phidias_lab.compute import runs
+
+    return runs.last(done=True) if name == runs.LAST else runs.find(name)

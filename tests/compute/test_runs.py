@@ -72,6 +72,18 @@ def test_without_runs_there_is_no_last_one():
         runs.find("last")
 
 
+def test_the_last_run_is_the_newest_of_all_or_the_newest_that_is_done(made):
+    made(days_ago=3)
+    done, failed = made(days_ago=2), made(runs.FAILED)
+    assert (runs.last(), runs.last(done=True)) == (failed, done)
+    with pytest.raises(ParameterError, match="Did you mean 'last'"):
+        runs.find("lsat")
+    for run in runs.runs()[1:]:
+        run.remove()
+    with pytest.raises(ParameterError, match=f"No run is done yet; the newest, {failed.id}, is failed"):
+        runs.last(done=True)
+
+
 def test_pruning_removes_old_runs_beyond_those_kept_and_tells_their_sizes(made):
     old, older, new = made(days_ago=5), made(runs.FAILED, days_ago=9), made()
     (old.folder / "big").write_bytes(b"x" * 5000)
@@ -232,6 +244,23 @@ def test_one_damaged_folder_hides_no_other_run_and_can_be_removed(made, file, te
     assert [i for i, _ in runs.prune(keep=1, states=[runs.INTERRUPTED, runs.DONE])] == [sound.id]
     assert damaged.remove() > 0
     assert runs.runs() == []
+
+
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("order.json", "{"),
+        ("launched.json", "{"),
+        ("launched.json", '{"asked": 5, "starter": "x"}'),
+        ("launched.json", '{"asked": "TIME", "pid": -1, "host": "HOST"}'),
+    ],
+)
+def test_a_damaged_run_that_was_just_asked_for_is_interrupted_at_once(made, file, text):
+    run = made(None)
+    assert run.status == runs.WAITING
+    (run.folder / file).write_text(text.replace("TIME", runs.now()).replace("HOST", socket.gethostname()))
+    assert run.status == runs.INTERRUPTED
+    assert f"damaged: {file}" in run.error or f"in {file}" in run.error
 
 
 @pytest.mark.parametrize(

@@ -137,16 +137,6 @@ def inside(environment, toy, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
-@pytest.fixture(scope="session")
-def demo_lake(tmp_path_factory):
-    """The folder of a demo lake, built once."""
-    from phidias_lab import demo
-
-    root = tmp_path_factory.mktemp("demo") / "lake"
-    demo.build_demo(root=root)
-    return root
-
-
 @pytest.fixture
 def command(environment, tmp_path):
     """``command("run", "toy.waves")`` runs phidias to its end."""

@@ -22,9 +22,9 @@ browser = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 @pytest.fixture
-def prepared(environment, demo_lake):
+def prepared(environment, demo_lake_folder):
     """A user whose lake is built already."""
-    environment["PHIDIAS_LAKE"] = str(demo_lake)
+    environment["PHIDIAS_LAKE"] = str(demo_lake_folder)
     return environment
 
 

@@ -11,9 +11,9 @@ from phidias_lab.services.command_line import main
 
 
 @pytest.fixture
-def lake(inside, demo_lake, tmp_path, monkeypatch):
+def lake(inside, demo_lake_folder, tmp_path, monkeypatch):
     """A lake of this test's own, which it may damage."""
-    shutil.copytree(demo_lake, tmp_path / "lake")
+    shutil.copytree(demo_lake_folder, tmp_path / "lake")
     return tmp_path / "lake"
 
 

@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import nbclient
+import nbformat
 import pytest
 
 from phidias_lab.errors import ParameterError
@@ -106,6 +108,48 @@ def test_a_run_is_exported_as_a_script_that_does_the_same_and_as_a_notebook(run,
     assert said["id"] != run["run"]
     assert said["checksums"] == run["checksums"]
     assert json.loads(command("export", "last", "--as", "notebook").stdout)["nbformat"] == 4
+    for empty in ("", " "):
+        nothing = command("export", "last", "--as", "script", "--output", empty)
+        assert nothing.returncode == 2
+        assert "--output was given an empty text" in nothing.stderr
     again = command("export", "last", "--as", "script", "--output", script)
     assert again.returncode == 4
     assert "--overwrite" in again.stderr
+
+
+def test_an_exported_notebook_makes_the_same_product(run, command, environment, tmp_path, monkeypatch):
+    file = tmp_path / "exported.ipynb"
+    assert command("export", run["run"], "--as", "notebook", "--output", file).returncode == 0
+    for name in ("HOME", "PYTHONPATH", "PHIDIAS_RUNS", "PHIDIAS_LAKE"):
+        monkeypatch.setenv(name, environment[name])
+    notebook = nbformat.read(file, as_version=4)
+    nbclient.NotebookClient(notebook, timeout=120, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    said = json.loads(command("runs", "show", "last", "--json").stdout)
+    assert (said["status"], said["id"] != run["run"]) == ("done", True)
+    assert said["checksums"] == run["checksums"]
+    shown = notebook.cells[-1].outputs[0]["data"]["text/plain"]
+    assert all(checksum in shown for checksum in run["checksums"].values())
+
+
+def test_last_is_the_newest_run_that_is_done_where_a_product_is_meant(run, command):
+    assert command("run", "toy.waves", "--fail", "defect", "--quiet").returncode == 5
+    failed = json.loads(command("runs", "show", "last", "--json").stdout)
+    assert failed["status"] == "failed"
+    shown = command("runs", "show", "last")
+    assert f"The last run is {failed['id']}." in shown.stderr
+    assert "Toy waves, fail" not in shown.stdout
+    again = command("rerun", "last")
+    assert again.returncode == 0, again.stderr
+    assert f"The last run that is done is {run['run']}; the newest, {failed['id']}, is failed." in again.stderr
+    script = command("export", "last", "--as", "script")
+    assert script.returncode == 0
+    assert "The last run that is done is " in script.stderr
+    assert "defect" not in script.stdout
+    wrong = command("runs", "show", "lsat")
+    assert wrong.returncode == 2
+    assert "Did you mean 'last'" in wrong.stderr
+
+
+def test_runs_without_a_title_are_listed_with_one_that_tells_them_apart(command):
+    assert command("run", "toy.waves", "--amplitude", "3", "--quiet").returncode == 0
+    assert "Toy waves, amplitude 3.0" in command("runs").stdout

@@ -15,7 +15,7 @@ import xarray as xr
 from scipy.spatial import cKDTree
 
 from phidias_lab.contract import Chain, Input, Resources, Var, choice, flag, number, numbers, period, region, variable
-from phidias_lab.contract.data import column_attributes, converter
+from phidias_lab.contract.data import Needs, column_attributes, converter, extent, rows_in_all
 from phidias_lab.contract.parameters import region_bounds, region_contains
 from phidias_lab.contract.said import counts_line
 from phidias_lab.errors import InputError, ParameterError
@@ -31,8 +31,10 @@ SAME_DEGREES, SAME_METRES, SAME_SECONDS, SAME_VALUE = 0.006, 0.1, 90.0, 0.006
 #: A depth may be this far above the surface, in metres: waves and the zero of a pressure sensor put the values of
 #: instruments that float at the surface a few decimetres too high. Beyond lies a wrong sign or a sign for "missing".
 ABOVE_SURFACE = 0.5
-#: Why an observation is left out; the first that holds is the one that is counted.
-MISSING, IMPOSSIBLE_PLACE, PERIOD, GRID, REGION, LEVELS, FLAG, IMPLAUSIBLE, DUPLICATE, NOT_AT_SEA = (
+#: Why an observation is left out; the first that holds is the one that is counted. What a reader was told not to read
+#: (see `Gridding.needs`) is known by its number alone, so all reasons of place and time are one there.
+UNREAD, MISSING, IMPOSSIBLE_PLACE, PERIOD, GRID, REGION, LEVELS, FLAG, IMPLAUSIBLE, DUPLICATE, NOT_AT_SEA = REASONS = (
+    "not in the grid, levels and period",
     "without value or place",
     "impossible depth or latitude",
     "outside the period",
@@ -44,9 +46,13 @@ MISSING, IMPOSSIBLE_PLACE, PERIOD, GRID, REGION, LEVELS, FLAG, IMPLAUSIBLE, DUPL
     "duplicate",
     "not at sea",
 )
-REASONS = (MISSING, IMPOSSIBLE_PLACE, PERIOD, GRID, REGION, LEVELS, FLAG, IMPLAUSIBLE, DUPLICATE, NOT_AT_SEA)
+UPWARDS = "Depth counts downwards: 10 is ten metres below the surface."
 #: Rounding of a longitude that is turned, in degrees: a tenth of a millimetre.
 NEAR = 1e-9
+#: By how much a reader may give more than is asked for, so that its rounding never takes away a row: degrees, metres, days.
+MORE_DEGREES, MORE_METRES, MORE_DAYS = 1e-3, 0.1, 1
+#: A map of a longer period than this mixes seasons, in days.
+MIXED = 150
 #: Bytes per node of a sparse LU of the 13-point operator of the plane (measured: 1.3 GiB at 500 x 500) and of space.
 BYTES_PER_NODE = {2: 5_600, 3: 30_000}
 
@@ -224,6 +230,43 @@ class Gridding(Chain):
     )
     solver = choice("auto", ["auto", *solvers.SOLVERS], doc="How the linear system is solved", level="expert")
 
+    def check(self, inputs: Mapping[str, Any]) -> None:
+        observations, levels = inputs["observations"], inputs["domain"]["depth"].values.astype(float)
+        domain = self._domain(inputs["domain"])
+        self._check_columns(observations)
+        for column, intervals in self._ranges(domain, levels).items():
+            known = extent(observations, column)
+            if known is not None:
+                low, high = (_comparable(end) for end in known)
+                if not any(low <= _comparable(end) and _comparable(start) <= high for start, end in intervals):
+                    raise self._no_observation(hint=UPWARDS if column == "depth" and high < -ABOVE_SURFACE else "")
+
+    def needs(self, inputs: Mapping[str, Any]) -> Mapping[str, Needs]:
+        levels = inputs["domain"]["depth"].values.astype(float)
+        found = self._ranges(self._domain(inputs["domain"]), levels)
+        # Impossible depths are read to be counted as such: depths of the wrong sign are a mistake that is worth saying.
+        found["depth"] += ((-np.inf, -ABOVE_SURFACE),)
+        return {"observations": Needs(tuple(self._columns(inputs["observations"])), found)}
+
+    def headline(self, inputs: Mapping[str, Any]) -> str:
+        domain = self._domain(inputs["domain"])
+        depths = [f"{domain['depth'].values[k]:g}" for k in (0, -1)]
+        parts = [self.variable.replace("_", " ").capitalize(), "–".join(dict.fromkeys(depths)) + " m"]
+        parts += [self.windows] if self.windows != "whole" else []
+        days = self.period or extent(inputs["observations"], "time")
+        if days is not None:
+            parts.append(_in_words(*(pd.Timestamp(day) for day in days), exact=self.period is not None))
+        if self.region is not None:
+            west, south, east, north = region_bounds(self.region)
+            parts.append(
+                f"{_degrees(west, 'EW')} to {_degrees(east, 'EW')}, {_degrees(south, 'NS')} to {_degrees(north, 'NS')}"
+            )
+        else:
+            # By convention a title of the lake says the place first: "Baltic Sea: grid, mask and sea floor".
+            place, colon, _ = str(inputs["domain"].attrs.get("title", "")).partition(":")
+            parts += [place] if colon else []
+        return ", ".join(parts)
+
     def resolve(self, inputs: Mapping[str, Any]) -> Mapping[str, Any]:
         domain = self._domain(inputs["domain"])
         plane = domain.sizes["latitude"] * domain.sizes["longitude"]
@@ -333,8 +376,29 @@ class Gridding(Chain):
         ends = (known.least, known.greatest)
         return [float(end if convert is None else convert(end)) for end in ends]
 
-    def _selected(self, observations: Any, plan: Plan) -> tuple[pd.DataFrame, Counter]:
-        """The rows in reach of the domain that may be used, and how many there were and were left out for each reason."""
+    def _columns(self, observations: Any) -> list[str]:
+        flags = f"{self.variable}_qc"
+        columns = ["longitude", "latitude", "depth", "time", self.variable]
+        return columns + [name for name in ("platform", flags) if name in observations.columns]
+
+    def _ranges(self, domain: xr.Dataset, levels: np.ndarray) -> dict[str, tuple[tuple[Any, Any], ...]]:
+        """Between what an observation must lie at least to be of use: a little more than `_select` leaves."""
+        lon, lat = domain["longitude"].values, domain["latitude"].values.astype(float)
+        cells = reach(cell_edges(levels, domain["depth"].values.astype(float)), self.vertical_length)
+        found = {
+            "latitude": ((lat.min() - MORE_DEGREES, lat.max() + MORE_DEGREES),),
+            "depth": tuple((top - MORE_METRES, bottom + MORE_METRES) for top, bottom in cells.tolist()),
+        }
+        if not _is_cyclic(lon):
+            west, east = lon[0] - MORE_DEGREES, lon[-1] + MORE_DEGREES
+            found["longitude"] = tuple((west + turn, east + turn) for turn in (-720.0, -360.0, 0.0, 360.0, 720.0))
+        if self.period is not None:
+            start, end = (pd.Timestamp(day) for day in self.period)
+            days = pd.Timedelta(days=MORE_DAYS)
+            found["time"] = ((start - days, end.normalize() + pd.Timedelta(days=1) + days),)
+        return found
+
+    def _check_columns(self, observations: Any) -> None:
         if getattr(observations.dtypes["time"], "kind", "O") != "M":
             raise InputError("The column 'time' of the observations holds no dates. Convert it to dates first.")
         if getattr(observations.dtypes[self.variable], "kind", "O") not in "iufb":
@@ -342,28 +406,36 @@ class Gridding(Chain):
                 f"The column {self.variable!r} of the observations holds {observations.dtypes[self.variable]}, but numbers "
                 "are gridded. Remove texts such as 'n/a' from it, or choose another variable."
             )
-        columns = ["longitude", "latitude", "depth", "time", self.variable]
-        columns += [name for name in ("platform", f"{self.variable}_qc") if name in observations.columns]
-        table = observations[columns]
+
+    def _selected(self, observations: Any, plan: Plan) -> tuple[pd.DataFrame, Counter]:
+        """The rows in reach of the domain that may be used, and how many there were and were left out for each reason."""
+        self._check_columns(observations)
+        table = observations[self._columns(observations)]
         if isinstance(table, pd.DataFrame):
             parts = [_select(table, plan)]
         else:
             parts = list(dask.compute(*(dask.delayed(_select, nout=2)(part, plan) for part in table.to_delayed())))
         counts = sum((found for _, found in parts), Counter())
+        there = rows_in_all(observations)
+        if there is not None:
+            counts[UNREAD] = there - counts["total"]
+            counts["total"] = there
         kept = [rows for rows, _ in parts if len(rows)]
         return pd.concat(kept, ignore_index=True) if kept else parts[0][0], counts
 
     def _refuse_nothing(self, counts: Counter, units: str | None) -> None:
+        hint, read = "", counts["total"] - counts[UNREAD]
+        if counts[IMPOSSIBLE_PLACE] > read / 2:
+            hint = UPWARDS
+        elif counts[IMPLAUSIBLE] > read / 2:
+            hint = self._outside(units)
+        raise self._no_observation(f" ({counts_line('observations', counts['total'], 0, _left_out(counts))})", hint)
+
+    def _no_observation(self, counts: str = "", hint: str = "") -> InputError:
         period = "" if self.period is None else f" between {self.period[0]} and {self.period[1]}"
-        line = counts_line("observations", counts["total"], 0, _left_out(counts))
-        hint = ""
-        if counts[IMPOSSIBLE_PLACE] > counts["total"] / 2:
-            hint = " Depth counts downwards: 10 is ten metres below the surface."
-        elif counts[IMPLAUSIBLE] > counts["total"] / 2:
-            hint = f" {self._outside(units)}"
-        raise InputError(
+        return InputError(
             f"No observation of {self.variable!r} with quality {self.quality!r} lies in the domain and near its "
-            f"levels{period} ({line}). Choose another period, region, quality, depths or variable.{hint}"
+            f"levels{period}{counts}. Choose another period, region, quality, depths or variable. {hint}".rstrip()
         )
 
     def _outside(self, units: str | None) -> str:
@@ -377,7 +449,14 @@ class Gridding(Chain):
         )
 
     def _windows(self, table: pd.DataFrame) -> list[Window]:
-        first, last = (table["time"].min(), table["time"].max()) if self.period is None else self.period
+        first, last = table["time"].min(), table["time"].max()
+        if self.windows == "whole" and last - first > pd.Timedelta(days=MIXED):
+            self.report(
+                0.0,
+                f"observations of {first:%Y-%m-%d} to {last:%Y-%m-%d} go into one map, whatever their season; for a map "
+                "of each season choose windows 'seasonal' (--windows seasonal)",
+            )
+        first, last = (first, last) if self.period is None else self.period
         return windows(pd.Timestamp(first), pd.Timestamp(last), self.windows)
 
     def _pieces(
@@ -465,6 +544,28 @@ _GIVEN = ("analysis", "analysis_error", "background", "background_deviation", "o
 _PER_LEVEL = _GIVEN[2:]
 
 
+def _comparable(value: Any) -> Any:
+    """A number as it is, a moment without its zone: statistics of a table may have one."""
+    if isinstance(value, int | float | np.number):
+        return float(value)
+    moment = pd.Timestamp(value)
+    return moment if moment.tz is None else moment.tz_convert("UTC").tz_localize(None)
+
+
+def _in_words(start: pd.Timestamp, end: pd.Timestamp, exact: bool) -> str:
+    """A period in years, or in days where it was given and is no whole number of years."""
+    whole = (start.month, start.day, end.month, end.day) == (1, 1, 12, 31)
+    words = (start.year, end.year) if whole or not exact else (f"{start:%Y-%m-%d}", f"{end:%Y-%m-%d}")
+    return (" to " if exact and not whole else "–").join(dict.fromkeys(map(str, words)))
+
+
+def _degrees(value: float, sides: str) -> str:
+    """-20 as 20°W, where `sides` names the positive and the negative one."""
+    if sides == "EW":
+        value = (value + 180.0) % 360.0 - 180.0
+    return f"{abs(value):g}°{'' if value == 0 else sides[value < 0]}"
+
+
 def checked_mask(mask: np.ndarray) -> np.ndarray:
     """The mask as booleans; a missing value is land, and what is neither 0 nor 1 is no mask."""
     mask = np.nan_to_num(np.asarray(mask, float))
@@ -500,6 +601,12 @@ def cell_edges(levels: np.ndarray, chosen: np.ndarray) -> np.ndarray:
     return np.column_stack([upper[rows], lower[rows]])
 
 
+def reach(edges: np.ndarray, vertical_length: float) -> np.ndarray:
+    """Upper and lower bounds between which observations count, from those of the levels' cells."""
+    # What lies between two levels that are analysed together counts for both.
+    return np.array([[edges[0, 0], edges[-1, 1]]]) if vertical_length > 0 else edges
+
+
 def _left_out(counts: Counter) -> dict[str, int]:
     return {reason: counts[reason] for reason in REASONS if counts[reason]}
 
@@ -533,9 +640,7 @@ def _select(rows: pd.DataFrame, plan: Plan) -> tuple[pd.DataFrame, Counter]:
     bad[GRID] = ~(inside & (latitude >= plan.latitude[0]) & (latitude <= plan.latitude[-1]))
     if region is not None:
         bad[REGION] = ~np.asarray(region_contains(region, lon, latitude), bool)
-    cells = plan.edges
-    if settings["vertical_length"] > 0:  # what lies between two levels counts for both
-        cells = np.array([[cells[0, 0], cells[-1, 1]]])
+    cells = reach(plan.edges, settings["vertical_length"])
     bad[LEVELS] = ~((depth[:, None] >= cells[:, 0]) & (depth[:, None] < cells[:, 1])).any(axis=1)
     accepted = ACCEPTED[settings["quality"]]
     if accepted is not None and flags in rows:

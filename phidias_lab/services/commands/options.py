@@ -79,6 +79,15 @@ def sentence(parameter: Any) -> str:
     return f"{parameter.doc.strip().rstrip('.')}. [{expected}; default: {default}]"
 
 
+def not_empty(ctx: click.Context | None, param: click.Parameter | None, value: str | None) -> str | None:
+    """An option's text; refused when it is empty."""
+    # What a shell makes of a variable that is not set; taken for "not given" it would run something else than asked.
+    if value is not None and not value.strip():
+        name = param.opts[0] if param is not None else "--order"
+        raise ParameterError(f"{name} was given an empty text. Give it a path, or leave the option out.")
+    return value
+
+
 def given(ctx: click.Context, declared: Mapping[str, Any]) -> dict[str, Any]:
     """The parameters that were typed, in their JSON form; defaults are left to the declaration."""
     source = click.core.ParameterSource.COMMANDLINE

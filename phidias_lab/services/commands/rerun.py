@@ -27,9 +27,11 @@ class RerunCommand(click.Command):
         if not args or args[0].startswith("-"):
             return super().make_context(info_name, args, parent, **extra)
         from phidias_lab.contract.registry import chain
-        from phidias_lab.services.rerunning import find_product
+        from phidias_lab.services.rerunning import find_product, taken
 
         product = find_product(args[0])
+        if (which := taken(args[0])) and "--help" not in args:
+            click.echo(which, err=True)
         found = ChainCommand(chain(product.order.chain), _shared_options(), execute)
         found.product = product
         return found.make_context(f"{info_name} {args[0]}", args, parent, **extra)
@@ -45,8 +47,8 @@ command = RerunCommand(
     callback=_without_product,
     help="""Run the order of a product again and compare the two, variable by variable.
 
-    PRODUCT_OR_RUN is a run's id, 'last', or the folder of a run or product. Any parameter of its chain may be changed
-    with its option ('phidias rerun PRODUCT_OR_RUN --help' shows them).
+    PRODUCT_OR_RUN is a run's id, 'last' (the newest run that is done), or the folder of a run or product. Any parameter
+    of its chain may be changed with its option ('phidias rerun PRODUCT_OR_RUN --help' shows them).
 
     The exit code is 0 when the checksums agree or the numbers do to within 1e-9, and 7 when they differ.
     """,

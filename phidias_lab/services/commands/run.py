@@ -14,6 +14,7 @@ from phidias_lab.services.commands.options import (
     ParameterOption,
     given,
     input_reference,
+    not_empty,
     parameter_options,
 )
 from phidias_lab.services.commands.show import print_json
@@ -29,24 +30,22 @@ def option(name: str, *spelled: str, **kwargs: Any) -> click.Option:
     return click.Option([SHARED + name, *(spelled or (f"--{name}",))], **kwargs)
 
 
-def _not_empty(ctx: click.Context | None, param: click.Parameter | None, value: str | None) -> str | None:
-    # What a shell makes of a variable that is not set; taken for "not given" it would run something else than asked.
-    if value is not None and not value.strip():
-        name = param.opts[0] if param is not None else "--order"
-        raise ParameterError(f"{name} was given an empty text. Give it a path, or leave the option out.")
-    return value
-
-
 def run_options() -> list[click.Option]:
     return [
         option("input", multiple=True, metavar="NAME=REF", help=_INPUT_HELP),
         option(
             "order",
             metavar="FILE",
-            callback=_not_empty,
+            callback=not_empty,
             help="Take chain, parameters and inputs from an order file; options given beside it override the file.",
         ),
-        option("output", metavar="PATH", callback=_not_empty, help="Also put the product there."),
+        option(
+            "output",
+            metavar="PATH",
+            callback=not_empty,
+            help="Also put the product there. A name with an ending (map.nc) becomes the data file alone; one without "
+            "becomes the product's folder, with item.json, order.json and provenance.json. The run keeps all of it anyway.",
+        ),
         option("format", metavar="NAME", help="File format of the product, for example netcdf or zarr."),
         option("overwrite", is_flag=True, help="Replace what stands at --output."),
         option("title", metavar="TEXT", help="A title for the product's metadata."),
@@ -127,9 +126,9 @@ def _chain_in(args: list[str]) -> str | None:
         return named
     for position, word in enumerate(args):
         if word == "--order" and position + 1 < len(args):
-            return load(_not_empty(None, None, args[position + 1])).chain
+            return load(not_empty(None, None, args[position + 1])).chain
         if word.startswith("--order="):
-            return load(_not_empty(None, None, word.removeprefix("--order="))).chain
+            return load(not_empty(None, None, word.removeprefix("--order="))).chain
     return None
 
 

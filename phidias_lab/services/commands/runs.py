@@ -22,7 +22,7 @@ WITHOUT_PRODUCT = ("failed", "cancelled", "interrupted")
 def command(ctx: click.Context) -> None:
     """List, show, stop, resume and remove runs.
 
-    A run is named by its id, by any beginning or ending of its id that fits no other, or by 'last'.
+    A run is named by its id, by any beginning or ending of its id that fits no other, or by 'last', the newest of all.
     """
     if ctx.invoked_subcommand is None:
         ctx.invoke(list_runs)
@@ -66,7 +66,7 @@ def _row(run: Any) -> dict:
     return {
         "id": run.id,
         "chain": order.chain,
-        "title": order.title,
+        "title": run.title or None,
         "status": run.status,
         "fraction": run.progress.fraction,
         "created": run.created.isoformat(),
@@ -79,7 +79,10 @@ def _row(run: Any) -> dict:
 def _found(name: str) -> Any:
     from phidias_lab.compute import runs
 
-    return runs.find(name)
+    run = runs.find(name)
+    if name == runs.LAST:
+        click.echo(f"The last run is {run.id}.", err=True)
+    return run
 
 
 @command.command("show")
@@ -109,8 +112,8 @@ def show_run(name: str, as_json: bool) -> None:
         )
         return
     lines = [("Run", run.id), ("Chain", f"{order.chain} {order.version}"), ("State", f"{run.status} ({progress})")]
-    if order.title:
-        lines.append(("Title", order.title))
+    if run.title:
+        lines.append(("Title", run.title))
     lines += [("Asked", f"{run.created:%Y-%m-%d %H:%M:%S} UTC"), ("Folder", run.folder)]
     measures = record.get("measures") or {}
     if measures:

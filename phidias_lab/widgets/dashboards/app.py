@@ -157,7 +157,7 @@ class RunsTable(pn.viewable.Viewer):
             {
                 "run": run.id,
                 "chain": run.order.chain,
-                "title": run.order.title or "",
+                "title": run.title,
                 "state": run.status,
                 "asked": f"{run.created:%Y-%m-%d %H:%M:%S}",
                 "size": show_memory(run.size_bytes),

@@ -490,8 +490,12 @@ def test_kelvin_without_units_is_refused_with_the_way_out():
 
 def test_depths_that_count_upwards_are_refused_with_the_reason():
     table = make_observations(50, depth=(10.0, 50.0))
-    with pytest.raises(InputError, match=r"50 impossible depth or latitude.*Depth counts downwards"):
+    with pytest.raises(InputError, match="Depth counts downwards"):  # told by the extent alone
         grid(table.assign(depth=-table["depth"]))
+    upwards = table.assign(depth=-table["depth"])
+    upwards.loc[49, ["depth", "temperature"]] = 10.0, np.nan
+    with pytest.raises(InputError, match=r"49 impossible depth or latitude.*Depth counts downwards"):
+        grid(upwards)
 
 
 def test_fill_values_of_an_unknown_variable_are_used_but_said():

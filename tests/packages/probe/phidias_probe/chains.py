@@ -25,6 +25,11 @@ def _note(folder: str, piece: int) -> None:
         os.close(handle)
 
 
+def _noted(folder: str) -> int:
+    """How many marks there are; pieces are computed in any order, so a gate goes by their number."""
+    return sum(p.stat().st_size for p in Path(folder).glob("piece-*")) if folder else 0
+
+
 def _cube(pieces: int, compute, cells: int = 4) -> xr.Dataset:
     """A synthetic cube with one lazy piece per time step."""
     parts = [da.from_delayed(dask.delayed(compute, pure=False)(i), (1, 2, cells), "float64") for i in range(pieces)]
@@ -88,10 +93,14 @@ class Slow(Chain):
     seconds = number(0.2, bounds=(0, 60), units="s", doc="Seconds each piece takes")
     cells = count(4, bounds=(1, 10000000), doc="Cells along longitude", scale="log")
     marks = text("", doc="Folder in which each computed piece leaves a mark")
+    gate = text("", doc="File that pieces wait for once `free` of them left their mark")
+    free = count(2, bounds=(0, 1000), doc="Number of pieces that wait for no gate")
 
     def run(self):
         def compute(i):
             time.sleep(self.seconds)
+            while self.gate and _noted(self.marks) >= self.free and not Path(self.gate).exists():
+                time.sleep(0.02)
             _note(self.marks, i)
             return np.random.default_rng(i).normal(size=(1, 2, self.cells))
 
