@@ -25,7 +25,7 @@ from phidias_lab import settings
 from phidias_lab.compute import runs
 from phidias_lab.compute.runs import CANCELLED, DONE, FAILED, RUNNING, Run
 from phidias_lab.contract import order as orders
-from phidias_lab.contract import registry
+from phidias_lab.contract import registry, said
 from phidias_lab.contract.chain import Chain
 from phidias_lab.contract.data import Needs
 from phidias_lab.contract.order import Order
@@ -582,6 +582,11 @@ def _produce(run: Run, watch: _Watch) -> None:
         _same_work(run.folder / "work", order, identities)
     with errors_of_reading("An input"):
         result = chain.stamped(chain.run(**checked), checked)
+        record = run.record
+        record["said"] = chain.said.document()
+        runs.write_json(run.folder / "record.json", record)
+        for line in said.lines_of(record["said"]):
+            print(runs.now(), line, flush=True)
         watch.begin_pieces(0.1)
         if chain_class.kind == "cube":
             with batch.crew(run, lambda text: watch.report(0.1, text)) as crew:

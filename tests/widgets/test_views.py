@@ -423,3 +423,7 @@ def test_synthetic_data_are_called_synthetic_where_they_are_shown():
     for kind in ("points", "table"):
         assert said(made, kind) == 1
         assert said(TABLE, kind) == 0
+
+    shown = view(field().assign_attrs(synthetic_inputs="domain <b>"))
+    named = [p.object for p in shown.select(pn.pane.HTML) if "ynthetic" in str(p.object)]
+    assert named == ["Made with a synthetic input: domain &lt;b&gt;."]

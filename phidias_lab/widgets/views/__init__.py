@@ -7,10 +7,12 @@ columns                  table, and a map of points when they have places
 
 from __future__ import annotations
 
+import html
 from typing import Any
 
 import panel as pn
 
+from phidias_lab.contract.data import is_synthetic
 from phidias_lab.errors import InputError
 from phidias_lab.widgets.controls import prepare
 from phidias_lab.widgets.views import axes
@@ -64,9 +66,14 @@ def view(data: Any, *, kind: str | None = None, variable: str | None = None) -> 
     made = [(TITLES[name], _make(name, data, variable)) for name in kinds]
     shown = made[0][1] if len(made) == 1 else pn.Tabs(*made, dynamic=True)
     figures = set(kinds) - {"points", "table"}
-    if figures or not axes.synthetic(data):  # the titles of the figures say it
+    inputs = (getattr(data, "attrs", None) or {}).get("synthetic_inputs")
+    if is_synthetic(data):
+        words = "" if figures else "Synthetic data: made by a program, not measured."  # the figures' titles say it
+    else:
+        words = f"Made with a synthetic input: {html.escape(str(inputs))}." if inputs else ""
+    if not words:
         return shown
-    return pn.Column(pn.pane.HTML("Synthetic data: made by a program, not measured.", margin=(0, 10)), shown)
+    return pn.Column(pn.pane.HTML(words, margin=(0, 10)), shown)
 
 
 def _make(kind: str, data: Any, variable: str | None) -> pn.viewable.Viewable:

@@ -12,6 +12,7 @@ import holoviews as hv
 import numpy as np
 import panel as pn
 
+from phidias_lab.contract.data import is_synthetic
 from phidias_lab.widgets.controls import control, tick
 from phidias_lab.widgets.views import axes
 
@@ -179,7 +180,7 @@ class CubeView(pn.viewable.Viewer):
         empty = not np.isfinite(np.asarray(array.values, float)).any()
         joint = "" if place.startswith(" at") or not place else ", "
         text = f"{axes.short_name(array)}{joint}{place}{' (no value here)' if empty else ''}{note}"
-        subtitle = "\nSynthetic data" if synthetic and axes.synthetic(self.data) else ""
+        subtitle = "\nSynthetic data" if synthetic and is_synthetic(self.data) else ""
         return _wrapped(text, letters) + subtitle
 
 
