@@ -64,9 +64,10 @@ class Members(SpecCluster):
 async def beside(act: Any, *words: Any) -> Any:
     """Do what takes a while outside Dask's own thread."""
     try:
-        return await asyncio.to_thread(act, *words)
+        doing = asyncio.get_running_loop().run_in_executor(None, act, *words)
     except RuntimeError:  # at the end of Python there are no new threads
         return act(*words)
+    return await doing
 
 
 class WorkerProcess(ProcessInterface):
