@@ -292,6 +292,23 @@ def test_a_slurm_that_hangs_is_given_up_and_counts_as_unknown(here, tmp_path):
     assert slurm.my_jobs(slow) is None
 
 
+def test_a_submission_that_slurm_refuses_is_told_and_not_tried_again(here, tmp_path, monkeypatch):
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    for name, lines in {
+        "sbatch": f"echo asked >> {tmp_path}/asked; echo 'sbatch: error: the house is full' >&2; exit 1",
+        "squeue": "exit 0",
+        "scancel": "exit 0",
+    }.items():
+        (programs / name).write_text(f"#!/bin/sh\n{lines}\n")
+        (programs / name).chmod(0o755)
+    file = tmp_path / "site.toml"
+    file.write_text(file.read_text().replace("[slurm]\n", f'[slurm]\nprograms = "{programs}"\n'))
+    with pytest.raises(RunFailedError, match=r"No worker on batch: Slurm refused: the house is full\."):
+        phidias_lab.cluster("batch", workers=2)
+    assert (tmp_path / "asked").read_text().split() == ["asked", "asked"]  # once for each worker
+
+
 # Keys -----------------------------------------------------------------------------------------------------------------
 
 
