@@ -71,8 +71,8 @@ def test_a_cancelled_worker_job_is_told_and_replaced_and_the_result_is_right(pai
     time.sleep(1)
     victim = pair.workers[0].job
     as_user("root", "scancel", victim)
-    assert sum(pair.client.gather(futures)) == EXPECTED
     eventually(lambda: any(w.job == victim for w in lost(pair)))
+    assert sum(pair.client.gather(futures)) == EXPECTED
     eventually(lambda: pair.running == 2)
     assert victim not in {w.job for w in pair.workers if w.state == "running"}
 
@@ -83,8 +83,8 @@ def test_a_node_that_freezes_in_mid_run_costs_no_result(pair, slurm, eventually)
     node = pair.workers[0].node
     slurm.freeze_node(node)
     try:
+        eventually(lambda: lost(pair), 30)
         assert sum(pair.client.gather(futures)) == EXPECTED
-        eventually(lambda: lost(pair))
     finally:
         slurm.thaw_node(node)
 
@@ -95,7 +95,7 @@ def test_a_node_that_dies_in_mid_run_costs_no_result(pair, slurm, eventually):
     node = pair.workers[0].node
     slurm.kill_node(node)
     try:
+        eventually(lambda: lost(pair), 30)
         assert sum(pair.client.gather(futures)) == EXPECTED
-        eventually(lambda: lost(pair))
     finally:
         slurm.thaw_node(node)
