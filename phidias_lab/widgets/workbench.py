@@ -363,7 +363,7 @@ class Workbench(pn.viewable.Viewer):
     def _show_result(self) -> None:
         try:
             self.result = self.run.result()
-            self._result.objects = [view(self.result)]
+            self._result.objects = [view(self.run)]
         except Exception as error:  # noqa: BLE001 - whatever drawing raises is said on the page, where the user looks
             kind = "" if isinstance(error, PhidiasError) else f"The result cannot be drawn: {type(error).__name__}: "
             self._complain(f"{kind}{error}")
