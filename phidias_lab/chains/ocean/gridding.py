@@ -282,7 +282,9 @@ class Gridding(Chain):
         domain = self._domain(inputs["domain"])
         plan = self._plan(domain, inputs["domain"]["depth"].values)
         table, counts = self._selected(inputs["observations"], plan)
-        found = [pd.DataFrame({"time": table["time"], **dict.fromkeys(("depth", "longitude", "latitude"), 0.0)}).iloc[:0]]
+        found = [
+            pd.DataFrame({"time": table["time"], **dict.fromkeys(("depth", "longitude", "latitude"), 0.0)}).iloc[:0]
+        ]
         spans = [] if table.empty else self._windows(table)
         pieces = self._pieces(table, plan, checked_mask(domain["mask"].values), spans, counts)
         for span, row in zip(spans, pieces, strict=True):

@@ -12,9 +12,9 @@ from typing import Any
 
 import panel as pn
 
-from phidias_lab.contract.data import is_synthetic
 from phidias_lab import flow
 from phidias_lab.compute.runs import Run
+from phidias_lab.contract.data import is_synthetic
 from phidias_lab.errors import InputError
 from phidias_lab.products import Product
 from phidias_lab.widgets.controls import prepare

@@ -326,7 +326,7 @@ def _true_levels(plot: Any, element: Any) -> None:
                 (name, text.replace("$y", "$y{custom}").replace("@{z}", "@{z}{custom}")) for name, text in tool.tooltips
             ]
             tool.tooltips = told
-            square = CustomJSHover(code="return (value * value).toPrecision(4).replace(/\\.?0+$/, '')")
+            square = CustomJSHover(code="return String(Number((value * value).toPrecision(4)))")
             tool.formatters = {**tool.formatters, "$y": square, "@{z}": square}
 
 
