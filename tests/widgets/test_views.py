@@ -315,9 +315,7 @@ def test_the_pointer_over_a_stretched_axis_is_told_the_true_depth(kind, page, tm
         told.first.wait_for()
         page.wait_for_timeout(300)
         numbers = [float(n) for n in re.findall(r"-?\d+(?:\.\d+)?", " ".join(told.all_inner_texts()))]
-        few_pixels = 0.6  # of 300 for the root of 2500 m
-        assert any(n > 0 and abs(n**0.5 - depth**0.5) < few_pixels for n in numbers), (depth, numbers)
-        assert not any(abs(n - depth**0.5) < few_pixels for n in numbers), (depth, numbers)
+        assert depth in numbers
 
 
 def test_the_cells_of_a_section_meet_half_way_between_the_levels_without_seams():

@@ -316,18 +316,29 @@ def _sized(width: int, height: int) -> dict[str, Any]:
     }
 
 
-def _true_levels(plot: Any, element: Any) -> None:
-    """Where the vertical axis is stretched, the value under the pointer is told in true levels."""
-    from bokeh.models import CustomJSHover, HoverTool
+def _true_levels(levels: np.ndarray):
+    """A hook for a plot whose vertical axis is the root of these levels: the pointer is told the level it is at.
 
-    for tool in plot.state.select({"type": HoverTool}):
-        if isinstance(tool.tooltips, list):
-            told = [
-                (name, text.replace("$y", "$y{custom}").replace("@{z}", "@{z}{custom}")) for name, text in tool.tooltips
-            ]
-            tool.tooltips = told
-            square = CustomJSHover(code="return String(Number((value * value).toPrecision(4)))")
-            tool.formatters = {**tool.formatters, "$y": square, "@{z}": square}
+    Cells meet half-way between levels, so the level nearest to any place of a cell is the cell's own; its centre on the
+    stretched axis is another depth.
+    """
+
+    def hook(plot: Any, element: Any) -> None:
+        from bokeh.models import CustomJSHover, HoverTool
+
+        nearest = CustomJSHover(
+            args={"levels": [float(level) for level in levels]},
+            code="return String(levels.reduce((a, b) => Math.abs(b - value ** 2) < Math.abs(a - value ** 2) ? b : a))",
+        )
+        for tool in plot.state.select({"type": HoverTool}):
+            if isinstance(tool.tooltips, list):
+                tool.tooltips = [
+                    (name, text.replace("$y", "$y{custom}").replace("@{z}", "@{z}{custom}"))
+                    for name, text in tool.tooltips
+                ]
+                tool.formatters = {**tool.formatters, "$y": nearest, "@{z}": nearest}
+
+    return hook
 
 
 class MapView(_Raster):
@@ -493,7 +504,7 @@ class SectionView(_Raster):
         )
         made = made.opts(invert_yaxis=down, ylim=(bounds[0], bounds[-1]), **_sized(wide, 320))
         return (
-            made.opts(yticks=axes.ticks(levels, np.sqrt(levels)), hooks=[_without_seams, _true_levels])
+            made.opts(yticks=axes.ticks(levels, np.sqrt(levels)), hooks=[_without_seams, _true_levels(levels)])
             if stretched
             else made
         )
@@ -564,7 +575,7 @@ class ProfileView(CubeView):
             self.heading(array, title, 46, note=note),
             (420, 400),
             invert_yaxis=down,
-            **({"yticks": axes.ticks(levels, z), "ylim": ylim, "hooks": [_true_levels]} if stretched else {}),
+            **({"yticks": axes.ticks(levels, z), "ylim": ylim, "hooks": [_true_levels(levels)]} if stretched else {}),
         )
 
 
