@@ -143,6 +143,15 @@ class Chain(param.Parameterized, metaclass=_Declaration):
         """Which columns and rows of its tables this chain needs; the reader may then leave out the others."""
         return {}
 
+    def places(self, inputs: Mapping[str, Any]) -> Any | None:
+        """Where the values lie that a run uses: a DataFrame with a row for each, or None where the chain does not say.
+
+        `longitude` and `latitude` are its own. Every other column is named after a dimension of the result and holds the
+        coordinate of the slice in which the value was used, so that a map can show the places behind each of its slices.
+        Called on demand, after a run and with its resolved parameters; the values of the inputs may be read.
+        """
+        return None
+
     def headline(self, inputs: Mapping[str, Any]) -> str:
         """One line that tells this run from others of the chain; the title of runs to which nobody gave one."""
         declared = self.declared()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from phidias_lab.errors import ParameterError
 
@@ -46,6 +47,33 @@ class Said:
             return {}
         lines = [comment, *lines_of(self.document())] if comment else lines_of(self.document())
         return {"comment": "\n".join(lines), "phidias_said": json.dumps(self.document(), ensure_ascii=False)}
+
+
+def is_document(value: Any) -> bool:
+    """Whether this is what `Said.document` gives: a record may have been damaged since."""
+    if not isinstance(value, dict) or set(value) != {"counts", "warnings"}:
+        return False
+    counts, warnings = value["counts"], value["warnings"]
+    return (
+        isinstance(counts, dict)
+        and all(map(_is_count, counts.values()))
+        and isinstance(warnings, list)
+        and all(isinstance(sentence, str) for sentence in warnings)
+    )
+
+
+def _is_count(value: Any) -> bool:
+    def whole(number: Any) -> bool:
+        return isinstance(number, int) and not isinstance(number, bool)
+
+    return (
+        isinstance(value, dict)
+        and set(value) == {"total", "used", "left_out"}
+        and whole(value["total"])
+        and whole(value["used"])
+        and isinstance(value["left_out"], dict)
+        and all(map(whole, value["left_out"].values()))
+    )
 
 
 def lines_of(document: Mapping) -> list[str]:

@@ -278,17 +278,26 @@ class Gridding(Chain):
             "value_range": self._range(inputs["observations"]),
         }
 
+    def places(self, inputs: Mapping[str, Any]) -> pd.DataFrame:
+        domain = self._domain(inputs["domain"])
+        plan = self._plan(domain, inputs["domain"]["depth"].values)
+        table, counts = self._selected(inputs["observations"], plan)
+        found = [
+            pd.DataFrame({"time": table["time"], **dict.fromkeys(("depth", "longitude", "latitude"), 0.0)}).iloc[:0]
+        ]
+        spans = [] if table.empty else self._windows(table)
+        pieces = self._pieces(table, plan, checked_mask(domain["mask"].values), spans, counts)
+        for span, row in zip(spans, pieces, strict=True):
+            for group, near, used in row:
+                level = group.start + level_of(plan, group, near)[used]
+                place = {name: near[name].to_numpy(float)[used] for name in ("longitude", "latitude")}
+                found.append(pd.DataFrame({"time": span.middle, "depth": plan.depth[level], **place}))
+        return pd.concat([rows for rows in found if len(rows)] or found, ignore_index=True)
+
     def run(self, observations: Any, domain: xr.Dataset) -> xr.Dataset:
-        levels = np.asarray(domain["depth"].values, float)
+        levels = domain["depth"].values
         domain = self._domain(domain)
-        depth = domain["depth"].values.astype(float)
-        plan = Plan(
-            domain["longitude"].values.astype(float),
-            domain["latitude"].values.astype(float),
-            depth,
-            cell_edges(levels, depth),
-            self.parameters,
-        )
+        plan = self._plan(domain, levels)
         self.report(0.0, "looking at the observations")
         units = column_attributes(observations).get(self.variable, {}).get("units")
         table, counts = self._selected(observations, plan)
@@ -301,6 +310,11 @@ class Gridding(Chain):
         return self._assemble(plan, mask, spans, pieces)
 
     # The domain -------------------------------------------------------------------------------------------------
+
+    def _plan(self, domain: xr.Dataset, levels: np.ndarray) -> Plan:
+        """What the analysis works with, for the part of a domain that has these levels in all."""
+        lon, lat, depth = (domain[name].values.astype(float) for name in ("longitude", "latitude", "depth"))
+        return Plan(lon, lat, depth, cell_edges(np.asarray(levels, float), depth), self.parameters)
 
     def _domain(self, domain: xr.Dataset) -> xr.Dataset:
         """The part of the domain that is asked for, its longitudes rising without a seam; only coordinates are read."""
@@ -657,10 +671,14 @@ def _select(rows: pd.DataFrame, plan: Plan) -> tuple[pd.DataFrame, Counter]:
     return chosen.assign(**places, **{name: value[keep]}), counts
 
 
+def level_of(plan: Plan, group: slice, near: pd.DataFrame) -> np.ndarray:
+    """The level of the group to whose cell each observation belongs."""
+    return np.searchsorted(plan.edges[group][1:, 0], near["depth"].to_numpy(float), side="right")
+
+
 def per_level(plan: Plan, group: slice, near: pd.DataFrame, used: np.ndarray) -> np.ndarray:
     """How many observations each level of the group uses."""
-    level = np.searchsorted(plan.edges[group][1:, 0], near["depth"].to_numpy(float), side="right")
-    return np.bincount(level[used], minlength=group.stop - group.start).astype(np.int64)
+    return np.bincount(level_of(plan, group, near)[used], minlength=group.stop - group.start).astype(np.int64)
 
 
 def empty_places(empty: np.ndarray, depth: np.ndarray, spans: list[Window], tied: bool) -> list[str]:
