@@ -11,21 +11,16 @@ def _jupyter_server_extension_points() -> list[dict]:
     return [{"module": "phidias_lab.services.server"}]
 
 
-def _link_jupyter_server_extension(app) -> None:
-    """Called before the server makes its pages: the last moment at which the first one can be chosen."""
-    from phidias_lab.services.server import entrance
-
-    if entrance.started_by_a_hub():
-        entrance.prepare(app)
-
-
 def _load_jupyter_server_extension(app) -> None:
     from phidias_lab.compute import site
     from phidias_lab.errors import ParameterError
+    from phidias_lab.services.server import entrance
     from phidias_lab.services.server.notices import ends
     from phidias_lab.services.server.pages import handlers
     from phidias_lab.services.server.watch import Watch
 
+    if entrance.started_by_a_hub():
+        entrance.prepare(app)
     try:
         servers = site.current()["servers"]
     except ParameterError as error:

@@ -30,6 +30,9 @@ def with_our_configuration(path: str | None) -> str:
 
 def prepare(app) -> None:
     """Bring the workspace up to date and make its first notebook the server's first page."""
+    from jupyter_server.base.handlers import RedirectWithParams
+    from jupyter_server.utils import url_path_join
+
     os.environ["JUPYTER_CONFIG_PATH"] = with_our_configuration(os.environ.get("JUPYTER_CONFIG_PATH"))
     try:
         for sentence in prepare_workspace():
@@ -39,10 +42,12 @@ def prepare(app) -> None:
         # A full disk is no reason to be without a server: in JupyterLab the user can make room.
         app.log.warning("%s", error)
         return
+    base = app.web_app.settings["base_url"]
     # The hub's administrator may have chosen another page than JupyterLab's own; that one stays.
-    if first is not None and app.default_url == "/lab":
-        app.config.ServerApp.default_url = first
-        app.default_url = first
+    if first is not None and app.default_url == url_path_join(base, "lab"):
+        app.default_url = app.web_app.settings["default_url"] = url_path_join(base, first)
+        # The server has made its own rule already, of what the hub had said.
+        app.web_app.add_handlers(".*", [(base, RedirectWithParams, {"url": app.default_url})])
 
 
 def page(workspace: Path, root: Path) -> str | None:
