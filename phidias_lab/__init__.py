@@ -37,6 +37,7 @@ _NAMES = {
     "open_catalog": "phidias_lab.lake.catalog",
     "run": "phidias_lab.flow",
     "cluster": "phidias_lab.compute.cluster",
+    "places": "phidias_lab.compute.cluster",
     "runs": "phidias_lab.compute.runs",
     "Run": "phidias_lab.compute.runs",
     "PhidiasError": "phidias_lab.errors",

@@ -20,6 +20,7 @@ from phidias_hub import local, proxy, rules
 from phidias_hub.port import HANDLERS
 from phidias_hub.rules import Secrets
 from phidias_hub.site import HUB_CONFIG, SiteError, read
+from phidias_hub.start_server import JUPYTERLAB
 
 #: What users see first of the lab's dashboards: their own server answers, behind their own log-in.
 DASHBOARDS = "hub/user-redirect/phidias/"
@@ -195,17 +196,21 @@ def _servers(site: Mapping[str, Any], site_file: Path, environment: Mapping[str,
     told: dict[str, Any] = {"Spawner.environment": variables, "Spawner.start_timeout": servers["start_timeout"]}
     if servers["kind"] == "local":
         folder = environment.get("PHIDIAS_HUB_FOLDER", "")
+        # One person, whose own word goes before the site's.
+        variables["PHIDIAS_WORKSPACE"] = environment.get("PHIDIAS_WORKSPACE") or folder or servers["workspace"]
         extra = environment.get("PHIDIAS_HUB_SERVER_CONFIGURATION", "")
         return told | {
             "JupyterHub.spawner_class": "phidias_hub.local.LocalServer",
             "LocalServer.person": local.person(),
             "LocalServer.cmd": [sys.executable, "-m", "jupyterhub.singleuser"],
+            "LocalServer.args": list(JUPYTERLAB),
             "LocalServer.ip": "127.0.0.1",
             "LocalServer.folder": folder,
             "LocalServer.notebook_dir": folder,
             "LocalServer.default_url": environment.get("PHIDIAS_HUB_ENTRANCE", "/lab"),
             "LocalServer.configuration": [extra] if extra else [],
         }
+    variables["PHIDIAS_WORKSPACE"] = servers["workspace"]
     if configuration := site["slurm"].get("configuration"):
         variables["SLURM_CONF"] = configuration
     return told | {

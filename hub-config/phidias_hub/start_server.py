@@ -25,6 +25,12 @@ main()
 """
 #: Panel's preview inside JupyterLab loads all of Panel at the start. The dashboards are a process of their own.
 LEFT_OUT = "--ServerApp.jpserver_extensions={'panel.io.jupyter_server_extension': False}"
+#: A user's JupyterLab asks no other host for news, and installs nothing into an environment that others use as well.
+JUPYTERLAB = (
+    "--LabApp.news_url=None",
+    "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
+    "--LabApp.extension_manager=readonly",
+)
 
 
 def end(code, sentence):
@@ -201,7 +207,7 @@ def main():
     if server == 0:
         os.closerange(3, 64)
         try:
-            os.execv(sys.executable, [sys.executable, "-c", SERVER, LEFT_OUT])
+            os.execv(sys.executable, [sys.executable, "-c", SERVER, LEFT_OUT, *JUPYTERLAB])
         except OSError as error:
             end(72, f"The server cannot be started: {error.strerror}.")
     pass_on(server)

@@ -102,6 +102,11 @@ def cluster(
     return made
 
 
+def places() -> dict[str, str]:
+    """Where `cluster`, and `run` with `on`, may go on this site: each name with its title."""
+    return {name: place.get("title") or name for name, place in sites.current()["clusters"].items()}
+
+
 def _need(chain: Any) -> Resources | None:
     if chain is None:
         return None

@@ -27,6 +27,7 @@ import psutil
 
 from phidias_lab import settings, sockets
 from phidias_lab.errors import MissingExtraError, ParameterError, PhidiasError, ProductError
+from phidias_lab.services.server.entrance import with_our_configuration
 from phidias_lab.services.workspace import ENTRANCE
 
 HOST = "127.0.0.1"
@@ -128,12 +129,6 @@ def clear_remains() -> list[str]:
     return said
 
 
-#: What JupyterLab's screen is told beside its defaults: it neither asks for news nor looks for updates.
-SCREEN = {
-    "@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": False},
-}
-
-
 def _write_private(path: Path, content: dict) -> None:
     """Write what holds the token so that only its owner can read it."""
     path.unlink(missing_ok=True)
@@ -212,9 +207,6 @@ class Lab:
                     "address": self.address,
                 },
             )
-            overrides = records / "config" / "labconfig" / "default_setting_overrides.json"
-            overrides.parent.mkdir(parents=True, exist_ok=True)
-            overrides.write_text(json.dumps(SCREEN))
             log = open(self.log, "wb")  # noqa: SIM115  the child keeps it
         except OSError as error:
             raise ProductError(f"{records} cannot be written: {error.strerror}. Free some space there.") from None
@@ -231,9 +223,7 @@ class Lab:
                     # Jupyter's own records (tokens, keys of kernels) stay when it is stopped by a signal while it serves
                     # the dashboards; in a folder of this lab they go with it.
                     "JUPYTER_RUNTIME_DIR": str(self.runtime),
-                    "JUPYTER_CONFIG_PATH": os.pathsep.join(
-                        filter(None, (str(records / "config"), os.environ.get("JUPYTER_CONFIG_PATH")))
-                    ),
+                    "JUPYTER_CONFIG_PATH": with_our_configuration(os.environ.get("JUPYTER_CONFIG_PATH")),
                     **self.variables(configuration),
                 },
                 pass_fds=self.handed_over(),

@@ -2,9 +2,37 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
+
 import pytest
+from slurm_lab.slurm import until
 
 pytestmark = pytest.mark.usefixtures("no_servers")
+
+CLUSTER_NOTEBOOK = "phidias/ocean/gridding_on_a_cluster.ipynb"
+#: From the page to log in to a chain that runs.
+CLICKS = 5
+
+
+class Counted:
+    """A page whose clicks are counted."""
+
+    def __init__(self, page):
+        self.page, self.clicks = page, 0
+
+    def click(self, selector: str) -> None:
+        self.page.click(selector)
+        self.clicks += 1
+
+
+@pytest.fixture
+def newcomer(as_user):
+    """alice without a workspace, settings of JupyterLab and runs, as on her first visit."""
+    home = Path("/home/alice")
+    for folder in ("phidias", ".jupyter", ".local/share/phidias_lab", ".local/share/jupyter"):
+        shutil.rmtree(home / folder, ignore_errors=True)
+    return home
 
 
 def log_in(page, hub, name: str) -> None:
@@ -28,6 +56,68 @@ def test_a_user_logs_in_chooses_a_gpu_and_lands_in_jupyterlab(page, keep, hub, a
     keep("hub-jupyterlab")
     (job,) = as_user("root", "squeue", "-h", "-o", "%u %P %b %T").stdout.splitlines()
     assert job == "alice gpu gres:gpu:1 RUNNING"
+
+
+def run_all(page) -> None:
+    """By the menu, as with a keyboard; no dialog asks back."""
+    for item in ("Run", "Run All Cells"):
+        page.get_by_role("menuitem", name=item, exact=True).click()
+
+
+def test_a_chain_runs_five_clicks_after_the_login_page_and_a_map_appears(page, keep, hub, newcomer):
+    page.set_default_timeout(120_000)
+    hand = Counted(page)
+    page.goto(hub.address)
+    page.fill("#username_input", "alice")
+    page.fill("#password_input", hub.password)
+    hand.click("#login_submit")
+    hand.click("input[name=profile][value=gpu]")
+    hand.click("#spawn_form input[type=submit], #spawn_form button[type=submit]")
+    page.wait_for_selector(".jp-NotebookPanel .jp-CodeCell")
+    assert page.url.endswith("/lab/tree/phidias/start_here.ipynb")
+    page.wait_for_selector(".jp-NotebookPanel [data-status=idle], .jp-NotebookPanel [title*='Idle']")
+    hand.click(".jp-NotebookPanel-toolbar [data-command='notebook:restart-run-all']")
+    keep("hub-journey-start-here")
+    hand.click(".jp-Dialog .jp-mod-accept")
+    assert hand.clicks <= CLICKS
+    page.locator(".bk-Figure").first.wait_for()
+    page.wait_for_timeout(1000)
+    keep("hub-journey-first-map")
+    (record,) = (newcomer / ".local/share/phidias_lab/runs").glob("*/record.json")
+    assert record.owner() == "alice"
+    assert page.get_by_text("Would you like to get notified about official Jupyter news").count() == 0
+
+
+def test_a_notebook_grids_on_two_gpu_workers_and_shows_the_map(page, keep, hub, as_user, newcomer):
+    page.set_default_timeout(180_000)
+    log_in(page, hub, "alice")
+    page.check("input[name=profile][value=gpu]")
+    page.click("#spawn_form input[type=submit], #spawn_form button[type=submit]")
+    page.wait_for_selector("#progress-message:not(:empty)")
+    keep("hub-journey-waiting")
+    page.wait_for_selector(".jp-NotebookPanel .jp-CodeCell")
+    page.goto(f"{hub.address}/user/alice/lab/tree/{CLUSTER_NOTEBOOK}")
+    page.locator(".jp-NotebookPanel:visible .jp-CodeCell").first.wait_for()
+    page.get_by_text("Python 3", exact=False).first.wait_for()
+    run_all(page)
+
+    def workers() -> list[str]:
+        listed = as_user("root", "squeue", "-h", "-u", "alice", "-o", "%P %b %T %j").stdout.splitlines()
+        return sorted(line.rpartition(" ")[0] for line in listed if not line.endswith(" phidias-server"))
+
+    def both() -> bool:
+        return workers() == ["gpu gres:gpu:1 RUNNING"] * 2
+
+    assert until(120, both), workers()
+    page.locator(".bk-Figure:visible").first.wait_for()
+    page.wait_for_timeout(1000)
+    keep("hub-journey-cluster-map")
+    # The notebook checks its own results and gives the nodes back in its last cells.
+    page.get_by_text("largest difference between the two").first.wait_for()
+    assert until(180, lambda: workers() == []), workers()
+    page.wait_for_timeout(1000)
+    keep("hub-journey-cluster-end")
+    assert page.locator(".jp-RenderedText[data-mime-type='application/vnd.jupyter.error']").count() == 0
 
 
 def test_two_users_have_servers_at_once_under_their_own_accounts(chromium, hub, as_user):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from phidias_lab.services.notices import REPORTS_COUNT_FOR, notices, now
+from phidias_lab.services.server.notices import REPORTS_COUNT_FOR, notices, now
 
 EVERY = 15.0  # seconds between two looks
 

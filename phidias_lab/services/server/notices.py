@@ -1,9 +1,9 @@
-"""What a server tells its user in JupyterLab before it ends, and how it ends when nobody uses it.
+"""When a server ends, and what its user is told before.
 
-A Jupyter server extension and its page side (labextension/). A server knows two ends: the time limit of its job, which the
-hub hands over in PHIDIAS_SERVER_ENDS (seconds since 1970), and idleness, after the site's servers.idle_minutes. Idle means
-that no kernel and no terminal works and that nobody touches the page: JupyterLab asks for its kernels every few seconds for
-as long as a tab is open, so such questions say nothing about a person, and the page reports keys and clicks itself.
+A server knows two ends: the time limit of its job, which the hub hands over in PHIDIAS_SERVER_ENDS (seconds since 1970),
+and idleness, after the site's servers.idle_minutes. Idle means that no kernel and no terminal works and that nobody touches
+the page: JupyterLab asks for its kernels every few seconds for as long as a tab is open, so such questions say nothing about
+a person, and the page reports keys and clicks itself.
 """
 
 from __future__ import annotations
@@ -15,26 +15,6 @@ from datetime import UTC, datetime
 
 STAGES = (2, 10, 60)  # further warnings, in minutes before the end, below the site's warn_minutes
 REPORTS_COUNT_FOR = 180.0  # seconds: pages report every minute, background tabs are slowed down by browsers
-
-
-def _jupyter_server_extension_points() -> list[dict]:
-    return [{"module": "phidias_lab.services.notices"}]
-
-
-def _load_jupyter_server_extension(app) -> None:
-    from phidias_lab.compute import site
-    from phidias_lab.errors import ParameterError
-    from phidias_lab.services.notices.pages import handlers
-    from phidias_lab.services.notices.watch import Watch
-
-    try:
-        servers = site.current()["servers"]
-    except ParameterError as error:
-        app.log.warning("phidias_lab announces no end of this server: %s", error)
-        return
-    watch = Watch(app, idle_minutes=servers["idle_minutes"], warn_minutes=servers["warn_minutes"], ends=ends())
-    app.web_app.add_handlers(".*", handlers(app.web_app.settings["base_url"], watch))
-    watch.start()
 
 
 def ends() -> float | None:

@@ -1,4 +1,4 @@
-// The page side of phidias_lab.services.notices, written so that JupyterLab loads it as it stands, without a build:
+// The page side of phidias_lab.services.server, written so that JupyterLab loads it as it stands, without a build:
 // a container with the two functions that JupyterLab calls, holding one plugin that needs nothing but the application.
 (() => {
   const EVERY = 60000;

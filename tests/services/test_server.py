@@ -14,10 +14,10 @@ from types import SimpleNamespace
 import pytest
 from playwright.sync_api import Error as PlaywrightError
 
-from phidias_lab.services import notices
+from phidias_lab.services.server import entrance, notices
 
 CHECKOUT = Path(__file__).parents[2]
-EXTENSION = CHECKOUT / "phidias_lab" / "services" / "notices"
+EXTENSION = CHECKOUT / "phidias_lab" / "services" / "server"
 NOW = 1_800_000_000.0
 
 
@@ -80,7 +80,7 @@ def server(tmp_path):
     command = [
         *(sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", f"--port={port}", "--ip=127.0.0.1"),
         *("--ServerApp.port_retries=0", "--IdentityProvider.token=secret", f"--ServerApp.root_dir={tmp_path}"),
-        "--ServerApp.jpserver_extensions={'phidias_lab.services.notices': True}",
+        "--ServerApp.jpserver_extensions={'phidias_lab.services.server': True}",
         f"--LabApp.extra_labextensions_path={labextensions}",
     ]
     environment = {
@@ -118,3 +118,32 @@ def test_the_user_reads_it_in_jupyterlab_and_a_server_that_nobody_uses_ends(serv
     assert page.context.browser.new_context().request.get(f"{server.url}/phidias-lab/notices?idle=0").status == 403
     server.process.wait(150)
     assert "Nobody has used this server" in server.log.read_text()
+
+
+@pytest.fixture
+def workspace(tmp_path):
+    (tmp_path / "phidias").mkdir()
+    (tmp_path / "phidias" / "start_here.ipynb").touch()
+    return tmp_path / "phidias"
+
+
+def test_the_first_page_is_the_notebook_to_begin_with(workspace, tmp_path):
+    assert entrance.page(workspace, tmp_path) == "/lab/tree/phidias/start_here.ipynb"
+    assert entrance.page(workspace, workspace) == "/lab/tree/start_here.ipynb"
+
+
+def test_a_workspace_that_jupyterlab_cannot_show_is_no_first_page(workspace, tmp_path):
+    assert entrance.page(workspace, tmp_path / "elsewhere") is None
+    hidden = tmp_path / ".local" / "phidias"
+    hidden.parent.mkdir()
+    workspace.rename(hidden)
+    assert entrance.page(hidden, tmp_path) is None
+    (hidden / "start_here.ipynb").unlink()
+    assert entrance.page(hidden, hidden) is None
+
+
+def test_our_settings_go_behind_those_that_were_named_before():
+    ours = str(EXTENSION / "configuration")
+    assert entrance.with_our_configuration(None) == ours
+    assert entrance.with_our_configuration(f"/centre{os.pathsep}") == f"/centre{os.pathsep}{ours}"
+    assert entrance.with_our_configuration(ours) == ours

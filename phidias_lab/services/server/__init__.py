@@ -1,0 +1,31 @@
+"""What phidias_lab adds to a user's Jupyter server: a Jupyter server extension and its page side (labextension/).
+
+It tells the user in JupyterLab before the server ends (`notices`, `watch`, `pages`). In a server that a hub has started it
+also brings the user's workspace up to date and opens JupyterLab there (`entrance`).
+"""
+
+from __future__ import annotations
+
+
+def _jupyter_server_extension_points() -> list[dict]:
+    return [{"module": "phidias_lab.services.server"}]
+
+
+def _load_jupyter_server_extension(app) -> None:
+    from phidias_lab.compute import site
+    from phidias_lab.errors import ParameterError
+    from phidias_lab.services.server import entrance
+    from phidias_lab.services.server.notices import ends
+    from phidias_lab.services.server.pages import handlers
+    from phidias_lab.services.server.watch import Watch
+
+    if entrance.started_by_a_hub():
+        entrance.prepare(app)
+    try:
+        servers = site.current()["servers"]
+    except ParameterError as error:
+        app.log.warning("phidias_lab announces no end of this server: %s", error)
+        return
+    watch = Watch(app, idle_minutes=servers["idle_minutes"], warn_minutes=servers["warn_minutes"], ends=ends())
+    app.web_app.add_handlers(".*", handlers(app.web_app.settings["base_url"], watch))
+    watch.start()
