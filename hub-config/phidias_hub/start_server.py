@@ -25,6 +25,8 @@ main()
 """
 #: Panel's preview inside JupyterLab loads all of Panel at the start. The dashboards are a process of their own.
 LEFT_OUT = "--ServerApp.jpserver_extensions={'panel.io.jupyter_server_extension': False}"
+#: A kernel listens on ports of the node, and what it prints went to everybody there who connects to one of them.
+ENCRYPTED = "--MappingKernelManager.transport_encryption=auto"
 
 
 def end(code, sentence):
@@ -201,7 +203,7 @@ def main():
     if server == 0:
         os.closerange(3, 64)
         try:
-            os.execv(sys.executable, [sys.executable, "-c", SERVER, LEFT_OUT])
+            os.execv(sys.executable, [sys.executable, "-c", SERVER, LEFT_OUT, ENCRYPTED])
         except OSError as error:
             end(72, f"The server cannot be started: {error.strerror}.")
     pass_on(server)

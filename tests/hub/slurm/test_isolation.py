@@ -61,7 +61,7 @@ client = kernel.blocking_client()
 client.start_channels()
 client.wait_for_ready(60)
 client.execute("import time\\nwhile True: print({WORD!r}, flush=True); time.sleep(0.2)")
-cluster = LocalCluster(n_workers=1, processes=False, dashboard_address="127.0.0.1:0", host="127.0.0.1")
+cluster = LocalCluster(n_workers=0, protocol="tcp://", dashboard_address="127.0.0.1:0", host="127.0.0.1")
 print(json.dumps({{"scheduler": cluster.scheduler_address}}), flush=True)
 sys.stdin.readline()
 cluster.close()
@@ -134,6 +134,7 @@ def tries(deployment, scene, slurm):
             timeout=120,
         )
         assert done.returncode == 0, done.stderr[-2000:]
+        print(user, done.stdout)
         return json.loads(done.stdout.splitlines()[-1])
 
     return attempt
