@@ -174,7 +174,7 @@ class Cluster:
             start_new_session=True,
             env={**os.environ, "PYTHONPATH": environment.python_path()},
         )
-        with _quiet_pages():
+        with _closed_to_others(self.folder):
             self._dask = _made(self)
         write_json(self.folder / "about.json", {**about, "address": self._dask.scheduler_address})
         self._keep(*self._wanted)
@@ -531,11 +531,19 @@ def _cells(worker: Worker) -> tuple:
 
 
 @contextlib.contextmanager
-def _quiet_pages() -> Iterator[None]:
-    """No pages and no metrics on the HTTP port that Dask opens all the same."""
+def _closed_to_others(folder: Path) -> Iterator[None]:
+    """No pages and no metrics on the HTTP port that Dask opens all the same, and no files in a place for everybody."""
     import dask
 
-    with dask.config.set({"distributed.scheduler.http.routes": [], "distributed.worker.http.routes": []}):
+    settings = {
+        "distributed.scheduler.http.routes": [],
+        "distributed.worker.http.routes": [],
+        # Else a folder in /tmp whose name everybody can foresee, and be there first.
+        "temporary-directory": str(folder),
+        # The cluster's folder is its own and goes with it; not every shared file system knows locks.
+        "distributed.worker.use-file-locking": False,
+    }
+    with dask.config.set(settings):
         yield
 
 
