@@ -8,8 +8,8 @@ import shutil
 from html import unescape
 
 import pytest
-from conftest import ROOT
 from phidias_hub import local
+from running_hub import ROOT
 
 EXTENSION = ROOT / "phidias_lab" / "services" / "server" / "server_extension.json"
 NEWS = "@jupyterlab/apputils-extension:notification"
