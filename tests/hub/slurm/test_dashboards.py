@@ -77,7 +77,7 @@ def test_the_address_of_the_dashboards_starts_a_server_and_a_run_there_is_its_us
     python = hub.environment / "bin" / "python"
 
     def runs(user: str) -> list:
-        return json.loads(as_user(user, str(python), "-m", "phidias_lab", "runs", "--json").stdout)
+        return json.loads(as_user(user, str(python), "-m", "phidias_lab", "runs", "list", "--json").stdout)
 
     before = {run["id"] for run in runs("alice")}
     alices.get_by_role("button", name="Run", exact=True).click()
