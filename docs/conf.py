@@ -29,6 +29,8 @@ myst_heading_anchors = 3
 html_theme = "furo"
 html_title = f"phidias_lab {release}"
 html_show_sphinx = False
+html_static_path = ["_static"]
+html_css_files = ["wide.css"]
 html_copy_source = False
 # Nothing is fetched from other hosts, so pages read the same without a network.
 nb_ipywidgets_js = {}

@@ -19,13 +19,13 @@ import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from phidias_lab import settings
 from phidias_lab.compute import runs
 from phidias_lab.compute.runs import CANCELLED, DONE, FAILED, RUNNING, Run
 from phidias_lab.contract import order as orders
-from phidias_lab.contract import registry
+from phidias_lab.contract import registry, said
 from phidias_lab.contract.chain import Chain
 from phidias_lab.contract.data import Needs
 from phidias_lab.contract.order import Order
@@ -38,6 +38,9 @@ from phidias_lab.errors import (
     as_sentence,
     nearest,
 )
+
+if TYPE_CHECKING:
+    from phidias_lab.products import Product
 
 
 def run(
@@ -138,14 +141,69 @@ def _checked(chain: Chain, references: Mapping[str, dict], memory: Mapping[str, 
     try:
         opened = dict(memory)
         for name, reference in references.items():
-            stored = {"file": str(_stored_file(reference, home))} if "stored" in reference else reference
-            opened[name] = catalog.look(stored)
+            opened[name] = catalog.look(_openable(reference, home))
         checked = chain.checked(opened)
         return chain.titled(checked)
     except PhidiasError:
         raise
     except Exception:  # noqa: BLE001 - a defect of a chain or driver: the worker meets it again and records it with its log
         return None
+
+
+def tells_places(source: Run | Product) -> bool:
+    """Whether `places` can be asked of this run or product: its chain tells them, and its inputs can be opened here."""
+    from phidias_lab.lake import catalog
+
+    try:
+        order = source.order
+        chain_class = registry.chain(order.chain)
+        _same_version(order, chain_class)
+        if chain_class.places is Chain.places:
+            return False
+        for reference in order.inputs.values():
+            catalog.look(_openable(reference, source.folder))
+    except (PhidiasError, OSError):
+        return False
+    return True
+
+
+def places(source: Run | Product) -> Any:
+    """Where the values lie that a run used (see `Chain.places`); inputs that are no longer the same are refused."""
+    from phidias_lab.lake.manifest import errors_of_reading
+
+    order = source.order
+    chain_class = registry.chain(order.chain)
+    _same_version(order, chain_class)
+    chain, checked, identities = _opened(chain_class(**order.parameters), order, source.folder)
+    recorded = (source.record if isinstance(source, Run) else {}).get("inputs") or {}
+    for name, identity in identities.items():
+        before = (recorded.get(name) or {}).get("checksum")
+        if before and before != identity.get("checksum"):
+            raise InputError(
+                f"The input {name!r} has changed since this run, so it is not known any more which of its values were "
+                "used. Run the order again."
+            )
+    with errors_of_reading("An input"):
+        return chain.places(checked)
+
+
+def _openable(reference: Mapping, home: Path | None) -> Mapping:
+    """A reference that the catalogue opens; what is stored with a run is a file like any other."""
+    return {"file": str(_stored_file(reference, home))} if "stored" in reference else reference
+
+
+def _opened(chain: Chain, order: Order, home: Path | None) -> tuple[Chain, dict[str, Any], dict[str, dict]]:
+    """The chain with every open choice made, its checked inputs with what it needs of them, and their identities."""
+    opened, identities = {}, {}
+    for name, reference in order.inputs.items():
+        opened[name], identities[name] = _open(reference, home)
+    checked = chain.checked(opened)
+    needs = chain.needs(checked)
+    for name, needed in needs.items():
+        opened[name], _ = _open(order.inputs[name], home, needed.unconverted(opened[name], checked[name]))
+    if needs:
+        checked = chain.checked(opened)
+    return chain.resolved(checked), checked, identities
 
 
 def _same_version(order: Order, chain_class: type[Chain]) -> None:
@@ -556,17 +614,7 @@ def _produce(run: Run, watch: _Watch) -> None:
     _same_version(order, chain_class)
     _reserve(order, run)  # again: a run that is resumed gave its claim back
     watch.report(0.01, "opening the inputs")
-    opened, identities = {}, {}
-    for name, reference in order.inputs.items():
-        opened[name], identities[name] = _open(reference, run)
-    chain = chain_class(**order.parameters)
-    checked = chain.checked(opened)
-    needs = chain.needs(checked)
-    for name, needed in needs.items():
-        opened[name], _ = _open(order.inputs[name], run, needed.unconverted(opened[name], checked[name]))
-    if needs:
-        checked = chain.checked(opened)
-    chain = chain.resolved(checked)
+    chain, checked, identities = _opened(chain_class(**order.parameters), order, run.folder)
     headline = chain.titled(checked)
     order = order.with_(parameters=chain.parameters)
     runs.write_text(run.folder / "order.json", order.dumps())
@@ -582,6 +630,11 @@ def _produce(run: Run, watch: _Watch) -> None:
         _same_work(run.folder / "work", order, identities)
     with errors_of_reading("An input"):
         result = chain.stamped(chain.run(**checked), checked)
+        record = run.record
+        record["said"] = chain.said.document()
+        runs.write_json(run.folder / "record.json", record)
+        for line in said.lines_of(record["said"]):
+            print(runs.now(), line, flush=True)
         watch.begin_pieces(0.1)
         if chain_class.kind == "cube":
             with batch.crew(run, lambda text: watch.report(0.1, text)) as crew:
@@ -645,13 +698,13 @@ def _same_work(work: Path, order: Order, identities: Mapping[str, dict]) -> None
     runs.write_json(note, {"key": key})
 
 
-def _open(reference: Mapping, run: Run, needs: Needs | None = None) -> tuple[Any, dict]:
+def _open(reference: Mapping, home: Path | None, needs: Needs | None = None) -> tuple[Any, dict]:
     from phidias_lab.lake import catalog
 
     if "entry" in reference:
         return catalog.open_entry(reference["entry"], reference.get("parameters") or {}, needs)
     if "stored" in reference:
-        path = _stored_file(reference, run.folder)
+        path = _stored_file(reference, home)
         data, identity = catalog.open_file(str(path), needs)
         return data, {**identity, "stored": reference["stored"], "checksum": reference.get("sha256")}
     return catalog.open_file(reference["file"], needs)

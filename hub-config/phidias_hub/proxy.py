@@ -80,8 +80,8 @@ def install() -> None:
     if done.returncode or not installed():
         last = next((line for line in done.stdout.splitlines() if line.startswith("npm error")), "no message")
         raise SiteError(
-            f"The proxy could not be installed into {FOLDER}; npm said: {last}. Check the network and its proxy "
-            "(HTTPS_PROXY, or 'npm config list'), then run the same command again."
+            f"The proxy could not be installed into {FOLDER}; npm said: {last}. Check the network (HTTPS_PROXY, "
+            "or 'npm config list'), then run the same command again."
         )
 
 

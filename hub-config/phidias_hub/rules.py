@@ -27,8 +27,8 @@ _SPOKEN = re.compile(
     re.IGNORECASE,
 )
 _KNOWN_SHAPES = re.compile(
-    r"-----BEGIN [A-Z ]*PRIVATE KEY|\bgh[pousr]_\w{20,}|\bglpat-[\w-]{15,}|\bAKIA[0-9A-Z]{16}\b|"
-    r"\beyJ[\w-]{10,}\.[\w-]{10,}\."
+    r"-----BEGIN [A-Z ]*PRIVATE KEY|\bgh[pousr]_\w{20,}|\bglpat-[\w-]{15,}|\bAKIA[0-9A-Z]{16}\b"
+    r"|\beyJ[\w-]{10,}\.[\w-]{10,}\."
 )
 _RANDOM = re.compile(r"[A-Za-z0-9+/_=~.-]{24,}")
 
@@ -84,7 +84,7 @@ def _everywhere(site: Mapping[str, Any], secrets: Secrets) -> Iterator[str]:
         )
     if login["kind"] == "demo":
         if len(secrets.get(Secrets.DEMO) or "") < DEMO_PASSWORD:
-            yield f"A demo needs a shared password of at least {DEMO_PASSWORD} characters, in PHIDIAS_DEMO_PASSWORD."
+            yield f"A demo needs a shared password of {DEMO_PASSWORD} characters or more. Put it into PHIDIAS_DEMO_PASSWORD."
         if not login["users"]:
             yield "A demo needs the names that may log in. List them in login.users."
     if login["kind"] == "pam" and not (login["users"] or login.get("group")):
@@ -93,8 +93,8 @@ def _everywhere(site: Mapping[str, Any], secrets: Secrets) -> Iterator[str]:
         oidc = login["oidc"]
         if not secrets.get(Secrets.OIDC):
             yield (
-                "The secret of the OpenID Connect client is missing. Put it into PHIDIAS_OIDC_SECRET, or hand it "
-                "to the unit as the credential oidc-secret."
+                "The secret of the OpenID Connect client is missing. Put it into PHIDIAS_OIDC_SECRET, or hand it to the "
+                "unit as the credential oidc-secret."
             )
         if not (login["users"] or login.get("group") or oidc["accounts"] or oidc["allowed_groups"]):
             yield (
@@ -134,14 +134,14 @@ def _production(site: Mapping[str, Any], secrets: Secrets, uid: int) -> Iterator
     if login["kind"] == "oidc":
         for key in ("authorize_url", "token_url", "userdata_url"):
             if not login["oidc"][key].startswith("https://"):
-                yield f"login.oidc.{key} is {login['oidc'][key]}, so log-ins would travel in clear. Give its https address."
+                yield f"login.oidc.{key} is {login['oidc'][key]}, in clear. Give its https:// address."
     if site["servers"]["idle_minutes"] and not secrets.get(Secrets.CULLER):
         yield (
             "Idle servers are to be stopped after servers.idle_minutes, but the token of the unit that does so is missing. "
             "Put it into PHIDIAS_CULLER_TOKEN, or hand it to both units as the credential culler-token."
         )
     if not hub.get("state"):
-        yield "hub.state is missing: name the folder of database and cookie secret, which the hub's user alone may enter."
+        yield "hub.state is missing. Name the folder of the database and of the cookie secret, for the hub's user alone."
     else:
         yield from _state(Path(hub["state"]), uid)
     if key := hub.get("certificate_key"):
@@ -206,8 +206,8 @@ def _secrets_in(site: Mapping[str, Any], file: Path) -> Iterator[str]:
             places.append(f"line {number}")
     for where in dict.fromkeys(places):
         yield (
-            f"{where} of the site file {file} looks like a secret. Take it out, have a new one made, and hand that over by "
-            "the environment or as a credential of the unit."
+            f"{where} of the site file {file} looks like a secret. Take it out, have a new one made, and hand "
+            "that over by the environment or as a credential of the unit."
         )
 
 

@@ -31,6 +31,8 @@ JUPYTERLAB = (
     "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
     "--LabApp.extension_manager=readonly",
 )
+#: A kernel listens on ports of the node, and what it prints went to everybody there who connects to one of them.
+ENCRYPTED = "--MappingKernelManager.transport_encryption=auto"
 
 
 def end(code, sentence):
@@ -207,7 +209,7 @@ def main():
     if server == 0:
         os.closerange(3, 64)
         try:
-            os.execv(sys.executable, [sys.executable, "-c", SERVER, LEFT_OUT, *JUPYTERLAB])
+            os.execv(sys.executable, [sys.executable, "-c", SERVER, LEFT_OUT, ENCRYPTED, *JUPYTERLAB])
         except OSError as error:
             end(72, f"The server cannot be started: {error.strerror}.")
     pass_on(server)

@@ -297,10 +297,12 @@ class Lab:
             self._wait("MariaDB", 30, lambda: self._answers(*ask))
             # The socket says who asks (unix_socket), so there is no password anywhere.
             grant = "grant all on slurm_acct.* to 'slurm'@'localhost'"
+            # MariaDB's own beginning is a root without a password, open to every user of the host.
+            closed = "alter user 'root'@'localhost' identified via unix_socket"
             self._client(
                 *("mariadb", "--no-defaults", "-S", str(self.database_socket), "-e"),
                 "create database if not exists slurm_acct; create user if not exists 'slurm'@'localhost' identified via "
-                f"unix_socket; {grant};",
+                f"unix_socket; {grant}; {closed};",
             )
         self._daemon("slurmdbd", ["slurmdbd", "-D"], user="slurm", MYSQL_UNIX_PORT=str(self.database_socket))
         self._wait("slurmdbd", 30, lambda: self._answers("sacctmgr", "-n", "show", "cluster"))
@@ -363,7 +365,9 @@ class Lab:
         if self._running(name):
             return
         account = {} if user is None else {"user": user, "group": pwd.getpwnam(user).pw_gid, "extra_groups": []}
-        with open(self.log / f"{name}.out", "wb") as stream:
+        # The daemons write here who has which job, so it is not for everybody.
+        with open(self.log / f"{name}.out", "wb", opener=lambda path, flags: os.open(path, flags, 0o600)) as stream:
+            os.fchmod(stream.fileno(), 0o600)
             process = subprocess.Popen(
                 [shutil.which(command[0], path=_SEARCH), *map(str, command[1:])],
                 cwd="/",
@@ -592,6 +596,8 @@ def slurmdbd_conf(lab: Lab) -> str:
             "DbdAddr=127.0.0.1",
             f"DbdPort={lab.settings.port + 1}",
             "SlurmUser=slurm",
+            # Said here too: the accounts are asked for past the controller.
+            "PrivateData=jobs,usage",
             f"LogFile={lab.log}/slurmdbd.log",
             f"PidFile={lab.run}/slurm/slurmdbd.pid",
             "StorageType=accounting_storage/mysql",

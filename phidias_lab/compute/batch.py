@@ -58,11 +58,10 @@ def submit(run: Run, place_of: Mapping, launched: Mapping) -> None:
     script = [
         "#!/bin/bash",
         *(f"#SBATCH {line}" for line in [*lines, f"--output={log}", "--open-mode=append"]),
-        *clusters.beginning(site),
-        f"export PYTHONPATH={shlex.quote(clusters.python_path())}",
+        *slurm.beginning(site),
         *([] if place_of["job"]["gpus"] else ["export CUDA_VISIBLE_DEVICES="]),
         f"cd {shlex.quote(str(run.folder))}",
-        shlex.join(["exec", clusters.python(place, site), "-m", "phidias_lab.flow", str(run.folder)]),
+        shlex.join(["exec", slurm.python(place, site), "-m", "phidias_lab.flow", str(run.folder)]),
         "",
     ]
     (run.folder / "job.json").unlink(missing_ok=True)

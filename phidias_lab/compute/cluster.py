@@ -16,10 +16,10 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import getpass
 import html
 import os
 import secrets
-import shlex
 import subprocess
 import sys
 import threading
@@ -48,7 +48,6 @@ DEATH_TIMEOUT = 30
 #: Jobs that end in a row before their worker reported, after which no more are submitted.
 _HOPELESS = 3
 _PERIOD = 1.0
-_ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS"), "1")
 
 
 @dataclass(frozen=True)
@@ -132,8 +131,8 @@ class Cluster:
 
     def __init__(self, asked: Request, site: Mapping):
         self.request = asked
-        self._site = site
-        self._place = requests.place(site, asked.place)
+        self.site = site
+        self.place = requests.place(site, asked.place)
         self._lock = threading.RLock()
         self._client = None
         self._dask: Any = None
@@ -145,7 +144,7 @@ class Cluster:
         self._absent: dict[str, int] = {}
         self._failures = 0
         self._wanted = (asked.workers, asked.workers)
-        above = keys.root(self._place)
+        above = keys.root(self.place)
         keys.clean(above)
         atexit.register(_close, weakref.ref(self))
         self.name = f"phidias-{secrets.token_hex(6)}"
@@ -162,23 +161,10 @@ class Cluster:
             "name": self.name,
             "place": self.request.place,
             "kind": self.request.kind,
-            "slurm": self._site["slurm"],
+            "slurm": self.site["slurm"],
         }
         write_json(self.folder / "about.json", about)
-        settings = {
-            "environment": environment.fingerprint(),
-            "threads": self.request.gpus or self.request.cores,  # one task at a time for each GPU
-            "memory": self.request.memory,
-            "gpus": self.request.gpus,
-            "death_timeout": DEATH_TIMEOUT,
-            "interface": self._place.get("interface"),
-            "host": "127.0.0.1" if self.request.kind == "local" else None,
-            "local_directory": self._scratch(),
-            "lifetime": None,
-        }
-        if self.request.kind == "slurm" and self.request.minutes > 10:
-            # A worker that leaves before its wall time is over hands on what it holds.
-            settings["lifetime"] = f"{int(self.request.minutes * 60 - 120)}s"
+        settings = {"environment": environment.fingerprint(), "gpus": self.request.gpus}
         write_json(self.folder / "settings.json", settings)
         self._dog = subprocess.Popen(
             [sys.executable, "-m", "phidias_lab.compute.watchdog", str(self.folder)],
@@ -186,24 +172,42 @@ class Cluster:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             start_new_session=True,
-            env={**os.environ, "PYTHONPATH": python_path()},
+            env={**os.environ, "PYTHONPATH": environment.python_path()},
         )
-        with _quiet_pages():
+        with _closed_to_others(self.folder):
             self._dask = _made(self)
         write_json(self.folder / "about.json", {**about, "address": self._dask.scheduler_address})
         self._keep(*self._wanted)
         threading.Thread(target=self._watch, name=f"{self.name}-watch", daemon=True).start()
         self._submitted()
 
-    def _scratch(self) -> str | None:
-        import getpass
+    # What a worker gets -------------------------------------------------------------------------------------------
 
-        scratch = self._place.get("scratch")
-        return scratch.replace("{user}", getpass.getuser()) if scratch else None
+    death_timeout = DEATH_TIMEOUT
+
+    @property
+    def threads(self) -> int:
+        """Tasks of a worker at a time: one for each GPU, else one for each core."""
+        return self.request.gpus or self.request.cores
+
+    @property
+    def scratch(self) -> str | None:
+        """The folder on a worker's node for what does not fit into its memory."""
+        named = self.place.get("scratch")
+        return named.replace("{user}", getpass.getuser()) if named else None
+
+    def worker_words(self) -> list[str]:
+        """What a worker is told beside what Dask tells every worker."""
+        words = ["--folder", str(self.folder)]
+        words += ["--resources", f"GPU={self.request.gpus}"] if self.request.gpus else []
+        if self.request.kind == "slurm" and self.request.minutes > 10:
+            # A worker that leaves before its wall time is over hands on what it holds.
+            words += ["--lifetime", f"{int(self.request.minutes * 60 - 120)}s"]
+        return words
 
     def _submitted(self) -> None:
         """Wait until every job is in the queue, so that a request Slurm refuses is refused here and now."""
-        end = time.monotonic() + self._site["slurm"]["query_timeout"] * 2
+        end = time.monotonic() + self.site["slurm"]["query_timeout"] * 2
         while (
             time.monotonic() < end and self._trouble is None and set(self._dask.worker_spec) - set(self._dask.workers)
         ):
@@ -216,13 +220,13 @@ class Cluster:
         """Have so many workers from now on; one that is lost is replaced."""
         if isinstance(workers, bool) or not isinstance(workers, int) or workers < 0:
             raise ParameterError(f"workers is {workers!r}; it must be a whole number from 0 up.")
-        requests.request(self._site, self.request.place, workers=workers)
+        requests.request(self.site, self.request.place, workers=workers)
         self._keep(workers, workers)
 
     def adapt(self, least: int, most: int) -> None:
         """Let the number of workers follow the work, between these numbers."""
         least, most = _range((least, most))
-        requests.request(self._site, self.request.place, workers=most)
+        requests.request(self.site, self.request.place, workers=most)
         self._keep(least, most)
 
     def _keep(self, least: int, most: int) -> None:
@@ -283,11 +287,11 @@ class Cluster:
         """Every worker with its state; the last lost ones at the end."""
         found = []
         connected = self._connected()
-        jobs = slurm.my_jobs(self._site) if self.request.kind == "slurm" and self._dask is not None else {}
+        jobs = slurm.my_jobs(self.site) if self.request.kind == "slurm" and self._dask is not None else {}
         names = list(getattr(self._dask, "worker_spec", ()))
         members = dict(getattr(self._dask, "workers", {}))
         if jobs and self._behind(members, connected, jobs):
-            jobs = slurm.my_jobs(self._site, fresher_than=0.0)
+            jobs = slurm.my_jobs(self.site, fresher_than=0.0)
         for name in sorted(names, key=str):
             job = getattr(members.get(name), "job_id", None)
             facts = None if jobs is None or job is None else jobs.get(job)
@@ -429,12 +433,12 @@ class Cluster:
         jobs: dict | None = {}
         if self.request.kind == "slurm":
             # Slurm is asked often only while something is under way.
-            jobs = slurm.my_jobs(self._site, fresher_than=1.5 if set(members) - set(connected) else 10.0)
+            jobs = slurm.my_jobs(self.site, fresher_than=1.5 if set(members) - set(connected) else 10.0)
         for name in list(self._running):
             if name not in connected:
                 before = self._running.pop(name)
                 if name in spec and not self._closed.is_set():
-                    facts = (slurm.my_jobs(self._site, fresher_than=0.0) or {}).get(before.job) if before.job else None
+                    facts = (slurm.my_jobs(self.site, fresher_than=0.0) or {}).get(before.job) if before.job else None
                     ended = facts is not None and facts.state == slurm.ENDED
                     why = facts.why if ended else "it fell silent, or its process ended"
                     self._lose(Worker(name, LOST, why, None, before.job, before.node))
@@ -494,7 +498,7 @@ class Cluster:
         self._dask.adapt(minimum=0, maximum=0, interval="1s")
         self._dask.scale(0)
 
-    def _refused(self, error: Exception) -> None:
+    def refused(self, error: Exception) -> None:
         """A worker could not even be asked for."""
         if self._trouble is None:
             said = str(error) if isinstance(error, PhidiasError) else f"it cannot be started: {error}"
@@ -526,185 +530,33 @@ def _cells(worker: Worker) -> tuple:
     )
 
 
-def python_path() -> str:
-    """The module path of this process for one that it starts: notebooks may have added to it."""
-    package = str(Path(__file__).parents[2])
-    before = [p for p in os.environ.get("PYTHONPATH", "").split(os.pathsep) if p]
-    return os.pathsep.join(dict.fromkeys([*before, package]))
-
-
 @contextlib.contextmanager
-def _quiet_pages() -> Iterator[None]:
-    """No pages and no metrics on the HTTP port that Dask opens all the same."""
+def _closed_to_others(folder: Path) -> Iterator[None]:
+    """No pages and no metrics on the HTTP port that Dask opens all the same, and no files in a place for everybody."""
     import dask
 
-    with dask.config.set({"distributed.scheduler.http.routes": [], "distributed.worker.http.routes": []}):
+    settings = {
+        "distributed.scheduler.http.routes": [],
+        "distributed.worker.http.routes": [],
+        # Else a folder in /tmp whose name everybody can foresee, and be there first.
+        "temporary-directory": str(folder),
+        # The cluster's folder is its own and goes with it; not every shared file system knows locks.
+        "distributed.worker.use-file-locking": False,
+    }
+    with dask.config.set(settings):
         yield
 
 
 def _made(owner: Cluster) -> Any:
-    """Scheduler in this process, workers wherever their place is. One class for all places, so that one is tested.
-
-    A worker has no nanny: its job, or its process, ends with it and another takes its place. So a worker that stands still
-    is replaced as soon as it counts as lost, without waiting for a nanny that stands still too.
-    """
+    """Dask's own cluster: a SLURMCluster of dask-jobqueue where the place is one of Slurm."""
     try:
-        import asyncio
-
-        import dask
-        from distributed import Scheduler
-        from distributed.deploy.spec import ProcessInterface, SpecCluster
-        from tornado.ioloop import PeriodicCallback
+        if owner.request.kind == "slurm":
+            from phidias_lab.compute import slurm_workers as kind
+        else:
+            from phidias_lab.compute import local_workers as kind
     except ImportError:
         raise MissingExtraError("A cluster", "slurm") from None
-
-    place = owner._place
-    queue = slurm.Slurm(owner._site)
-
-    class Member(ProcessInterface):
-        """One worker, as a job of Slurm or a process of this machine."""
-
-        job_id: str | None = None
-        process: subprocess.Popen | None = None
-
-        def __init__(self, scheduler: str, name: Any):
-            super().__init__()
-            self.name, self.address_of_scheduler = name, scheduler
-
-        async def start(self) -> None:
-            try:
-                await asyncio.to_thread(self._begin)
-            except (PhidiasError, OSError, RuntimeError) as error:
-                owner._refused(error)
-            await super().start()
-
-        def _begin(self) -> None:
-            if owner.request.kind == "slurm":
-                self.job_id = queue.submit(script(owner, str(self.name), self.address_of_scheduler))
-            else:
-                self.process = _process(owner, str(self.name), self.address_of_scheduler)
-
-        async def close(self) -> None:
-            try:
-                await asyncio.to_thread(self._end)
-            except RuntimeError:  # at the end of Python there are no new threads
-                self._end()
-            await super().close()
-
-        def _end(self) -> None:
-            if self.job_id is not None:
-                with contextlib.suppress(slurm.QueueError):  # the end of the cluster cancels all by name once more
-                    queue.cancel([self.job_id])
-            if self.process is not None:
-                self.process.terminate()
-                try:
-                    self.process.wait(5)
-                except subprocess.TimeoutExpired:
-                    self.process.kill()
-                    self.process.wait()
-
-    class WatchfulScheduler(Scheduler):
-        """Dask looks for silent workers once per time-to-live, so it would take up to two of them to notice one."""
-
-        def __init__(self, *args: Any, **more: Any):
-            super().__init__(*args, **more)
-            self.periodic_callbacks["worker-ttl"] = PeriodicCallback(self.check_worker_ttl, 1000)
-
-    class Members(SpecCluster):
-        def _new_worker_name(self, number: int) -> str:
-            return f"worker-{number}"
-
-        def _update_worker_status(self, op: str, message: Any) -> None:
-            # Nothing would start a worker again in the same job, so nothing is gained by waiting for it.
-            with dask.config.set({"distributed.deploy.lost-worker-timeout": "1s"}):
-                super()._update_worker_status(op, message)
-
-    security = keys.security(owner.folder)
-    where = {"interface": place["interface"]} if place.get("interface") else {}
-    if owner.request.kind == "local":
-        where = {"host": "127.0.0.1"}
-    return Members(
-        name=owner.name,
-        scheduler={
-            "cls": WatchfulScheduler,
-            "options": {
-                "protocol": "tls://",
-                "security": security,
-                "dashboard": False,
-                "dashboard_address": "127.0.0.1:0",
-                "worker_ttl": f"{place.get('silent_seconds', 30)}s",
-                "allowed_failures": 10,  # workers come and go; a piece is not to blame for that
-                **where,
-            },
-        },
-        worker={"cls": Member, "options": {}},
-        security=security,
-        silence_logs="error",
-    )
-
-
-def _process(owner: Cluster, name: str, address: str) -> subprocess.Popen:
-    """A worker as a process of this machine. It ends with its connection to the scheduler, so with this process."""
-    environment_of = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | {"PYTHONPATH": python_path()}
-    environment_of |= {**_ONE_THREAD, "PYTHONHASHSEED": "0", "PYTHONUNBUFFERED": "1"}
-    with open(owner.folder / f"{name}.log", "ab") as log:
-        return subprocess.Popen(
-            [sys.executable, "-m", "phidias_lab.compute.worker", str(owner.folder), name, address],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            cwd=owner.folder,
-            env=environment_of,
-            start_new_session=True,
-        )
-
-
-def python(place: Mapping, site: Mapping) -> str:
-    """The Python of jobs at a place: of the environment that the site file names, else the one of this process."""
-    named = place.get("environment")
-    return f"{site['servers']['environments'][named]['folder']}/bin/python" if named else sys.executable
-
-
-def beginning(site: Mapping) -> list[str]:
-    """The first lines of every job: modules, and one thread per library call, so that results do not depend on cores."""
-    lines = [f"module load {shlex.quote(module)}" for module in site["slurm"]["modules"]]
-    return [
-        *lines,
-        *(f"export {name}={n}" for name, n in _ONE_THREAD.items()),
-        "export PYTHONHASHSEED=0 PYTHONUNBUFFERED=1",
-    ]
-
-
-def script(owner: Cluster, name: str, address: str) -> str:
-    """The batch script of one worker."""
-    asked, place = owner.request, owner._place
-    lines = slurm.directives(
-        place, name=owner.name, cores=asked.cores, memory=asked.memory, gpus=asked.gpus, minutes=asked.minutes
-    )
-    log = str(owner.folder / "job-").replace("%", "%%") + "%j.log"
-    lines.append(f"--output={shlex.quote(log)}")
-    alive = shlex.quote(str(owner.folder / "alive"))
-    return "\n".join(
-        [
-            "#!/bin/bash",
-            *(f"#SBATCH {line}" for line in lines),
-            f"[ -e {alive} ] || exit 0  # its cluster has ended",
-            *beginning(owner._site),
-            f"export PYTHONPATH={shlex.quote(python_path())}",
-            shlex.join(
-                [
-                    "exec",
-                    python(place, owner._site),
-                    "-m",
-                    "phidias_lab.compute.worker",
-                    str(owner.folder),
-                    name,
-                    address,
-                ]
-            ),
-            "",
-        ]
-    )
+    return kind.cluster(owner)
 
 
 @contextlib.contextmanager

@@ -20,12 +20,26 @@ import psutil
 #: Packages whose version can change a number; they stand in the record by name, all others in the lock's hash.
 NAMED = ("phidias-lab", "numpy", "scipy", "pandas", "xarray", "dask", "zarr", "netCDF4", "pyarrow")
 
+#: What every process that computes is started with: one thread per library call, so that results do not depend on cores.
+SAME_RESULTS = {
+    **dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS"), "1"),
+    "PYTHONHASHSEED": "0",
+    "PYTHONUNBUFFERED": "1",
+}
+
 _started = time.time()
 
 
 def cores() -> int:
     """Cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
+
+
+def python_path() -> str:
+    """The module path of this process for one that it starts: notebooks may have added to it."""
+    package = str(Path(__file__).parents[2])
+    before = [p for p in os.environ.get("PYTHONPATH", "").split(os.pathsep) if p]
+    return os.pathsep.join(dict.fromkeys([*before, package]))
 
 
 def worker() -> dict:

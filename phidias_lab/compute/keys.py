@@ -3,7 +3,8 @@
 <shared folder>/keys/<cluster>/
   key.pem cert.pem    one pair for scheduler, workers and clients; whoever holds it is the owner
   about.json          name, place, host and process of the owner, the scheduler's address, how Slurm is reached
-  settings.json       what each worker gets, and the environment it has to have
+  settings.json       the environment a worker has to have, and its GPUs
+  worker-N.sh         the batch script of a worker, as it was submitted
   alive               touched while the owner lives, removed first when it ends: a job that starts later goes at once
 """
 

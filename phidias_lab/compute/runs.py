@@ -44,6 +44,7 @@ import psutil
 
 from phidias_lab import settings
 from phidias_lab.contract import order as orders
+from phidias_lab.contract import said
 from phidias_lab.contract.order import Order
 from phidias_lab.contract.resources import show_memory
 from phidias_lab.errors import ParameterError, PhidiasError, ProductError, RunCancelledError, RunFailedError, nearest
@@ -142,6 +143,7 @@ _SOUND = {
     "worker": _is_process,
     "title": lambda v: isinstance(v, str),
     "error": lambda v: isinstance(v, dict) and isinstance(v.get("sentence"), str),
+    "said": said.is_document,
     "measures": lambda v: isinstance(v, dict) and all(map(_is_number, v.values())),
     **dict.fromkeys(("facts", "inputs", "seeds", "checksums"), lambda v: isinstance(v, dict)),
 }

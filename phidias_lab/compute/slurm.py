@@ -8,7 +8,9 @@ from __future__ import annotations
 import getpass
 import os
 import re
+import shlex
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,6 +18,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+from phidias_lab.compute import environment
 from phidias_lab.errors import ParameterError, RunFailedError
 
 PENDING, RUNNING, ENDED = "pending", "running", "ended"
@@ -231,18 +234,41 @@ def wall_time(minutes: float) -> str:
     return f"{days}-{rest // 60:02d}:{rest % 60:02d}:00" if days else f"{rest // 60:02d}:{rest % 60:02d}:00"
 
 
-_SAFE = re.compile(r"[A-Za-z0-9._+/:-]+")
+_PLAIN = re.compile(r"[A-Za-z0-9._+/:-]+")
+
+
+def plain(value: str) -> str:
+    """A value for a line that nothing quotes. The site file's schema has checked it; here it is once more."""
+    if not _PLAIN.fullmatch(value):
+        raise ParameterError(f"{value!r} holds signs that no request to Slurm may have. Mend the site file.")
+    return value
+
+
+def mebibytes(memory: int) -> str:
+    """Slurm's form of an amount of memory, rounded up."""
+    return f"{max(1, -(-int(memory) // 2**20))}M"
 
 
 def directives(cluster: Mapping, *, name: str, cores: int, memory: int, gpus: int, minutes: float) -> list[str]:
-    """The request as #SBATCH lines without that word. Names were checked with the site file; here once more."""
-    lines = [f"--job-name={name}", f"--partition={cluster['partition']}"]
-    lines += [f"--{key}={cluster[key]}" for key in ("account", "qos") if cluster.get(key)]
-    lines += ["--nodes=1", "--ntasks=1", f"--cpus-per-task={int(cores)}", f"--mem={max(1, -(-int(memory) // 2**20))}M"]
+    """The request of a run's own job as #SBATCH lines without that word."""
+    lines = [f"--job-name={plain(name)}", f"--partition={plain(cluster['partition'])}"]
+    lines += [f"--{key}={plain(cluster[key])}" for key in ("account", "qos") if cluster.get(key)]
+    lines += ["--nodes=1", "--ntasks=1", f"--cpus-per-task={int(cores)}", f"--mem={mebibytes(memory)}"]
     lines += [f"--gres=gpu:{int(gpus)}"] if gpus else []
-    # A job that Slurm starts again by itself would come beside the one that we submit in its place.
-    lines += [f"--time={wall_time(minutes)}", "--no-requeue"]
-    for line in lines:
-        if not _SAFE.fullmatch(line.partition("=")[2] or "x"):
-            raise ParameterError(f"{line!r} holds signs that no request to Slurm may have. Mend the site file.")
-    return lines
+    # A run that Slurm starts again by itself would find its own record half done; `resume` is what starts it again.
+    return [*lines, f"--time={wall_time(minutes)}", "--no-requeue"]
+
+
+def python(place: Mapping, site: Mapping) -> str:
+    """The Python of jobs at a place: of the environment that the site file names, else the one of this process."""
+    named = place.get("environment")
+    return f"{site['servers']['environments'][named]['folder']}/bin/python" if named else sys.executable
+
+
+def beginning(site: Mapping) -> list[str]:
+    """The first lines of every job: modules, and what every process that computes is started with."""
+    variables = {**environment.SAME_RESULTS, "PYTHONPATH": environment.python_path()}
+    return [
+        *(f"module load {shlex.quote(module)}" for module in site["slurm"]["modules"]),
+        *(f"export {name}={shlex.quote(value)}" for name, value in variables.items()),
+    ]

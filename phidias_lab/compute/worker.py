@@ -1,15 +1,17 @@
-"""A Dask worker of a cluster: `python -m phidias_lab.compute.worker FOLDER NAME ADDRESS`, the last line of its job.
+"""A Dask worker of a cluster: `python -m phidias_lab.compute.worker ADDRESS --folder FOLDER ...`, the last line of its job.
 
-Before it joins, it compares its environment with the one of the process that asked for it: work that would be done with
-other versions is not begun.
+What follows is what Dask's own worker takes. Before it joins, it compares its environment with the one of the process that
+asked for it: work that would be done with other versions is not begun.
 """
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import os
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from phidias_lab.compute import environment
@@ -19,7 +21,13 @@ REFUSED = "refused.json"
 _SPILL = "phidias-worker-"
 
 
-def main(folder: Path, name: str, address: str) -> int:
+def main(words: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(prog="phidias_lab.compute.worker", allow_abbrev=False)
+    parser.add_argument("address", help="where the scheduler listens")
+    parser.add_argument("--folder", type=Path, required=True, help="the cluster's folder, with its keys")
+    parser.add_argument("--local-directory", help="for what does not fit into memory")
+    own, words = parser.parse_known_args(words)
+    folder, above = own.folder, own.local_directory
     settings = read_json(folder / "settings.json")
     if not settings or not (folder / "alive").exists():
         print("The cluster that asked for this worker has ended; so does the worker.", flush=True)
@@ -36,31 +44,16 @@ def main(folder: Path, name: str, address: str) -> int:
 
     # Nothing is served beside the TLS port: pages of a worker know no log-in and would show the owner's data.
     dask.config.set({"distributed.worker.http.routes": [], "distributed.worker.daemon": False})
-    options = {
-        "--name": name,
-        "--nthreads": settings["threads"],
-        "--memory-limit": settings["memory"],
-        "--death-timeout": settings["death_timeout"],
-        "--dashboard-address": "127.0.0.1:0",
-        "--tls-ca-file": folder / "cert.pem",
-        "--tls-cert": folder / "cert.pem",
-        "--tls-key": folder / "key.pem",
-        "--protocol": "tls://",
-    }
-    for key in ("interface", "host", "lifetime"):
-        if settings.get(key):
-            options[f"--{key.replace('_', '-')}"] = settings[key]
-    if settings["gpus"]:
-        options["--resources"] = f"GPU={settings['gpus']}"
-    above = settings.get("local_directory")
+    words += ["--no-nanny", "--no-dashboard", "--dashboard-address", "127.0.0.1:0"]
+    for role, file in (("ca-file", "cert.pem"), ("cert", "cert.pem"), ("key", "key.pem")):
+        words += [f"--tls-{role}", str(folder / file)]
     if above:
         Path(above).mkdir(mode=0o700, parents=True, exist_ok=True)
     # A folder of its own, closed to others, and not the one in /tmp whose name everybody can foresee.
     _tidy(Path(above or tempfile.gettempdir()))
     prefix = f"{_SPILL}{os.getpid()}-"
     with tempfile.TemporaryDirectory(prefix=prefix, dir=above, ignore_cleanup_errors=True) as spill:
-        words = [str(word) for pair in options.items() for word in pair]
-        serve([address, *words, "--local-directory", spill, "--no-nanny", "--no-dashboard"], standalone_mode=False)
+        serve([own.address, *words, "--local-directory", spill], standalone_mode=False)
     return 0
 
 
@@ -95,4 +88,4 @@ def devices() -> dict:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1]), sys.argv[2], sys.argv[3]))
+    sys.exit(main(sys.argv[1:]))

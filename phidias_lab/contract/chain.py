@@ -14,17 +14,23 @@ from typing import Any, ClassVar
 
 import param
 
-from phidias_lab.contract.data import KINDS, Input, Needs, Var, check_input, choose_variable, column_attributes
+from phidias_lab.contract.data import (
+    KINDS,
+    Input,
+    Needs,
+    Var,
+    check_input,
+    choose_variable,
+    column_attributes,
+    is_synthetic,
+)
 from phidias_lab.contract.parameters import Declared, Variable, show
 from phidias_lab.contract.resources import Resources
+from phidias_lab.contract.said import Said
 from phidias_lab.errors import InputError, ParameterError, UnknownNameError, nearest
 
 #: Words that the doors give a meaning of their own (phidias_lab.run(..., title=...)), so no parameter may have them.
-RESERVED = ("what", "title", "output", "format", "overwrite", "name", "parameters", "report", "on", "workers")
-
-
-def _are_synthetic(inputs: Mapping[str, Any]) -> bool:
-    return any((getattr(data, "attrs", None) or {}).get("synthetic") for data in inputs.values())
+RESERVED = ("what", "title", "output", "format", "overwrite", "name", "parameters", "report", "said", "on", "workers")
 
 
 class _Declaration(type(param.Parameterized)):
@@ -91,6 +97,7 @@ class Chain(param.Parameterized, metaclass=_Declaration):
     def __init__(self, **parameters: Any):
         declared = self.declared()
         self.report: Callable[[float, str], None] = lambda fraction, message="": None
+        self.said = Said()
         super().__init__(**{name: self._value(declared, name, value) for name, value in parameters.items()})
 
     def __reduce__(self):
@@ -136,6 +143,15 @@ class Chain(param.Parameterized, metaclass=_Declaration):
         """Which columns and rows of its tables this chain needs; the reader may then leave out the others."""
         return {}
 
+    def places(self, inputs: Mapping[str, Any]) -> Any | None:
+        """Where the values lie that a run uses: a DataFrame with a row for each, or None where the chain does not say.
+
+        `longitude` and `latitude` are its own. Every other column is named after a dimension of the result and holds the
+        coordinate of the slice in which the value was used, so that a map can show the places behind each of its slices.
+        Called on demand, after a run and with its resolved parameters; the values of the inputs may be read.
+        """
+        return None
+
     def headline(self, inputs: Mapping[str, Any]) -> str:
         """One line that tells this run from others of the chain; the title of runs to which nobody gave one."""
         declared = self.declared()
@@ -145,6 +161,16 @@ class Chain(param.Parameterized, metaclass=_Declaration):
             if declared[name].level == "user" and value not in (None, "", declared[name].default)
         ]
         return ", ".join([self.title or self.id, *changed[:4]])
+
+    # What a chain may say beside its result -----------------------------------------------------------------------
+
+    def counted(self, what: str, total: int, left_out: Mapping[str, int]) -> None:
+        """Say how many of an input's parts there were, and for each reason how many were left out; each counts once."""
+        self.said.counted(what, total, left_out)
+
+    def warn(self, sentence: str) -> None:
+        """Say what the user should know of this result: one sentence, complete in itself."""
+        self.said.warn(sentence)
 
     # What the doors call ----------------------------------------------------------------------------------------
 
@@ -174,9 +200,9 @@ class Chain(param.Parameterized, metaclass=_Declaration):
         return checked
 
     def titled(self, inputs: Mapping[str, Any]) -> str:
-        """The headline as one line of at most 200 characters; what was made from synthetic data says so."""
+        """The headline as one line of at most 200 characters; what was made from synthetic values says so."""
         line = "".join(c for c in " ".join(self.headline(inputs).split()) if c.isprintable())
-        ending = " (synthetic)" if _are_synthetic(inputs) and "synthetic" not in line.lower() else ""
+        ending = " (synthetic)" if self._synthetic_values(inputs) and "synthetic" not in line.lower() else ""
         room = 200 - len(ending)
         return (line if len(line) <= room else f"{line[: room - 3]}...") + ending
 
@@ -189,6 +215,7 @@ class Chain(param.Parameterized, metaclass=_Declaration):
         checked = self.checked(inputs)
         chain = self.resolved(checked)
         chain.report = self.report
+        chain.said = self.said = Said()
         return chain.stamped(chain.run(**checked), checked)
 
     def stamped(self, result: Any, inputs: Mapping[str, Any]) -> Any:
@@ -226,10 +253,27 @@ class Chain(param.Parameterized, metaclass=_Declaration):
                 columns = dict(result.attrs.get("columns") or {})
                 columns[name] = {**columns.get(name, {}), **attributes}
                 result.attrs = {**result.attrs, "columns": columns}
-        # What was made from synthetic data is synthetic, and says so wherever it is shown.
-        if self.kind != "model" and _are_synthetic(inputs):
-            result.attrs = {**result.attrs, "synthetic": "true"}
+        if self.kind != "model":
+            result.attrs = {**result.attrs, **self._origin(result, inputs)}
+            result.attrs = {k: v for k, v in result.attrs.items() if v is not None}
+        if self.kind != "model" and self.said:
+            result.attrs = {**result.attrs, **self.said.attributes(str(result.attrs.get("comment") or ""))}
         return result
+
+    def _origin(self, result: Any, inputs: Mapping[str, Any]) -> dict[str, str | None]:
+        """What a result says of its origin; None takes away what came with an input that the chain handed on.
+
+        What was made from synthetic values is synthetic, and says so wherever it is shown. A synthetic grid under real
+        observations makes no synthetic result, but is named.
+        """
+        synthetic = [name for name, data in inputs.items() if is_synthetic(data)]
+        if not synthetic:
+            return {}
+        values = "true" if self._synthetic_values(inputs) else None
+        return {"synthetic": values, "synthetic_inputs": ", ".join(synthetic)}
+
+    def _synthetic_values(self, inputs: Mapping[str, Any]) -> bool:
+        return any(i.role == "values" and is_synthetic(inputs.get(name)) for name, i in self.inputs.items())
 
     def _filled(self, template: str, inputs: Mapping[str, Any]) -> str | None:
         """'{variable}' in units or names becomes what the chosen variable of the input says; None if it says nothing."""

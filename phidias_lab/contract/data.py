@@ -10,14 +10,17 @@ Kinds and their containers:
 from __future__ import annotations
 
 import re
+import shlex
 import tokenize
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from phidias_lab.errors import InputError, ParameterError, as_sentence, nearest
 
 KINDS = ("cube", "table", "features", "events", "model")
+#: What an input is to the result: its values go into the result's values, or it only says where and how (a grid, a mask).
+ROLES = ("values", "support")
 
 # Spellings of the same unit that occur in files; units that differ otherwise are converted by pint.
 _SAME_UNITS = {
@@ -57,7 +60,11 @@ class Var:
 
 @dataclass(frozen=True)
 class Input:
-    """What a chain asks for: the kind, the dimensions of a cube, the variables or columns, and a default entry."""
+    """What a chain asks for: the kind, the dimensions of a cube, the variables or columns, and a default entry.
+
+    `role` is "values" where what was measured comes from this input, and "support" where it only says where and how, like
+    a grid, a mask or a coast. A result is synthetic when an input of role "values" is; others are named beside it.
+    """
 
     kind: str
     doc: str = ""
@@ -65,8 +72,11 @@ class Input:
     variables: Mapping[str, Var] = field(default_factory=dict)
     optional: bool = False
     default: str | None = None
+    role: str = "values"
 
     def __post_init__(self):
+        if self.role not in ROLES:
+            raise ParameterError(f"An input's role is {' or '.join(ROLES)}, not {self.role!r}.")
         if self.kind not in KINDS:
             raise ParameterError(f"An input's kind is one of {', '.join(KINDS)}, not {self.kind!r}.")
 
@@ -80,7 +90,13 @@ class Input:
             },
             "optional": self.optional,
             "default": self.default,
+            "role": self.role,
         }
+
+
+def is_synthetic(data: Any) -> bool:
+    """Whether data say of themselves that a program made them."""
+    return str((getattr(data, "attrs", None) or {}).get("synthetic", "")).strip().lower() in ("true", "1", "yes")
 
 
 @dataclass(frozen=True)
@@ -101,8 +117,19 @@ class Needs:
         return Needs(self.columns, same)
 
 
-#: Where a lazy table keeps what is known of the least and greatest values of its columns.
-_EXTENT = "phidias_extent"
+#: Where a lazy table keeps what is known of the least and greatest values of its columns, and how many rows there are.
+_EXTENT, _ROWS = "phidias_extent", "phidias_rows"
+
+
+def with_rows_in_all(table: Any, number: int) -> Any:
+    """The lazy table with the number of rows there are, of which a reader left out those that a chain does not need."""
+    object.__setattr__(table, _ROWS, int(number))
+    return table
+
+
+def rows_in_all(table: Any) -> int | None:
+    """How many rows there are, with those that were not read because a chain does not need them; None if all are read."""
+    return getattr(table, "__dict__", {}).get(_ROWS)
 
 
 def with_extent(table: Any, extent: Mapping[str, tuple[Any, Any]]) -> Any:
@@ -150,26 +177,11 @@ def converter(given: str, declared: str):
     import pint
 
     registry = pint.get_application_registry()
-
-    def unit(text: str):
-        text = str(text).strip()
-        text = _SAME_UNITS.get(text, text)
-        try:
-            return float(text), registry.dimensionless  # CF writes a scale such as 1e-3 for salinity
-        except ValueError:
-            # UDUNITS writes exponents behind the unit and a blank between factors: kg m-2 s-1.
-            text = re.sub(r"(?<=[A-Za-z])\^?([+-]?[0-9]+)", r"**\1", text)
-            _check_powers(text)
-            return 1.0, registry.Unit(text)
-
-    try:
-        (scale_a, a), (scale_b, b) = unit(given), unit(declared)
-    except (
-        pint.errors.PintError, ArithmeticError, AssertionError, AttributeError, TypeError, ValueError,
-        tokenize.TokenError,
-    ):  # fmt: skip
+    one_of, other = _unit(given), _unit(declared)
+    if one_of is None or other is None:
         given = f"{given:.{_UNIT_LENGTH}}..." if len(given) > _UNIT_LENGTH else given
         raise InputError(f"units {given!r} cannot be compared with the declared {declared!r}") from None
+    (scale_a, a), (scale_b, b) = one_of, other
     if not a.is_compatible_with(b):
         raise InputError(f"units {given!r} do not convert to the declared {declared!r}")
     # An affine map (offset for temperatures) is read off two values, so lazy arrays stay lazy.
@@ -181,6 +193,34 @@ def converter(given: str, declared: str):
             f"units {given!r} do not convert to the declared {declared!r}: the factor is no number"
         ) from None
     return lambda values: values * (one - zero) + zero if zero else values * one
+
+
+def _unit(text: str) -> tuple[float, Any] | None:
+    """The factor and the pint unit of a units text, or None if it is none."""
+    import pint
+
+    registry = pint.get_application_registry()
+    text = str(text).strip()
+    text = _SAME_UNITS.get(text, text)
+    try:
+        return float(text), registry.dimensionless  # CF writes a scale such as 1e-3 for salinity
+    except ValueError:
+        pass
+    # UDUNITS writes exponents behind the unit and a blank between factors: kg m-2 s-1.
+    text = re.sub(r"(?<=[A-Za-z])\^?([+-]?[0-9]+)", r"**\1", text)
+    try:
+        _check_powers(text)
+        return 1.0, registry.Unit(text)
+    except (
+        pint.errors.PintError, ArithmeticError, AssertionError, AttributeError, TypeError, ValueError,
+        tokenize.TokenError,
+    ):  # fmt: skip
+        return None
+
+
+def is_unit(text: str) -> bool:
+    """Whether a text is a unit that values can be converted from; dates have units of their own (days since ...)."""
+    return _unit(text) is not None
 
 
 def _check_powers(text: str) -> None:
@@ -214,14 +254,11 @@ def _check_cube(name, declared, data):
             f"Input {name!r} must be a cube (an xarray Dataset, a NetCDF file or a Zarr store) but is a "
             f"{type(data).__name__}. Choose an entry of kind cube; 'phidias catalog list' shows them."
         )
+    described = {str(n): v.attrs for n, v in data.variables.items()}
+    _check_names(name, "variable", declared, [str(n) for n in data.variables], described)
     for variable, wanted in declared.variables.items():
         if variable not in data.variables:
-            if wanted.optional:
-                continue
-            raise InputError(
-                f"Input {name!r} has no variable {variable!r}, which the chain needs"
-                f"{f' ({wanted.doc})' if wanted.doc else ''}. {nearest(variable, data.variables)}"
-            )
+            continue
         data = data.assign({variable: _converted(name, variable, wanted, data[variable])})
     for dim in declared.dims:
         if dim not in data.dims:
@@ -232,6 +269,21 @@ def _check_cube(name, declared, data):
         if data.sizes[dim] == 0:
             raise InputError(f"Input {name!r} is empty along {dim!r}. Choose a larger region or another entry.")
     return data
+
+
+def _check_names(name, what, declared, names, attributes):
+    """Refuse an input that lacks what the chain needs; all that looks like something missing is said at once."""
+    missing = {n: wanted for n, wanted in declared.variables.items() if n not in names and not wanted.optional}
+    if not missing:
+        return
+    others = [n for n in names if n not in declared.variables]
+    found = {n: look_alike(n, wanted.standard_name, others, attributes) for n, wanted in missing.items()}
+    first, wanted = next(iter(missing.items()))
+    alike = {n: old for n, old in found.items() if old is not None}
+    raise InputError(
+        f"Input {name!r} has no {what} {first!r}, which the chain needs{f' ({wanted.doc})' if wanted.doc else ''}. "
+        + (f"Its {what} {_how_to_name(alike)}" if alike else nearest(first, names))
+    )
 
 
 def _converted(name, variable, wanted, array):
@@ -262,6 +314,63 @@ def with_attributes(table: Any, attributes: Mapping[str, Any]) -> Any:
     return table
 
 
+#: How columns are called elsewhere. None is taken for what it looks like; a refusal names it and the option to write.
+_ALIASES = {
+    "longitude": ("lon", "long", "lng", "longitudes", "x", "decimallongitude", "longitudedegreeseast"),
+    "latitude": ("lat", "latitudes", "y", "decimallatitude", "latitudedegreesnorth"),
+    "depth": ("dep", "deph", "depthm", "z", "depthinm", "depthmetres"),
+    "time": ("date", "datetime", "timestamp", "dateandtime", "juld", "timeutc", "dateutc", "times"),
+    "temperature": ("temp", "sst", "tempadjusted", "watertemperature", "seawatertemperature"),
+    "salinity": ("psal", "sal", "sss", "practicalsalinity", "seawaterpracticalsalinity"),
+    "oxygen": ("doxy", "dox", "dox1", "dox2", "o2", "dissolvedoxygen"),
+    "chlorophyll": ("chla", "chl", "cphl", "chlorophylla"),
+}
+
+
+def _plain(text: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", re.sub(r"[\[(].*", "", str(text).lower()))
+
+
+def look_alike(
+    wanted: str, standard_name: str | None, names: Iterable, attributes: Mapping[str, Mapping]
+) -> str | None:
+    """The name that may well be the wanted one under another spelling, or None. Nobody acts on it but the user."""
+    for name in names:
+        said = attributes.get(name, {}).get("standard_name")
+        if (said and said == standard_name) or _plain(name) in (_plain(wanted), *_ALIASES.get(wanted, ())):
+            return str(name)
+    return None
+
+
+def _how_to_name(found: Mapping[str, str]) -> str:
+    """The sentence that tells how columns, by the names they should have, come to be called so."""
+    options = " ".join(f"--column {shlex.quote(f'{old}={new}')}" for new, old in found.items())
+    one = len(found) == 1
+    these = ", ".join(f"{old!r} looks like {new!r}" for new, old in found.items())
+    return (
+        f"{these}. Rename {'it' if one else 'them'}, or register the file with  phidias catalog add FILE {options}  and "
+        "give that entry."
+    )
+
+
+def parse_times(column: Any, label: str) -> Any:
+    """A pandas column of texts as times in UTC without a zone; the first that is none is refused with its row."""
+    import numpy as np
+    import pandas as pd
+
+    numbers = getattr(column.dtype, "kind", "O") in "iufb" and bool(column.notna().any())
+    # Numbers could be days, seconds or 20120531: which, nobody says.
+    parsed = pd.to_datetime(None if numbers else column, utc=True, format="ISO8601", errors="coerce")
+    wrong = column.notna().to_numpy() & (True if numbers else parsed.isna().to_numpy())
+    if wrong.any():
+        row = int(np.flatnonzero(wrong)[0])
+        raise InputError(
+            f"{label} holds {str(column.iloc[row])[:80]!r} in row {row + 1}, which is no time such as 2012-05-31T12:00:00. "
+            "Write times in ISO 8601; those without an offset are taken as UTC."
+        )
+    return parsed.dt.tz_localize(None)
+
+
 def _check_table(name, declared, data):
     if not hasattr(data, "columns") or not hasattr(data, "dtypes"):
         raise InputError(
@@ -269,16 +378,19 @@ def _check_table(name, declared, data):
             "Choose an entry of kind table; 'phidias catalog list' shows them."
         )
     attributes = column_attributes(data)
-    changed, known = {}, dict(getattr(data, "__dict__", {}).get(_EXTENT) or {})
+    _check_names(name, "column", declared, list(data.columns), attributes)
+    changed, known, whole = {}, dict(getattr(data, "__dict__", {}).get(_EXTENT) or {}), rows_in_all(data)
     for column, wanted in declared.variables.items():
         if column not in data.columns:
-            if wanted.optional:
-                continue
-            raise InputError(
-                f"Input {name!r} has no column {column!r}, which the chain needs"
-                f"{f' ({wanted.doc})' if wanted.doc else ''}. {nearest(column, data.columns)}"
-            )
+            continue
         kind = getattr(data.dtypes[column], "kind", "O")
+        if wanted.standard_name == "time" and kind not in "M":
+            label = f"Input {name!r}, column {column!r}"
+            if hasattr(data, "partitions"):
+                label += ", in one of its parts," if data.npartitions > 1 else ""
+                changed[column] = data[column].map_partitions(parse_times, label, meta=(column, "datetime64[ns]"))
+            else:
+                changed[column] = parse_times(data[column], label)
         if wanted.units is not None and kind not in "iuf":
             raise InputError(
                 f"Input {name!r}, column {column!r} holds {data.dtypes[column]}, but numbers in {wanted.units} are needed. "
@@ -303,6 +415,8 @@ def _check_table(name, declared, data):
         data = with_attributes(data, {**before, "columns": attributes})
         if known:
             data = with_extent(data, known)
+        if whole is not None:
+            data = with_rows_in_all(data, whole)
     return data
 
 
@@ -341,10 +455,16 @@ def choose_variable(parameter: str, asked: str, of: str, data: Any) -> None:
     if asked in known:
         return
     names = list(data.columns) if hasattr(data, "columns") else list(data.data_vars)
-    kind = getattr(data.dtypes[asked], "kind", "O") if asked in names else ""
-    if asked in names and kind not in "iuf":
+    if asked not in names:
+        described = column_attributes(data) if hasattr(data, "columns") else {n: data[n].attrs for n in names}
+        alike = look_alike(asked, None, names, described)
+        raise InputError(
+            f"Parameter {parameter!r} was given {asked!r}; the input {of!r} has no such variable. "
+            + (f"Its {_how_to_name({asked: alike})}" if alike else nearest(asked, known or names))
+        )
+    if getattr(data.dtypes[asked], "kind", "O") not in "iuf":
         return  # the chain knows best whether it can do with texts, and says so
-    lacks = "holds no measurements there" if asked in names else "has no such variable"
     raise InputError(
-        f"Parameter {parameter!r} was given {asked!r}; the input {of!r} {lacks}. {nearest(asked, known or names)}"
+        f"Parameter {parameter!r} was given {asked!r}; the input {of!r} holds no measurements there. "
+        f"{nearest(asked, known or names)}"
     )

@@ -23,7 +23,7 @@ from intake.catalog.exceptions import CatalogException
 from intake.catalog.local import LocalCatalogEntry
 
 from phidias_lab import settings
-from phidias_lab.contract.data import Needs
+from phidias_lab.contract.data import Needs, is_synthetic, with_attributes
 from phidias_lab.errors import InputError, ParameterError, ProductError, UnknownNameError, as_sentence, nearest
 from phidias_lab.lake import drivers, manifest, trust
 from phidias_lab.lake.locks import lock
@@ -35,6 +35,7 @@ MINE = "mine"
 HASHED = 256 * 2**20
 _KINDS = {".zarr": "cube", ".nc": "cube", ".nc4": "cube", ".parquet": "table", ".pq": "table", ".csv": "table"}
 _DRIVERS = {"cube": "phidias_lab.lake.drivers.Cube", "table": "phidias_lab.lake.drivers.Table"}
+_FILES = {"cube": drivers.Cube, "table": drivers.Table}
 _CATALOGS = ("yaml_file_cat", "yaml_files_cat")
 
 
@@ -237,7 +238,8 @@ def look(reference: Mapping[str, Any]) -> Any:
         return _of_file(_full(reference["file"])).look()
     found = source(reference["entry"], reference.get("parameters"))
     with _quiet(), errors_of_reading(f"The entry {reference['entry']!r}"):
-        return found.look() if hasattr(found, "look") else found.to_dask()
+        data = found.look() if hasattr(found, "look") else found.to_dask()
+    return _with_origin(data, found)[0]
 
 
 def open_entry(
@@ -248,11 +250,20 @@ def open_entry(
     found.needs = needs
     with _quiet(), errors_of_reading(f"The entry {address!r}", getattr(found, "address", None)):
         data = found.to_dask()
-    return data, _identity(address, parameters, found)
+    data, origin = _with_origin(data, found)
+    return data, {**_identity(address, parameters, found), **origin}
+
+
+def _with_origin(data: Any, found: Any) -> tuple[Any, dict[str, Any]]:
+    """The data of an entry and their origin; the entry may know what its file does not say."""
+    origin = _origin(data, (found.metadata or {}).get("phidias") or {})
+    if origin.get("synthetic") and not is_synthetic(data):
+        data = with_attributes(data, {**data.attrs, "synthetic": "true"})
+    return data, origin
 
 
 def _of_file(address: str) -> Any:
-    found = {"cube": drivers.Cube, "table": drivers.Table}[_kind_of(address)](path=address)
+    found = _FILES[_kind_of(address)](path=address)
     found.name = ""
     return found
 
@@ -263,8 +274,19 @@ def open_file(path: str | Path, needs: Needs | None = None) -> tuple[Any, dict]:
     found = _of_file(address)
     found.needs = needs
     data = found.to_dask()
-    identity = _identity(address, None, found)
+    identity = {**_identity(address, None, found), **_origin(data, {})}
     return data, {"file": address, **{k: v for k, v in identity.items() if k not in ("entry", "parameters")}}
+
+
+def _origin(data: Any, known: Mapping) -> dict[str, Any]:
+    """Licence and source of the data and whether they are synthetic, from their entry or else from their own attributes."""
+    attrs = dict(getattr(data, "attrs", None) or {})
+    told = {
+        "license": known.get("licence") or attrs.get("license") or attrs.get("licence"),
+        "source": known.get("source") or attrs.get("source"),
+        "synthetic": bool(known.get("synthetic")) or is_synthetic(data),
+    }
+    return {name: value if value is True else str(value) for name, value in told.items() if value}
 
 
 def identity(address: str, parameters: Mapping[str, Any] | None = None) -> dict:
@@ -283,7 +305,10 @@ def _identity(address: str, parameters: Mapping[str, Any] | None, found: Any) ->
         checksum, size = f"sha256:{known['checksum']}", known["bytes"]
     else:
         checksum, size = _checksum(system, inner, path)
-    return {"entry": address, "parameters": given, "path": path, "checksum": checksum, "bytes": size}
+    # The same bytes under other names or units are other data.
+    words = getattr(found, "read_as", {})
+    told = {"entry": address, "parameters": given, "path": path, "checksum": checksum, "bytes": size}
+    return {**told, **({"read_as": words} if words else {})}
 
 
 def _checksum(system: Any, inner: str, path: str) -> tuple[str, int]:
@@ -343,10 +368,15 @@ def add(
     licence: str | None = None,
     source: str | None = None,
     replace: bool = False,
+    columns: Mapping[str, str] | None = None,
+    units: Mapping[str, str] | None = None,
+    standard_names: Mapping[str, str] | None = None,
 ) -> str:
     """Register a file or store of the user's own in the catalogue `mine`; returns its address, `mine.<name>`.
 
-    The data stay where they are. They are opened once, to see that they can be and to note their variables.
+    The data stay where they are. They are opened once, to see that they can be and to note their variables. What the file
+    does not say of itself can be said here and stands in the entry: `columns` maps names in the file to those that the
+    lab sees; `units` and `standard_names` are by the latter.
     """
     address = _full(file)
     trust.check_path(address)
@@ -357,11 +387,15 @@ def add(
             f"{name!r} is no name for an entry. Use letters, digits and underscores, beginning with a letter, such as "
             f"{re.sub(r'[^A-Za-z0-9]+', '_', 'data_' + name).strip('_').lower()!r}."
         )
-    data, _ = open_file(address)
+    words = {"columns": columns, "units": units, "standard_names": standard_names}
+    words = {key: dict(value) for key, value in words.items() if value}
+    found = _FILES[kind](path=address, **words)
+    found.name = ""
+    data = found.to_dask()
     entry = {
         "description": description or f"{kind} {Path(address).name}, registered by the user",
         "driver": _DRIVERS[kind],
-        "args": {"path": address},
+        "args": {"path": address, **words},
         "metadata": {"phidias": _facts(data, kind, licence, source)},
     }
     # The data's own attributes become a part of the entry, and with it of what intake reads.
@@ -372,7 +406,7 @@ def add(
         if name in content["sources"] and not replace:
             raise ParameterError(
                 f"The catalogue already has an entry 'mine.{name}' ({content['sources'][name]['args'].get('path')}). "
-                "Give another name, or replace it explicitly."
+                "Give another name (--name), or replace it with --replace (in Python: replace=True)."
             )
         content["sources"][name] = entry
         _write(target, content)
@@ -404,7 +438,7 @@ def _facts(data: Any, kind: str, licence: str | None, source: str | None) -> dic
         "kind": kind,
         "licence": licence or _text(attrs.get("licence") or attrs.get("license")),
         "source": source or _text(attrs.get("source")),
-        "synthetic": str(attrs.get("synthetic", "")).lower() == "true",
+        "synthetic": is_synthetic(data),
         **dims,
         "variables": {
             n: {k: str(a[k]) for k in ("units", "standard_name", "long_name") if a.get(k) is not None}

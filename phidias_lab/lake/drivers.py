@@ -7,12 +7,18 @@ fsspec address (with "://") is taken as it stands. Region, time and variable may
     region     "west,south,east,north" in degrees, or empty for all; east may exceed 180
     time       "2010-01-01/2015-12-31", both ends included, or empty for all
     variable   the name of one measured variable, or "all"
+
+What a file does not say of itself, or says in other words, its entry may say, by plain arguments:
+
+    columns         {name in the file: name here}, for columns and for the variables of a cube
+    units           {name here: units}
+    standard_names  {name here: CF standard name}
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import fsspec
@@ -21,9 +27,9 @@ import xarray as xr
 from intake.source.base import DataSource, Schema
 
 from phidias_lab import settings
-from phidias_lab.contract.data import Needs, with_extent
+from phidias_lab.contract.data import Needs, is_unit, parse_times, with_extent, with_rows_in_all
 from phidias_lab.contract.parameters import Period, Region
-from phidias_lab.errors import InputError, ParameterError, nearest
+from phidias_lab.errors import InputError, ParameterError, UnknownNameError, nearest
 from phidias_lab.lake import manifest, tiles
 from phidias_lab.lake.manifest import errors_of_reading
 
@@ -75,10 +81,65 @@ class _Source(DataSource):
 
     version, partition_access = "1", False
 
-    def __init__(self, path: str, region: Any = "", time: Any = "", variable: str = ALL, metadata: dict | None = None):
+    def __init__(
+        self,
+        path: str,
+        region: Any = "",
+        time: Any = "",
+        variable: str = ALL,
+        columns: Mapping[str, str] | None = None,
+        units: Mapping[str, str] | None = None,
+        standard_names: Mapping[str, str] | None = None,
+        metadata: dict | None = None,
+    ):
         super().__init__(metadata=metadata)
         self.path, self.region, self.time, self.variable = path, region, time, variable or ALL
+        self.columns, self.units, self.standard_names = (
+            dict(columns or {}),
+            dict(units or {}),
+            dict(standard_names or {}),
+        )
         self.needs: Needs | None = None  # what is opened only in part; set by `catalog`
+
+    @property
+    def read_as(self) -> dict[str, dict]:
+        """What the entry says about the file's columns, for its identity; empty when it says nothing."""
+        said = {"columns": self.columns, "units": self.units, "standard_names": self.standard_names}
+        return {name: value for name, value in said.items() if value}
+
+    def _check_words(self, names: Sequence[str]) -> None:
+        """Refuse words about a column that the file (with these names) does not have, or two columns of one name."""
+        for old in self.columns:
+            if old not in names:
+                raise UnknownNameError(f"{self._label()} has no column {old!r} to rename. {nearest(old, names)}")
+        here = [self.columns.get(name, name) for name in names]
+        for new in self.columns.values():
+            if here.count(new) > 1:
+                both = " and ".join(old for old, name in zip(names, here, strict=True) if name == new)
+                raise ParameterError(
+                    f"{self._label()} would have two columns {new!r}: {both}. Give one of them another name."
+                )
+        for what, said in (("units", self.units), ("the standard name", self.standard_names)):
+            for name in said:
+                if name not in here:
+                    raise UnknownNameError(
+                        f"{self._label()} has no column {name!r} to give {what} of. "
+                        + (f"It is {self.columns[name]!r} here." if name in self.columns else nearest(name, here))
+                    )
+        for name, units in self.units.items():
+            if not is_unit(units):
+                raise ParameterError(
+                    f"{units!r} is no unit that is known here, and was given for {name!r}. Write it as in 'degree_Celsius', "
+                    "'m' or 'kg m-3'."
+                )
+
+    def _described(self, described: Mapping[str, Mapping]) -> dict[str, dict]:
+        """Attributes of columns by their names here, with what the entry says of them."""
+        found = {self.columns.get(name, name): dict(attributes) for name, attributes in described.items()}
+        for key, said in (("units", self.units), ("standard_name", self.standard_names)):
+            for name, value in said.items():
+                found[name] = {**found.get(name, {}), key: value}
+        return found
 
     @property
     def address(self) -> str:
@@ -127,6 +188,11 @@ class Cube(_Source):
             data = self._open(known)
             # Zarr lists its arrays in no order of its own.
             data = data[(known or {}).get("variables") or sorted(data.data_vars)]
+        if self.read_as:
+            self._check_words([str(name) for name in data.variables])
+            data = data.rename({old: new for old, new in self.columns.items() if old != new})
+            for name, attributes in self._described({}).items():
+                data[name].attrs.update(attributes)
         if self.variable != ALL:
             if self.variable not in data.data_vars:
                 raise ParameterError(
@@ -195,25 +261,27 @@ class Table(_Source):
         import dask.dataframe as dd
 
         if self.address.lower().endswith(_CSV):
-            return _with_attrs(dd.from_pandas(self.read(), npartitions=1), {})
-        dataset, tile, where, columns, attrs = self._query()
+            table = self.read()
+            return _with_attrs(dd.from_pandas(table, npartitions=1), table.attrs)
+        dataset, tile, asked, where, columns, attrs = self._query()
         with errors_of_reading(self._label(), self.address):
-            parts = [
-                part
-                for fragment in dataset.get_fragments(_and(tile, where))
-                for part in fragment.split_by_row_group(where)
-            ]
+            fragments = list(dataset.get_fragments(_and(tile, asked)))
+            parts = [part for fragment in fragments for part in fragment.split_by_row_group(where)]
+            # By the metadata alone, unless a region or period was asked for that cuts through a row group.
+            whole = None if where is asked else sum(fragment.count_rows(filter=asked) for fragment in fragments)
             pieces = [(part.path, [group.id for group in part.row_groups]) for part in parts]
-            known = _extent(parts)
-            meta = _frame(dataset.schema.empty_table().select(columns), attrs)
+            known = {self.columns.get(name, name): ends for name, ends in _extent(parts).items()}
+            meta = _frame(dataset.schema.empty_table().select(self._there(columns)), attrs, self.columns)
         if not pieces:
             with dask.config.set({"dataframe.convert-string": False}):
-                return _with_attrs(dd.from_pandas(meta, npartitions=1), attrs)
-        reader = _Pieces(dataset.format, dataset.filesystem, self._label(), where, tuple(columns), attrs)
+                lazy = _with_attrs(dd.from_pandas(meta, npartitions=1), attrs)
+            return lazy if whole is None else with_rows_in_all(lazy, whole)
+        reader = _Pieces(dataset.format, dataset.filesystem, self._label(), where, tuple(columns), attrs, self.columns)
         # Texts stay as pandas reads them, so that the lazy table equals the one that is read at once.
         with dask.config.set({"dataframe.convert-string": False}):
             lazy = dd.from_map(reader, pieces, meta=meta, enforce_metadata=False, label="read-table")
-        return with_extent(_with_attrs(lazy, attrs), known)
+        lazy = with_extent(_with_attrs(lazy, attrs), known)
+        return lazy if whole is None else with_rows_in_all(lazy, whole)
 
     def look(self) -> Any:
         """As `to_dask`, but of a CSV file, which has no metadata, only the first lines."""
@@ -221,15 +289,20 @@ class Table(_Source):
 
         if not self.address.lower().endswith(_CSV):
             return self.to_dask()
-        return _with_attrs(dd.from_pandas(self._read_csv(_HEAD), npartitions=1), {})
+        table = self._read_csv(_HEAD)
+        return _with_attrs(dd.from_pandas(table, npartitions=1), table.attrs)
 
     def read(self) -> Any:
         """The pandas DataFrame; only tiles and row groups that may hold what was asked for are read."""
         if self.address.lower().endswith(_CSV):
             return self._read_csv()
-        dataset, tile, where, columns, attrs = self._query()
+        dataset, tile, _, where, columns, attrs = self._query()
         with errors_of_reading(self._label(), self.address):
-            return _frame(dataset.to_table(columns=columns, filter=_and(tile, where)), attrs)
+            return _frame(dataset.to_table(columns=self._there(columns), filter=_and(tile, where)), attrs, self.columns)
+
+    def _there(self, columns: Sequence[str]) -> list[str]:
+        """The names that these columns have in the file."""
+        return _names_there(columns, self.columns)
 
     def _read_csv(self, rows: int | None = None):
         import pandas as pd
@@ -243,14 +316,12 @@ class Table(_Source):
                 f"{self._label()} cannot be read as CSV: {str(error).strip().splitlines()[0]}. "
                 "Its first line must name the columns, and every line must have as many."
             ) from None
+        self._check_words(list(table.columns))
+        table = table.rename(columns=self.columns)
+        table.attrs = {"columns": self._described({})} if self.read_as else {}
         for column in _TIMES:
             if column in table:
-                try:
-                    table[column] = pd.to_datetime(table[column], utc=True, format="ISO8601").dt.tz_localize(None)
-                except (ValueError, TypeError):
-                    raise InputError(
-                        f"{self._label()}: column {column!r} does not hold times such as 2012-05-31T12:00:00. Rewrite it."
-                    ) from None
+                table[column] = parse_times(table[column], f"{self._label()}: column {column!r}")
         keep = np.ones(len(table), bool)
         if region is not None:
             lon, lat = (self._column(table.columns, {}, n) for n in (_LONGITUDES, _LATITUDES))
@@ -262,7 +333,8 @@ class Table(_Source):
         return table.loc[keep, self._wanted(list(table.columns))].reset_index(drop=True)
 
     def _query(self):
-        """The opened dataset, the filter of its tiles, the filter of its rows, the columns and the attributes."""
+        """The opened dataset, the filter of its tiles, those of the rows that the entry asks for and of those among them
+        that are needed, the columns by their names here, and the attributes."""
         import pyarrow.dataset as ds
 
         from phidias_lab.lake.stores import attributes_of
@@ -272,25 +344,33 @@ class Table(_Source):
         with errors_of_reading(self._label(), self.address):
             dataset = _dataset(self.address, known)
             schema, attrs = dataset.schema, attributes_of(dataset.schema)
-        tile, where, described = None, None, attrs.get("columns", {})
+        if self.read_as:
+            self._check_words(schema.names)
+            attrs = {**attrs, "columns": self._described(attrs.get("columns", {}))}
+        names = [self.columns.get(name, name) for name in schema.names]
+
+        def field(wanted: Sequence[str]) -> Any:
+            return ds.field(self._there([self._column(names, described, wanted)])[0])
+
+        tile, asked, described = None, None, attrs.get("columns", {})
         if region is not None:
-            lon, lat = (ds.field(self._column(schema.names, described, n)) for n in (_LONGITUDES, _LATITUDES))
+            lon, lat = field(_LONGITUDES), field(_LATITUDES)
             west, south, east, north = region
             turns = [
                 (lon + t >= west) & (lon + t <= east) if t else (lon >= west) & (lon <= east) for t in (0, -360, 360)
             ]
-            where = (turns[0] | turns[1] | turns[2]) & (lat >= south) & (lat <= north)
+            asked = (turns[0] | turns[1] | turns[2]) & (lat >= south) & (lat <= north)
             if known and known.get("layout", {}).get("tile_degrees") == tiles.DEGREES:
                 tile = ds.field("tile").isin(tiles.tiles_of(*region))
         if time is not None:
-            when = ds.field(self._column(schema.names, described, _TIMES))
-            where = _and(where, (when >= ds.scalar(time[0].item())) & (when < ds.scalar(time[1].item())))
-        columns = self._wanted([n for n in schema.names if n != "tile" or not known])
+            when = field(_TIMES)
+            asked = _and(asked, (when >= ds.scalar(time[0].item())) & (when < ds.scalar(time[1].item())))
+        where, columns = asked, self._wanted([n for n in names if n != "tile" or not known])
         if self.needs is not None:
             columns = [c for c in columns if c in self.needs.columns] if self.needs.columns else columns
             for column, intervals in self.needs.ranges.items():
-                where = _and(where, _in_intervals(schema, column, intervals))
-        return dataset, tile, where, columns, attrs
+                where = _and(where, _in_intervals(schema, self._there([column])[0], intervals))
+        return dataset, tile, asked, where, columns, attrs
 
     def _column(self, columns: Sequence[str], described: dict, names: Sequence[str]) -> str:
         for column in columns:
@@ -332,11 +412,17 @@ def _dataset(address: str, known: dict | None):
     return ds.dataset(sorted(files), format=form, filesystem=arrow, partitioning=hive, partition_base_dir=root)
 
 
-def _frame(table: Any, attrs: dict) -> Any:
+def _names_there(columns: Sequence[str], names: Mapping[str, str]) -> list[str]:
+    """Names in the file of columns by their names here; `names` leads the other way."""
+    back = {new: old for old, new in names.items()}
+    return [back.get(name, name) for name in columns]
+
+
+def _frame(table: Any, attrs: dict, names: Mapping[str, str]) -> Any:
     """A pandas DataFrame with its attributes; columns with declared categories become categorical."""
     import pandas as pd
 
-    frame = table.replace_schema_metadata(None).to_pandas()
+    frame = table.replace_schema_metadata(None).to_pandas().rename(columns=names)
     for column, described in attrs.get("columns", {}).items():
         if column in frame and "categories" in described:
             frame[column] = pd.Categorical(frame[column], categories=described["categories"])
@@ -398,13 +484,16 @@ def _and(one: Any, other: Any) -> Any:
 class _Pieces:
     """Reads one piece of a table: some row groups of one file, filtered. Small enough to travel to a worker."""
 
-    def __init__(self, form: Any, filesystem: Any, label: str, where: Any, columns: tuple[str, ...], attrs: dict):
+    def __init__(
+        self, form: Any, filesystem: Any, label: str, where: Any, columns: tuple[str, ...], attrs: dict, names: dict
+    ):
         self.form, self.filesystem, self.label = form, filesystem, label
-        self.where, self.columns, self.attrs = where, columns, attrs
+        self.where, self.columns, self.attrs, self.names = where, columns, attrs, names
 
     def __call__(self, piece: tuple[str, list[int]], columns: Sequence[str] | None = None) -> Any:
         path, groups = piece
         with errors_of_reading(self.label, path):
             fragment = self.form.make_fragment(path, self.filesystem, row_groups=groups)
             wanted = list(self.columns if columns is None else columns)
-            return _frame(fragment.to_table(columns=wanted, filter=self.where), self.attrs)
+            there = _names_there(wanted, self.names)
+            return _frame(fragment.to_table(columns=there, filter=self.where), self.attrs, self.names)

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from phidias_lab.contract.data import is_synthetic
 from phidias_lab.contract.order import Order
 from phidias_lab.errors import ProductError
 
@@ -108,7 +109,38 @@ def describe_input(name: str, order: Order, facts: Mapping) -> str:
     else:
         phrase = f"{name} stored with the run"
     checksum = identity.get("checksum") or identity.get("sha256") or reference.get("sha256")
-    return f"{phrase} (checksum {checksum})" if checksum else phrase
+    phrase = f"{phrase} (checksum {checksum})" if checksum else phrase
+    return f"{phrase}, source: {identity['source']}" if identity.get("source") else phrase
+
+
+def licences(order: Order, facts: Mapping) -> dict[str, str]:
+    """The licence of each input that has one, by the input's name."""
+    found = facts.get("inputs") or {}
+    names = dict.fromkeys([*order.inputs, *found])
+    return {n: str(found[n]["license"]) for n in names if (found.get(n) or {}).get("license")}
+
+
+def licence(order: Order, facts: Mapping) -> str | None:
+    """ACDD `license`: the product's own, else that of all inputs, else those of the inputs one by one."""
+    if facts.get("license"):
+        return str(facts["license"])
+    known = licences(order, facts)
+    names = dict.fromkeys([*order.inputs, *(facts.get("inputs") or {})])
+    if known and len(set(known.values())) == 1 and len(known) == len(names):
+        return next(iter(known.values()))
+    return "; ".join(f"{n}: {known.get(n, 'not known')}" for n in names) if known else None
+
+
+def origin(data: Any) -> dict[str, str]:
+    """What a result says about synthetic inputs."""
+    attrs = getattr(data, "attrs", None) or {}
+    return {name: str(attrs[name]) for name in ("synthetic", "synthetic_inputs") if attrs.get(name)}
+
+
+def title(data: Any, chain: Mapping, order: Order, facts: Mapping) -> str:
+    """The title that was given, else the chain's own for this run, else the chain's; one of synthetic values says so."""
+    found = order.title or facts.get("title") or chain.get("title") or chain["id"]
+    return f"{found} (synthetic)" if is_synthetic(data) and "synthetic" not in found.lower() else found
 
 
 def source(chain: Mapping, order: Order, facts: Mapping) -> str:
@@ -119,11 +151,6 @@ def source(chain: Mapping, order: Order, facts: Mapping) -> str:
     if chain.get("title"):
         made += f" ({chain['title']})"
     return f"{made}; inputs: {inputs}" if inputs else made
-
-
-def title(chain: Mapping, order: Order, facts: Mapping) -> str:
-    """The title that was given, else the chain's own for this run, else the chain's."""
-    return order.title or facts.get("title") or chain.get("title") or chain["id"]
 
 
 def keywords(data: xr.Dataset) -> list[str]:
@@ -148,7 +175,7 @@ def global_attributes(data: xr.Dataset, chain: Mapping, order: Order, facts: Map
     named = keywords(data)
     found.update(
         Conventions=CONVENTIONS,
-        title=title(chain, order, facts),
+        title=title(data, chain, order, facts),
         summary=chain.get("description") or chain.get("summary"),
         history=older,
         source=source(chain, order, facts),
@@ -160,7 +187,8 @@ def global_attributes(data: xr.Dataset, chain: Mapping, order: Order, facts: Map
         phidias_chain=chain["id"],
         phidias_order=order.dumps(),
     )
-    for key in ("institution", "license", "creator_name", "creator_email", "creator_url", "project"):
+    found["license"] = licence(order, facts) or found.get("license")
+    for key in ("institution", "creator_name", "creator_email", "creator_url", "project"):
         if facts.get(key):
             found[key] = facts[key]
     if any(v.attrs.get("standard_name") for v in data.variables.values()):

@@ -31,8 +31,8 @@ def _literals(values: Mapping[str, Any]) -> dict[str, Any]:
     return kept
 
 
-def document(chain: Mapping, order: Order, facts: Mapping, checksums: Mapping[str, str]) -> dict:
-    """The PROV-JSON document of a product whose variables have these checksums."""
+def document(chain: Mapping, order: Order, facts: Mapping, checksums: Mapping[str, str], result: Any = None) -> dict:
+    """The PROV-JSON document of a product whose variables have these checksums; the result says whether it is synthetic."""
     digest = order.digest()
     run = _local(f"run-{facts.get('run') or digest[:16]}")
     product = _local(f"product-{facts.get('run') or digest[:16]}")
@@ -41,7 +41,7 @@ def document(chain: Mapping, order: Order, facts: Mapping, checksums: Mapping[st
         product: _literals(
             {
                 "prov:type": "phidias:Product",
-                "prov:label": cf.title(chain, order, facts),
+                "prov:label": cf.title(result, chain, order, facts),
                 "phidias:checksums": dict(checksums),
             }
         ),

@@ -23,6 +23,8 @@ from phidias_lab.products import cf, checksum
 
 TAG, ORDER_TAG = "phidias_cube", "phidias_order"
 PLANE = ("latitude", "longitude")
+#: Global attributes that each file carries as tags.
+_WORDS = ("title", "source", "history", "references", "license", "comment", "synthetic", "synthetic_inputs")
 #: A step may differ from the mean step by this part of it: coordinates in float32 are not exact.
 EVEN = 1e-3
 _BANDS_AT_MOST = 65_535
@@ -83,7 +85,7 @@ def write_geotiffs(
     try:
         cf.write_zarr(data[drawn], between, chain=chain, order=order, facts=facts)
         computed = cf.open_cube(between, lazy=False)
-        words = {k: str(computed.attrs[k]) for k in ("title", "source", "history", "references") if k in computed.attrs}
+        words = {k: str(computed.attrs[k]) for k in _WORDS if k in computed.attrs}
         files = {}
         for name in drawn:
             path = folder / f"{chain['id']}.{name}.tif"

@@ -8,9 +8,11 @@ schema that lives on the web, and an item must be checkable without a network. T
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 
@@ -129,6 +131,30 @@ def asset(path: Path, role: str, title: str) -> dict:
     return entry
 
 
+def _is_identifier(licence: str) -> bool:
+    return re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9.+-]*", licence) is not None
+
+
+def derived_from(order: Order, facts: Mapping) -> list[dict]:
+    """A link to each input: an entry by its address in the catalogues, a file by its place, stored data beside the run."""
+    links = []
+    for name in dict.fromkeys([*order.inputs, *(facts.get("inputs") or {})]):
+        reference = order.inputs.get(name) or {}
+        identity = (facts.get("inputs") or {}).get(name) or {}
+        if "entry" in reference:
+            href = f"urn:phidias_lab:entry:{quote(reference['entry'])}"
+        elif "file" in reference:
+            href = reference["file"] if "://" in reference["file"] else Path(reference["file"]).as_uri()
+        elif "stored" in reference:
+            href = f"../inputs/{quote(reference['stored'])}"
+        else:
+            continue
+        link = {"rel": "derived_from", "href": href, "title": cf.describe_input(name, order, facts)}
+        told = {f"phidias:{k}": identity[k] for k in ("license", "source", "checksum", "synthetic") if identity.get(k)}
+        links.append({**link, "phidias:input": name, **told})
+    return links
+
+
 def item(
     *,
     chain: Mapping,
@@ -139,13 +165,17 @@ def item(
     box: list[float] | None,
     times: tuple | None,
     more: Mapping[str, Any],
+    result: Any = None,
 ) -> dict:
-    """The Item of a product: `data` and `documents` are its files by asset name, `more` further properties."""
+    """The Item of a product: `data` and `documents` are its files by asset name, `more` further properties.
+
+    `result` is what was written, for what it says of itself.
+    """
     import pystac
 
     made = facts.get("ended") or facts.get("started")
     properties: dict[str, Any] = {
-        "title": cf.title(chain, order, facts),
+        "title": cf.title(result, chain, order, facts),
         "phidias:chain": chain["id"],
         "phidias:chain_version": chain["version"],
         "processing:lineage": cf.source(chain, order, facts),
@@ -157,8 +187,18 @@ def item(
         properties["processing:software"] = cf.software(facts)
     if made:
         properties["created"] = made
-    if facts.get("license"):
-        properties["license"] = facts["license"]
+    told = cf.origin(result)
+    if told.get("synthetic"):
+        properties["phidias:synthetic"] = True
+    if told.get("synthetic_inputs"):
+        properties["phidias:synthetic_inputs"] = told["synthetic_inputs"].split(", ")
+    said = (getattr(result, "attrs", None) or {}).get("phidias_said")
+    if said:
+        properties["phidias:said"] = json.loads(said)
+    known = cf.licence(order, facts)
+    if known:
+        # STAC: an SPDX identifier, or "other" where several licences or words of one's own stand.
+        properties["license"] = known if _is_identifier(known) else "other"
 
     # Place and time come from the data; where they have none, from the order; a date last from the run itself.
     if box is None:
@@ -188,7 +228,7 @@ def item(
         "id": str(facts.get("run") or f"{chain['id']}-{order.digest()[:12]}"),
         "geometry": box_geometry(*box) if box else None,
         "properties": properties,
-        "links": [],
+        "links": derived_from(order, facts),
         "assets": {
             **{name: asset(path, "data", name) for name, path in data.items()},
             **{name: asset(path, "metadata", name) for name, path in documents.items()},

@@ -92,9 +92,13 @@ def write_parquet(
     """Write piece by piece; returns `table:columns`."""
     import shapely
 
+    own = table_attributes(table)
     words = {
-        "title": cf.title(chain, order, facts),
+        "title": cf.title(table, chain, order, facts),
         "source": cf.source(chain, order, facts),
+        "license": cf.licence(order, facts),
+        **cf.origin(table),
+        **{name: str(own[name]) for name in ("comment", "phidias_said") if own.get(name)},
         "phidias_order": order.dumps(),
     }
     crs = table_attributes(table).get("crs")

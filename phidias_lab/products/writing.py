@@ -83,7 +83,7 @@ def write(
         more["phidias:left_out"] = left_out
 
     (folder / ORDER).write_text(order.dumps(), encoding="utf-8")
-    history = provenance.document(chain, order, facts, more["phidias:checksums"])
+    history = provenance.document(chain, order, facts, more["phidias:checksums"], result)
     (folder / PROVENANCE).write_text(_json(history), encoding="utf-8")
     box, times = more.pop("box"), more.pop("times")
     item = stac.item(
@@ -93,6 +93,7 @@ def write(
         box=box,
         times=times,
         more=more,
+        result=result,
     )
     (folder / ITEM).write_text(_json(item), encoding="utf-8")
     return Product(folder)

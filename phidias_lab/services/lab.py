@@ -169,6 +169,8 @@ class Lab:
                 "allow_root": hasattr(os, "geteuid") and os.geteuid() == 0,
             },
             "IdentityProvider": {"token": self.token},
+            # A kernel's ports are open to everyone on the machine, and what it prints would be told there.
+            "MappingKernelManager": {"transport_encryption": "auto"},
             "LabApp": {
                 "default_url": self.entrance,
                 "news_url": None,

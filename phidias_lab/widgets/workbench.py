@@ -29,7 +29,7 @@ from phidias_lab.compute import runs, site
 from phidias_lab.compute.runs import DONE, ENDED, Run
 from phidias_lab.compute.site import LOCAL
 from phidias_lab.contract import order as orders
-from phidias_lab.contract import registry
+from phidias_lab.contract import registry, said
 from phidias_lab.contract.order import Order
 from phidias_lab.contract.resources import Resources, show_memory
 from phidias_lab.errors import ParameterError, PhidiasError
@@ -81,12 +81,13 @@ class Workbench(pn.viewable.Viewer):
         self._estimate = sentence(sizing_mode="stretch_width")
         self._where = control(pn.widgets.Select, "Where to run", options=_places(), width=250)
         self._workers = control(pn.widgets.IntInput, "Workers there (0: none)", value=0, start=0, width=170)
-        elsewhere = pn.Row(self._where, self._workers, margin=0, visible=len(self._where.options) > 1)
+        self._elsewhere = pn.Row(self._where, self._workers, margin=0, visible=len(self._where.options) > 1)
         self._run = button("Run", self._clicked_run, role="primary", width=110)
         self._cancel = button("Cancel", self._clicked_cancel, role="danger", width=110, disabled=True)
         self._progress = pn.indicators.Progress(value=0, max=100, width=260, visible=False, align="center")
         self._state = sentence(sizing_mode="stretch_width")
         self._problem = sentence(sizing_mode="stretch_width")
+        self._told = pn.Column(sizing_mode="stretch_width", margin=0)
         self._log = pn.pane.HTML("", sizing_mode="stretch_width")
         self._log_card = fold("Log of the run", self._log, visible=False, sizing_mode="stretch_width")
         self._result = pn.Column(sizing_mode="stretch_width", min_height=60, css_classes=["phidias-result"])
@@ -116,11 +117,12 @@ class Workbench(pn.viewable.Viewer):
         )
         side = pn.Column(self._chain, self._about, self._inputs, self._form, width=_SIDE, margin=(0, 15, 0, 0))
         main = pn.Column(
-            elsewhere,
+            self._elsewhere,
             pn.Row(self._run, self._cancel, self._progress, margin=0),
             self._estimate,
             self._state,
             self._problem,
+            self._told,
             self._log_card,
             self._result,
             self._download,
@@ -231,6 +233,7 @@ class Workbench(pn.viewable.Viewer):
         """Watch a run, or show an ended one."""
         self.run, self.result, self._shown = run, None, None
         self._result.objects = []
+        self._told.objects = []
         self._download.visible = False
         self._complain("")
         self.refresh()
@@ -277,6 +280,7 @@ class Workbench(pn.viewable.Viewer):
             return
         self._shown = status
         self._tick(False)
+        self._show_told()
         self._show_log()
         self.list_runs()
         if status == DONE:
@@ -342,6 +346,15 @@ class Workbench(pn.viewable.Viewer):
     def _complain(self, text: str) -> None:
         say(self._problem, text, problem=True)
 
+    def _show_told(self) -> None:
+        """What the chain said beside its result: what it left out, and its warnings."""
+        document = self.run.record.get("said") or {}
+        counts, warnings = said.lines_of({**document, "warnings": ()}), document.get("warnings") or ()
+        self._told.objects = [
+            *(sentence(f"{line[:1].upper()}{line[1:]}.", sizing_mode="stretch_width") for line in counts),
+            *(sentence(f"Warning: {text}", problem=True, sizing_mode="stretch_width") for text in warnings),
+        ]
+
     def _show_log(self) -> None:
         log = self.run.log[-100_000:]
         self._log.object = f'<pre style="white-space: pre-wrap">{_escaped(log)}</pre>'
@@ -350,7 +363,7 @@ class Workbench(pn.viewable.Viewer):
     def _show_result(self) -> None:
         try:
             self.result = self.run.result()
-            self._result.objects = [view(self.result)]
+            self._result.objects = [view(self.run)]
         except Exception as error:  # noqa: BLE001 - whatever drawing raises is said on the page, where the user looks
             kind = "" if isinstance(error, PhidiasError) else f"The result cannot be drawn: {type(error).__name__}: "
             self._complain(f"{kind}{error}")

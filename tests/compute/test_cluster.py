@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import getpass
 import os
 import re
+import shlex
 import signal
 import socket
 import ssl
@@ -22,7 +24,7 @@ import pytest
 import phidias_lab
 from phidias_lab.compute import cluster as clusters
 from phidias_lab.compute import environment, keys, request, site, slurm
-from phidias_lab.contract.resources import Resources
+from phidias_lab.contract.resources import Resources, parse_memory
 from phidias_lab.errors import ParameterError, ProductError, RunFailedError, UnknownNameError
 
 ROOT = Path(__file__).parents[2]
@@ -135,31 +137,94 @@ def test_a_range_that_is_none_is_refused(here, adapt):
 # What gets into a batch script ----------------------------------------------------------------------------------------
 
 
+class Owner(clusters.Cluster):
+    """A cluster that was asked for and has not begun: what a script is written from."""
+
+    def __init__(self, here, folder, place, **asked):
+        self.request, self.site, self.place = request.request(here, place, **asked), here, request.place(here, place)
+        self.folder, self.name = folder, "phidias-0"
+        folder.mkdir(exist_ok=True)
+
+
+def script_of(owner) -> list[str]:
+    """The lines that dask-jobqueue writes for a worker of this cluster."""
+    from phidias_lab.compute import slurm_workers
+
+    job = slurm_workers.WorkerJob("tls://127.0.0.1:1", "worker-0", **slurm_workers.job_options(owner))
+    with job.job_file() as file:
+        return Path(file).read_text().splitlines()
+
+
 def test_a_worker_s_script_holds_the_request_and_no_secret(here, tmp_path, monkeypatch):
     monkeypatch.setenv("JUPYTERHUB_API_TOKEN", "abc")
     monkeypatch.setenv("PHIDIAS_DEMO_PASSWORD", "abc")
     monkeypatch.setenv("PHIDIAS_LAKE", "/lake")
-    owner = type("Owner", (), {})()
-    owner.request = request.request(here, "gpus", gpus=2, cores=3, memory="3GiB", hours=1.5)
-    owner._place, owner._site = request.place(here, "gpus"), here
-    owner.folder, owner.name = tmp_path / "a b%c", "phidias-0"
-    lines = clusters.script(owner, "worker-0", "tls://127.0.0.1:1").splitlines()
+    here["clusters"]["gpus"]["scratch"] = "/scratch/{user}'s"
+    here["clusters"]["gpus"]["qos"] = "normal"
+    owner = Owner(here, tmp_path / "a b%c", "gpus", gpus=2, cores=3, memory="3.001GiB", hours=1.5)
+    lines = script_of(owner)
     assert lines[0] == "#!/bin/bash"
-    for line in (
-        "--partition=gpu",
-        "--gres=gpu:2",
+    directives = [line.removeprefix("#SBATCH ") for line in lines if line.startswith("#SBATCH ")]
+    assert directives == [
+        "-J phidias-0",
+        "-p gpu",
+        "-n 1",
         "--cpus-per-task=3",
-        "--mem=3072M",
-        "--time=01:30:00",
+        "--mem=3074M",
+        "-t 01:30:00",
+        "--nodes=1",
         "--no-requeue",
-    ):
-        assert f"#SBATCH {line}" in lines
-    assert f"#SBATCH --output='{tmp_path}/a b%%c/job-%j.log'" in lines
+        "--qos=normal",
+        "--gres=gpu:2",
+        f"--output='{tmp_path}/a b%%c/job-%j.log'",
+    ]
+    assert f"[ -e '{owner.folder}/alive' ] || exit 0  # its cluster has ended" in lines
     assert "module load cuda/12.6" in lines
-    assert lines[-1].endswith(f"-m phidias_lab.compute.worker '{owner.folder}' worker-0 tls://127.0.0.1:1")
+    command = shlex.split(lines[-1])
+    assert command[:5] == ["exec", sys.executable, "-m", "phidias_lab.compute.worker", "tls://127.0.0.1:1"]
+    said = dict(zip(command[5::2], command[6::2], strict=True))
+    assert said == {
+        "--name": "worker-0",
+        "--nthreads": "2",
+        "--memory-limit": str(parse_memory("3.001GiB")),
+        "--death-timeout": "30",
+        "--local-directory": f"/scratch/{getpass.getuser()}'s",
+        "--folder": str(owner.folder),
+        "--resources": "GPU=2",
+        "--lifetime": "5280s",
+    }
     passed = slurm.Slurm(here).passed()
     assert "PHIDIAS_LAKE" in passed
     assert not {"JUPYTERHUB_API_TOKEN", "PHIDIAS_DEMO_PASSWORD"} & set(passed)
+
+
+def test_a_place_of_slurm_is_a_cluster_of_dask_jobqueue():
+    from dask_jobqueue import SLURMCluster
+    from dask_jobqueue.slurm import SLURMJob
+
+    from phidias_lab.compute import slurm_workers
+
+    assert issubclass(slurm_workers.WorkerJobs, SLURMCluster)
+    assert issubclass(slurm_workers.WorkerJobs.job_cls, SLURMJob)
+
+
+@pytest.mark.filterwarnings("error")
+def test_what_users_set_for_dask_jobqueue_of_their_own_changes_no_script(here, tmp_path):
+    import dask
+
+    owner = Owner(here, tmp_path / "keys", "batch")
+    plain = script_of(owner)
+    texts = ("account", "queue", "project", "python", "shebang", "interface", "walltime", "name", "job-mem")
+    lists = ("extra", "worker-extra-args", "env-extra", "job-script-prologue", "job-extra", "job-extra-directives")
+    strange = {
+        **{key: "strange" for key in texts},
+        **{key: ["--strange"] for key in lists},
+        **{key: ["-p"] for key in ("job-directives-skip", "header-skip")},
+        **{key: str(tmp_path / "strange") for key in ("local-directory", "log-directory")},
+    }
+    with dask.config.set({"jobqueue": {"slurm": strange, "phidias-lab": strange}}):
+        assert script_of(owner) == plain
+    assert not (tmp_path / "strange").exists()
 
 
 def test_a_site_may_name_the_account_and_the_environment_of_its_workers(here):
@@ -168,9 +233,17 @@ def test_a_site_may_name_the_account_and_the_environment_of_its_workers(here):
     assert "--account=eo" in lines
     assert "--time=1-01:00:00" in lines
     assert not [line for line in lines if "gres" in line]
-    assert clusters.python(place, here) == "/opt/lab/bin/python"
+    assert slurm.python(place, here) == "/opt/lab/bin/python"
     with pytest.raises(ParameterError, match="holds signs"):
         slurm.directives({**place, "account": "a\n#SBATCH --x"}, name="x", cores=1, memory=1, gpus=0, minutes=1)
+
+
+def test_no_line_can_be_smuggled_into_a_worker_s_script(here, tmp_path):
+    for key in ("partition", "account", "qos"):
+        here["clusters"]["batch"][key] = "a\n#SBATCH --x"
+        with pytest.raises(ParameterError, match="holds signs"):
+            script_of(Owner(here, tmp_path / "keys", "batch"))
+        here["clusters"]["batch"][key] = "a"
 
 
 def test_a_job_inside_a_job_does_not_inherit_its_requests(here, monkeypatch):
@@ -217,6 +290,23 @@ def test_a_slurm_that_hangs_is_given_up_and_counts_as_unknown(here, tmp_path):
     with pytest.raises(slurm.QueueError, match=r"did not answer within 0\.2 s"):
         slurm.Slurm(slow).look()
     assert slurm.my_jobs(slow) is None
+
+
+def test_a_submission_that_slurm_refuses_is_told_and_not_tried_again(here, tmp_path, monkeypatch):
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    for name, lines in {
+        "sbatch": f"echo asked >> {tmp_path}/asked; echo 'sbatch: error: the house is full' >&2; exit 1",
+        "squeue": "exit 0",
+        "scancel": "exit 0",
+    }.items():
+        (programs / name).write_text(f"#!/bin/sh\n{lines}\n")
+        (programs / name).chmod(0o755)
+    file = tmp_path / "site.toml"
+    file.write_text(file.read_text().replace("[slurm]\n", f'[slurm]\nprograms = "{programs}"\n'))
+    with pytest.raises(RunFailedError, match=r"No worker on batch: Slurm refused: the house is full\."):
+        phidias_lab.cluster("batch", workers=2)
+    assert (tmp_path / "asked").read_text().split() == ["asked", "asked"]  # once for each worker
 
 
 # Keys -----------------------------------------------------------------------------------------------------------------
@@ -404,7 +494,7 @@ def test_workers_that_end_at_once_are_not_asked_for_without_end(here, monkeypatc
     (broken / "distributed" / "__init__.py").write_text("raise RuntimeError('no such luck')")
     import distributed  # noqa: F401 - this process has the real one already
 
-    monkeypatch.setattr(clusters, "python_path", lambda: f"{broken}{os.pathsep}{ROOT}")
+    monkeypatch.setattr(environment, "python_path", lambda: f"{broken}{os.pathsep}{ROOT}")
     with (
         phidias_lab.cluster("local") as cluster,
         pytest.raises(RunFailedError, match=r"3 workers on local ended.*no such luck"),

@@ -329,4 +329,77 @@ def test_what_is_made_from_synthetic_data_says_so():
 
     real = xr.Dataset({"height": ("x", np.arange(3.0))})
     assert "synthetic" not in Twice()(field=real).attrs
+    assert Twice()(field=real.assign_attrs(synthetic="false")).attrs.get("synthetic") != "true"
+    assert "synthetic_inputs" not in Twice()(field=real.assign_attrs(synthetic="false")).attrs
     assert Twice()(field=real.assign_attrs(synthetic="true")).attrs["synthetic"] == "true"
+
+
+@pytest.mark.parametrize(
+    ("synthetic", "said"),
+    [
+        ("rows mask", {"synthetic": "true", "synthetic_inputs": "rows, mask"}),
+        ("rows", {"synthetic": "true", "synthetic_inputs": "rows"}),
+        ("mask", {"synthetic_inputs": "mask"}),
+        ("", {}),
+    ],
+)
+def test_a_synthetic_mask_is_named_and_makes_no_synthetic_result_of_real_values(synthetic, said):
+    class Masked(Chain):
+        """Hand on a mask, with all it says of itself, and values on it."""
+
+        title = "Masked"
+        inputs = {"rows": Input("cube"), "mask": Input("cube", role="support")}
+        outputs = {"height": Var("m")}
+
+        def run(self, rows, mask):
+            return mask.assign(height=rows["height"])
+
+    given = {
+        name: xr.Dataset({"height": ("x", np.arange(3.0))}, attrs={"synthetic": "true"} if name in synthetic else {})
+        for name in ("rows", "mask")
+    }
+    attrs = Masked()(**given).attrs
+    assert {k: v for k, v in attrs.items() if k.startswith("synthetic")} == said
+    assert Masked.describe()["inputs"]["mask"]["role"] == "support"
+
+
+def test_a_role_that_is_none_is_refused_where_it_is_declared():
+    with pytest.raises(ParameterError, match="values or support"):
+        Input("cube", role="grid")
+
+
+class Talking(Chain):
+    """A chain that leaves out what is negative."""
+
+    title = "Talking"
+    inputs = {"field": Input("cube")}
+    outputs = {"height": Var("m")}
+
+    def run(self, field):
+        values = field["height"].values
+        self.counted("heights", values.size, {"negative": (values < 0).sum(), "missing": 0})
+        if (values < 0).any():
+            self.warn("Some heights were negative.")
+            self.warn("Some heights were negative.")
+        return field
+
+
+def test_what_a_chain_left_out_and_warned_of_stands_in_its_result_and_not_in_the_next():
+    chain = Talking()
+    field = xr.Dataset({"height": ("x", [1.0, -2.0, 3.0])}, attrs={"comment": "Measured by hand."})
+    attrs = chain(field=field).attrs
+    assert attrs["comment"].splitlines() == [
+        "Measured by hand.",
+        "heights used 2 of 3; left out: 1 negative",
+        "Warning: Some heights were negative.",
+    ]
+    assert json.loads(attrs["phidias_said"])["counts"]["heights"]["left_out"] == {"negative": 1}
+    assert chain.said.warnings == ["Some heights were negative."]
+    again = chain(field=xr.Dataset({"height": ("x", [1.0, 2.0, 3.0])}))
+    assert again.attrs["comment"] == "heights used 3 of 3"
+    assert chain.said.warnings == []
+
+
+def test_a_part_that_is_counted_twice_is_the_chains_error():
+    with pytest.raises(ParameterError, match="count each once"):
+        Chain().counted("rows", 3, {"flag": 2, "missing": 2})

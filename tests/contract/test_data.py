@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import subprocess
 import sys
 
@@ -14,7 +15,16 @@ import xarray as xr
 from hypothesis import given
 from hypothesis import strategies as st
 
-from phidias_lab.contract.data import Input, Var, check_input, column_attributes, converter, same_units
+from phidias_lab.contract.data import (
+    Input,
+    Var,
+    check_input,
+    choose_variable,
+    column_attributes,
+    converter,
+    same_units,
+    with_attributes,
+)
 from phidias_lab.errors import InputError, ParameterError
 
 
@@ -214,8 +224,70 @@ def test_a_table_without_units_is_taken_as_declared():
 
 
 def test_a_missing_column_offers_the_nearest_name():
-    with pytest.raises(InputError, match=r"'rows' has no column 'temperature'.*Did you mean 'Temperature'"):
-        check_input("rows", ROWS, table().rename(columns={"temperature": "Temperature"}))
+    with pytest.raises(InputError, match=r"'rows' has no column 'temperature'.*Did you mean 'temprature'"):
+        check_input("rows", ROWS, table().rename(columns={"temperature": "temprature"}))
+
+
+PLACES = Input(
+    "table",
+    variables={
+        "longitude": Var("degrees_east", standard_name="longitude"),
+        "latitude": Var("degrees_north", standard_name="latitude"),
+        "time": Var(standard_name="time"),
+    },
+)
+
+
+@pytest.mark.parametrize(
+    ("longitude", "latitude", "time"),
+    [
+        ("lon", "lat", "TIME"),
+        ("Longitude", "LATITUDE", "date"),
+        ("x", "y", "Date/Time"),
+        ("Longitude [deg]", "Lat", "t"),
+    ],
+)
+def test_a_column_under_another_name_is_not_guessed_but_the_option_is_given(longitude, latitude, time):
+    rows = pd.DataFrame({longitude: [1.0], latitude: [50.0], time: [pd.Timestamp("2012-05-31")]})
+    with_attributes(rows, {"columns": {"t": {"standard_name": "time"}}})
+    with pytest.raises(InputError, match="no column 'longitude'") as refused:
+        check_input("places", PLACES, rows)
+    said = str(refused.value)
+    words = shlex.split(said[said.index("FILE") : said.index("  and give that entry.")])
+    assert words == [
+        "FILE",
+        *("--column", f"{longitude}=longitude"),
+        *("--column", f"{latitude}=latitude"),
+        *("--column", f"{time}=time"),
+    ]
+
+
+def test_a_variable_under_another_name_is_offered_too():
+    with pytest.raises(
+        InputError, match=r"no such variable.*'TEMP' looks like 'temperature'.*--column TEMP=temperature"
+    ):
+        choose_variable("variable", "temperature", "rows", pd.DataFrame({"TEMP": [1.0]}))
+
+
+@pytest.mark.parametrize("partitions", [None, 1, 2])
+def test_times_that_are_texts_are_taken_as_utc(partitions):
+    rows = pd.DataFrame({"longitude": [1.0, 2.0], "latitude": [50.0, 51.0]})
+    rows["time"] = ["2012-05-31", "2012-05-31T12:00:00+02:00"]
+    given_ = dd.from_pandas(rows, npartitions=partitions) if partitions else rows
+    checked = check_input("places", PLACES, given_)
+    assert checked.dtypes["time"].kind == "M"
+    assert list(checked["time"]) == [pd.Timestamp("2012-05-31"), pd.Timestamp("2012-05-31T10:00")]
+    assert list(rows["time"]) == ["2012-05-31", "2012-05-31T12:00:00+02:00"]
+
+
+@pytest.mark.parametrize("wrong", ["yesterday", "31.05.2012", 20120531])
+def test_a_time_that_is_none_is_refused_with_its_row(wrong):
+    rows = pd.DataFrame({"longitude": [1.0, 2.0], "latitude": [50.0, 51.0]})
+    rows["time"] = ["2012-05-31", wrong] if isinstance(wrong, str) else [wrong, wrong]
+    row = 2 if isinstance(wrong, str) else 1
+    for given_ in (rows, dd.from_pandas(rows, npartitions=1)):
+        with pytest.raises(InputError, match=rf"column 'time' holds '{wrong}' in row {row}"):
+            list(check_input("places", PLACES, given_)["time"])
 
 
 def test_a_column_of_texts_is_refused_where_numbers_are_needed():

@@ -11,7 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, urlencode, urlsplit
 
 import pytest
-from conftest import free_ports
+from running_hub import free_ports
 
 CLIENT, SECRET = "phidias-lab", "the-secret-of-this-test"
 

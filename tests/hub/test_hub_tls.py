@@ -17,8 +17,8 @@ from pathlib import Path
 import psutil
 import pytest
 import requests
-from conftest import HUB_CONFIG, Hub, free_ports
 from phidias_hub import configure, local, proxy, site
+from running_hub import HUB_CONFIG, Hub, free_ports
 
 SITE = """
 name = "sealed"

@@ -23,11 +23,11 @@ def program(name):
     return shutil.which(name, path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin")
 
 
-def test_sudo_understands_the_rule_and_grants_two_programs_and_no_shell():
+def test_sudo_understands_the_rule_and_grants_three_programs_and_no_shell():
     rule = HUB_CONFIG / "sudoers.d" / "phidias"
     lines = [line for line in rule.read_text().splitlines() if line and not line.startswith("#")]
     (commands,) = [line.split("=")[1] for line in lines if line.startswith("Cmnd_Alias")]
-    assert {c.strip() for c in commands.split(",")} == {"/usr/bin/sbatch", "/usr/bin/scancel"}
+    assert {c.strip() for c in commands.split(",")} == {"/usr/bin/sbatch", "/usr/bin/squeue", "/usr/bin/scancel"}
     (grant,) = [line for line in lines if line.startswith("jhub ")]
     assert grant == "jhub ALL=(%phidias) NOPASSWD:SETENV: PHIDIAS_SLURM"
     assert "ALL" not in grant.split("NOPASSWD")[1]

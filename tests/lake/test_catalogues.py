@@ -101,6 +101,17 @@ def test_every_entry_says_what_it_is_without_being_opened():
         assert all(p["description"] for p in entry["parameters"].values())
 
 
+def test_data_of_an_entry_that_is_synthetic_say_so_even_where_the_file_does_not(tmp_path, monkeypatch):
+    pd.DataFrame({"value": [1.0]}).to_csv(tmp_path / "made.csv", index=False)
+    entry = {"driver": "lake_table", "args": {"path": str(tmp_path / "made.csv")}}
+    entry["metadata"] = {"phidias": {"synthetic": True, "licence": "CC0-1.0"}}
+    (tmp_path / "other.yaml").write_text(yaml.safe_dump({"sources": {"made": entry}}))
+    monkeypatch.setenv("PHIDIAS_CATALOGS", str(tmp_path))
+    data, identity = catalog.open_entry("other.made")
+    assert data.attrs["synthetic"] == "true"
+    assert identity["synthetic"] is True
+
+
 def test_no_warning_of_intake_reaches_the_user(demo_lake):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -208,6 +219,12 @@ class TestMine:
         assert "sst" in described["variables"]
         assert getattr(catalog.open_catalog().mine, address.split(".")[1]) is not None
 
+    def test_licence_and_source_come_with_the_data(self, field):
+        catalog.add(field / "points.csv", "p", licence="CC-BY-4.0", source="a cruise")
+        _, identity = catalog.open_entry("mine.p")
+        assert (identity["license"], identity["source"]) == ("CC-BY-4.0", "a cruise")
+        assert "synthetic" not in identity
+
     def test_the_identity_follows_the_content(self, field):
         catalog.add(field / "points.csv", "p")
         before = catalog.identity("mine.p")["checksum"]
@@ -217,10 +234,80 @@ class TestMine:
 
     def test_a_name_is_not_taken_twice_unless_asked(self, field):
         catalog.add(field / "points.csv", "p")
-        with pytest.raises(ParameterError, match=r"mine\.p"):
+        with pytest.raises(ParameterError, match=r"mine\.p.*--replace"):
             catalog.add(field / "field.zarr", "p")
         catalog.add(field / "field.zarr", "p", replace=True)
         assert catalog.describe("mine.p")["kind"] == "cube"
+
+    @pytest.fixture
+    def casts(self, tmp_path):
+        frame = pd.DataFrame(
+            {
+                "lon": [0.5, 9.0],
+                "lat": [50.0, 60.0],
+                "DATE": ["2012-05-31T12:00", "2013-01-01"],
+                "TEMP": [288.65, 280.15],
+            }
+        )
+        frame.to_csv(tmp_path / "casts.csv", index=False)
+        frame.assign(DATE=pd.to_datetime(frame["DATE"], format="ISO8601")).to_parquet(tmp_path / "casts.parquet")
+        return tmp_path
+
+    WORDS = {
+        "columns": {"lon": "longitude", "lat": "latitude", "DATE": "time", "TEMP": "temperature"},
+        "units": {"temperature": "K"},
+        "standard_names": {"temperature": "sea_water_temperature"},
+    }
+
+    @pytest.mark.parametrize("file", ["casts.csv", "casts.parquet"])
+    def test_an_entry_says_what_its_columns_are_called_and_in_which_units(self, casts, file):
+        catalog.add(casts / file, "p", **self.WORDS)
+        data, identity = catalog.open_entry("mine.p")
+        assert list(data.columns) == ["longitude", "latitude", "time", "temperature"]
+        told = {"units": "K", "standard_name": "sea_water_temperature"}
+        assert data.attrs["columns"]["temperature"] == told
+        assert catalog.describe("mine.p")["variables"]["temperature"] == told
+        assert identity["read_as"] == self.WORDS
+        assert list(data["time"].compute()) == [pd.Timestamp("2012-05-31T12:00"), pd.Timestamp("2013-01-01")]
+        assert list(data["temperature"].compute()) == [
+            288.65,
+            280.15,
+        ]  # one column alone is read by its name in the file
+        assert len(catalog.open_catalog().mine.p.read()) == 2
+        cut = catalog._FILES["table"](
+            path=str(casts / file), region="0,49,1,51", time="2012-01-01/2012-12-31", **self.WORDS
+        )
+        assert cut.read()["temperature"].tolist() == [288.65]
+        assert cut.to_dask().compute()["temperature"].tolist() == [288.65]
+
+    def test_a_cube_is_renamed_and_given_units_too(self, field):
+        catalog.add(field / "My field.nc", "f", columns={"sst": "temperature"}, units={"temperature": "K"})
+        data, _ = catalog.open_entry("mine.f")
+        assert data["temperature"].attrs["units"] == "K"
+        assert "sst" not in data
+
+    @pytest.mark.parametrize(
+        ("words", "said"),
+        [
+            ({"columns": {"lno": "longitude"}}, "no column 'lno'.*Did you mean 'lon'"),
+            ({"columns": {"lon": "lat"}}, "two columns 'lat': lon and lat"),
+            ({"units": {"temp": "K"}}, "no column 'temp' to give units of"),
+            ({"columns": {"TEMP": "temperature"}, "units": {"TEMP": "K"}}, "It is 'temperature' here"),
+            ({"standard_names": {"temp": "sea_water_temperature"}}, "'temp' to give the standard name of"),
+            ({"units": {"TEMP": "degrees of warmth"}}, "'degrees of warmth' is no unit"),
+        ],
+    )
+    @pytest.mark.parametrize("file", ["casts.csv", "casts.parquet"])
+    def test_words_about_columns_that_are_not_there_are_refused(self, casts, file, words, said):
+        with pytest.raises(ParameterError, match=said):
+            catalog.add(casts / file, "p", **words)
+        with pytest.raises(UnknownNameError):
+            catalog.resolve("mine.p")
+
+    def test_a_time_that_is_none_is_said_with_its_row(self, casts):
+        (casts / "casts.csv").write_text("time,value\n2012-05-31,1\nsoon,2\n")
+        with pytest.raises(InputError, match="column 'time' holds 'soon' in row 2"):
+            catalog.add(casts / "casts.csv")
 
     def test_what_was_added_can_be_removed_and_the_file_stays(self, field):
         catalog.add(field / "points.csv", "p")

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from phidias_lab import products
+from phidias_lab.contract.order import Order
 from phidias_lab.errors import ProductError
 from phidias_lab.products import provenance, stac
 
@@ -172,3 +173,64 @@ def test_the_same_facts_give_the_same_document(cube, words, tmp_path):
         products.write(cube, tmp_path / folder, **words)
     for name in ("provenance.json", "order.json"):
         assert (tmp_path / "p" / name).read_bytes() == (tmp_path / "q" / name).read_bytes()
+
+
+INPUTS = {
+    "observations": {"license": "CC-BY-4.0", "source": "cruise of spring", "checksum": "sha256:01"},
+    "domain": {"license": "CC0-1.0", "source": "a program", "synthetic": True},
+}
+
+
+def written(data, words, folder, licences=("CC-BY-4.0", "CC0-1.0"), attrs=None):
+    told = zip(INPUTS.items(), licences, strict=True)
+    known = {n: {**f, "license": one} if one else {"source": f["source"]} for (n, f), one in told}
+    order = Order(
+        "ocean.analysis", "1.2", {}, {"observations": {"entry": "mine.casts"}, "domain": {"file": "/data/a grid.nc"}}
+    )
+    facts = {**words["facts"], "inputs": known}
+    chain = {**words["chain"], "title": "An analysis"}
+    return products.write(data.assign_attrs(attrs or {}), folder, chain=chain, order=order, facts=facts)
+
+
+def test_licence_and_source_of_every_input_reach_the_product(cube, words, tmp_path):
+    product = written(cube, words, tmp_path)
+    attrs = product.open().attrs
+    assert attrs["license"] == "observations: CC-BY-4.0; domain: CC0-1.0"
+    assert "source: cruise of spring" in attrs["source"]
+    assert "source: a program" in attrs["source"]
+    item = pystac.Item.from_dict(product.item)
+    item.validate()
+    assert item.properties["license"] == "other"
+    links = {link.extra_fields["phidias:input"]: link for link in item.get_links("derived_from")}
+    assert links["observations"].href == "urn:phidias_lab:entry:mine.casts"
+    assert links["observations"].extra_fields["phidias:license"] == "CC-BY-4.0"
+    assert links["domain"].href == "file:///data/a%20grid.nc"
+    history = json.loads((tmp_path / "provenance.json").read_text())["entity"]
+    assert history["local:input-observations"]["phidias:license"] == "CC-BY-4.0"
+    assert history["local:input-domain"]["phidias:source"] == "a program"
+
+
+@pytest.mark.parametrize(
+    ("licences", "attribute", "property_"),
+    [
+        (("CC0-1.0", "CC0-1.0"), "CC0-1.0", "CC0-1.0"),
+        (("CC0-1.0", None), "observations: CC0-1.0; domain: not known", "other"),
+        ((None, None), None, None),
+    ],
+)
+def test_one_licence_of_all_inputs_is_that_of_the_product(cube, words, tmp_path, licences, attribute, property_):
+    product = written(cube, words, tmp_path, licences)
+    assert product.open().attrs.get("license") == attribute
+    assert product.item["properties"].get("license") == property_
+
+
+@pytest.mark.parametrize("values", [True, False])
+def test_a_product_says_what_of_it_is_synthetic(cube, words, tmp_path, values):
+    attrs = {"synthetic": "true"} if values else {}
+    product = written(cube, words, tmp_path, attrs={**attrs, "synthetic_inputs": "domain"})
+    found, properties = product.open().attrs, product.item["properties"]
+    assert found["synthetic_inputs"] == "domain"
+    assert properties["phidias:synthetic_inputs"] == ["domain"]
+    assert ("phidias:synthetic" in properties) is values
+    assert found["title"].endswith("(synthetic)") is values
+    assert properties["title"] == found["title"]

@@ -61,6 +61,21 @@ class Waves(Chain):
         return xr.Dataset({"height": ("x", height)}, coords={"x": np.arange(8.0 * self.pieces)})
 
 
+class Talking(Chain):
+    """A chain that says what it left out."""
+
+    title = "Toy talk"
+    outputs = {"height": Var(units="m")}
+
+    def run(self):
+        import numpy as np
+        import xarray as xr
+
+        self.counted("crests", 8, {"too low": 2, "broken": 1, "lost": 0})
+        self.warn("The sea is calm.")
+        return xr.Dataset({"height": ("x", np.zeros(3))})
+
+
 class Odd(Chain):
     """A chain with a defect of its own."""
 
@@ -75,6 +90,7 @@ ENTRY_POINTS = """
 [phidias_lab.chains]
 toy.waves = toy_waves:Waves
 toy.odd = toy_waves:Odd
+toy.talking = toy_waves:Talking
 toy.broken = toy_broken:Nothing
 """
 

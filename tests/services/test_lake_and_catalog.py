@@ -97,12 +97,28 @@ def test_a_file_becomes_an_entry_and_leaves_again(inside, said, capsys, tmp_path
     assert "Added mine.mine_here" in said("catalog", "add", "mine here.csv")
     assert "mine.mine_here" in said("catalog", "list")
     assert main(["catalog", "add", "mine here.csv"]) == 2
-    assert "already has an entry" in capsys.readouterr().err
+    assert "replace it with --replace" in capsys.readouterr().err
     said("catalog", "add", "mine here.csv", "--replace", "--description", "My own points")
     assert "My own points" in said("catalog", "show", "mine.mine_here")
     said("catalog", "remove", "mine.mine_here")
     assert "mine.mine_here" not in said("catalog", "list")
     assert (tmp_path / "mine here.csv").exists()
+
+
+def test_names_and_units_of_columns_are_given_on_the_command_line(inside, said, capsys, tmp_path):
+    (tmp_path / "casts.csv").write_text("lon,lat,a=b\n1,50,3\n")
+    words = ["--column", "lon=longitude", "--column", "a=b=temperature", "--units", "temperature=K"]
+    said("catalog", "add", "casts.csv", *words, "--standard-name", "temperature=sea_water_temperature")
+    found = json.loads(said("catalog", "show", "mine.casts", "--json"))["variables"]
+    assert found["temperature"] == {"units": "K", "standard_name": "sea_water_temperature"}
+    assert list(found) == ["longitude", "lat", "temperature"]
+    for wrong, expected in (
+        (["--column", "lon"], "as in lon=longitude"),
+        (["--units", "=K"], "as in temperature=degree_Celsius"),
+        (["--column", "lon=a", "--column", "lon=b"], "given twice for 'lon'"),
+    ):
+        assert main(["catalog", "add", "casts.csv", "--replace", *wrong]) == 2
+        assert expected in capsys.readouterr().err
 
 
 def test_a_file_that_is_not_there_or_not_readable_is_no_entry(inside, capsys, tmp_path):

@@ -42,7 +42,7 @@ def test_a_run_prints_where_its_product_is_and_what_it_took(command, environment
     facts = dict(line.split(maxsplit=1) for line in done.stdout.splitlines() if not line.startswith(" "))
     assert Path(facts["Product"]).is_file()
     assert "peak memory" in facts["Took"]
-    assert "height  sha256 " in done.stdout
+    assert "sha256" not in done.stdout
     order = json.loads((Path(environment["PHIDIAS_RUNS"]) / facts["Run"] / "order.json").read_text())
     assert order["parameters"]["shape"] == "square"
     assert order["parameters"]["title_text"] == "a remark"
@@ -51,6 +51,28 @@ def test_a_run_prints_where_its_product_is_and_what_it_took(command, environment
     assert "toy.waves: " in done.stderr
     assert "%" in done.stderr
     assert "\x1b" not in done.stderr
+
+
+def test_checksums_are_printed_when_they_are_asked_for(command):
+    done = command("run", "toy.waves", "--verbose", "--quiet")
+    assert "height  sha256 " in done.stdout
+    assert "height  sha256 " in command("runs", "show", "last").stdout
+
+
+def test_what_a_run_left_out_and_warned_of_stands_at_its_end_in_its_log_and_its_record(command):
+    done = command("run", "toy.talking", "--quiet")
+    assert done.returncode == 0, done.stderr
+    line = "crests used 5 of 8; left out: 2 too low, 1 broken"
+    assert f"Used     {line}\n" in done.stdout
+    assert "Warning  The sea is calm.\n" in done.stdout
+    log = command("runs", "log", "last").stdout
+    assert line in log
+    assert "Warning: The sea is calm." in log
+    shown = command("runs", "show", "last").stdout
+    assert line in shown
+    assert "The sea is calm." in shown
+    record = json.loads(command("runs", "show", "last", "--json").stdout)["record"]
+    assert record["said"]["counts"]["crests"] == {"total": 8, "used": 5, "left_out": {"too low": 2, "broken": 1}}
 
 
 def test_json_gives_scripts_the_checksums_and_nothing_else(command):

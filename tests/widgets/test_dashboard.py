@@ -48,6 +48,12 @@ def test_a_run_is_started_and_its_map_appears_without_another_host(page, dashboa
     figure = figure.bounding_box()
     after = keep("workbench-with-a-map")
     assert colours(after, figure) > colours(before, figure) + 50
+    assert page.get_by_text("Observations used ").first.is_visible()  # what the run said of its input
+    page.get_by_label("Observations used", exact=True).check()
+    page.get_by_text("observations used here, at").wait_for()
+    page.wait_for_function("Bokeh.documents.every(d => d.is_idle)")
+    page.wait_for_timeout(1000)
+    assert keep("workbench-with-the-places-of-its-observations") != after
     for title in ("Section", "Profile"):
         page.get_by_text(title, exact=True).click()
         page.wait_for_timeout(1200)

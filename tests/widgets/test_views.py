@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import dask.dataframe as dd
 import holoviews as hv
 import numpy as np
@@ -287,6 +289,35 @@ def test_levels_near_the_surface_have_more_room_and_ticks_tell_the_true_depth(ki
     assert 0 <= min(share.values()) < share[500.0] < share[1000.0] < max(share.values()) <= 1
 
 
+#: Where the frame of the only figure of a page lies, and the place in it, in pixels of the page, of data (x, y).
+PIXEL = """([x, y]) => {
+  const find = view => view.frame && view.model.type == "Figure" ? view
+    : [...view.child_views ?? []].map(find).find(found => found)
+  const figure = [...Bokeh.index].map(find).find(found => found)
+  const box = figure.canvas.el.getBoundingClientRect()
+  return [box.x + figure.frame.x_scale.compute(x), box.y + figure.frame.y_scale.compute(y)]
+}"""
+
+
+@pytest.mark.parametrize("kind", ["section", "profile"])
+def test_the_pointer_over_a_stretched_axis_is_told_the_true_depth(kind, page, tmp_path):
+    from bokeh.resources import INLINE
+
+    data = deep() if kind == "section" else deep().isel(longitude=3)
+    cube.VIEWS[kind](data).__panel__().save(tmp_path / "view.html", resources=INLINE)
+    page.goto(f"file://{tmp_path}/view.html")
+    page.locator(".bk-Figure").wait_for()
+    page.wait_for_function("Bokeh.documents.every(d => d.is_idle)")
+    for depth in (100, 500, 2000):
+        across = 3 if kind == "section" else 20 - depth / 200
+        page.mouse.move(*page.evaluate(PIXEL, [across, depth**0.5]))
+        told = page.locator(".bk-tooltip-row-value, .bk-tooltip-value").or_(page.locator(".bk-Tooltip"))
+        told.first.wait_for()
+        page.wait_for_timeout(300)
+        numbers = [float(n) for n in re.findall(r"-?\d+(?:\.\d+)?", " ".join(told.all_inner_texts()))]
+        assert depth in numbers
+
+
 def test_the_cells_of_a_section_meet_half_way_between_the_levels_without_seams():
     plot = hv.render(cube.SectionView(deep()).figure)
     (renderer,) = [r for r in plot.renderers if isinstance(r.glyph, Quad)]
@@ -396,6 +427,15 @@ def test_a_table_is_sent_page_by_page_with_units_in_its_headings():
     assert source.data["shape"][0] == "3 bytes"
 
 
+@pytest.mark.parametrize("rows", [TABLE, TABLE.assign(longitude=[1.0, 1.1, 1.2])], ids=["wide", "high"])
+def test_a_map_of_points_wraps_and_is_no_wider_than_a_page_of_documentation(rows):
+    layout = points.PointsView(rows).__panel__()
+    (plot,) = layout.get_root().select({"type": Plot})
+    assert plot.frame_width <= 600
+    assert all(isinstance(part, pn.FlexBox) for part in layout)
+    assert layout[1].styles == {"max-width": "100%", "overflow-x": "auto"}
+
+
 def test_many_points_are_drawn_on_the_server():
     n = points.MOST_POINTS + 1
     rng = np.random.default_rng(1)
@@ -423,3 +463,7 @@ def test_synthetic_data_are_called_synthetic_where_they_are_shown():
     for kind in ("points", "table"):
         assert said(made, kind) == 1
         assert said(TABLE, kind) == 0
+
+    shown = view(field().assign_attrs(synthetic_inputs="domain <b>"))
+    named = [p.object for p in shown.select(pn.pane.HTML) if "ynthetic" in str(p.object)]
+    assert named == ["Made with a synthetic input: domain &lt;b&gt;."]

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import html
 import json
+import re
 from urllib.parse import parse_qs
 
 import pandas as pd
 import pytest
 
 import phidias_lab
+from phidias_lab.compute import runs
 from phidias_lab.errors import ParameterError, PhidiasError
 from phidias_lab.widgets import Workbench
 
@@ -96,7 +99,8 @@ def test_a_run_on_my_own_file_offers_its_columns(bench, observations):
 
 
 def test_a_run_that_fails_says_why_on_the_page_and_keeps_its_log(bench):
-    bench.form.set({**SMALL, "period": "1950-01-01/1950-12-31"})
+    # Only who reads the values finds that none of them is so warm.
+    bench.form.set({**SMALL, "value_range": [90, 100]})
     bench.start()
     assert bench.wait(60) == "failed"
     assert bench._problem.visible
@@ -104,6 +108,47 @@ def test_a_run_that_fails_says_why_on_the_page_and_keeps_its_log(bench):
     assert bench._log_card.visible
     assert "Traceback" in bench._log.object
     assert not bench._run.disabled
+
+
+def test_what_metadata_tell_is_refused_on_the_page_and_no_run_is_recorded(bench):
+    bench.form.set({**SMALL, "period": "1950-01-01/1950-12-31"})
+    bench._clicked_run()
+    assert bench._problem.visible
+    assert "No observation of &#x27;temperature&#x27;" in bench._problem.object
+    assert "between 1950-01-01 and 1950-12-31" in bench._problem.object
+    assert bench.run is None
+    assert phidias_lab.runs() == []
+    assert not bench._run.disabled
+    bench.form.set(SMALL)
+    bench._clicked_run()
+    assert not bench._problem.visible
+    assert bench.cancel() in ("cancelled", "done")
+
+
+def told(bench) -> list[str]:
+    return [html.unescape(re.sub("<[^>]+>", "", pane.object)) for pane in bench._told]
+
+
+def test_what_a_run_left_out_and_its_warnings_stand_on_the_page(bench, observations):
+    bench.inputs["observations"].set(str(observations))
+    bench.form.set({**SMALL, "variable": "density", "depths": [0, 10], "value_range": [1027.05, 1030]})
+    bench.start()
+    assert told(bench) == []
+    assert bench.wait(60) == "done", bench.run.error
+    assert told(bench)[0] == "Observations used 3 of 4; left out: 1 implausible value."
+    assert told(bench)[-1].startswith("Warning: No observation is used at 10 m")
+    assert "phidias-problem" in bench._told[-1].object
+    assert "phidias-problem" not in bench._told[0].object
+    again = Workbench()
+    again.open(bench.run)
+    assert told(again) == told(bench)
+
+    record = runs.read_json(bench.run.folder / "record.json")
+    for damaged in (None, 7, {}, {"counts": {"observations": {"total": "<b>"}}, "warnings": []}):
+        runs.write_json(bench.run.folder / "record.json", {**record, "said": damaged})
+        again.open(bench.run)
+        assert told(again) == []
+        assert "analysis" in again.result
 
 
 def test_a_run_can_be_cancelled(bench):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -14,10 +15,11 @@ import xarray as xr
 from scipy.spatial import cKDTree
 
 from phidias_lab.contract import Chain, Input, Resources, Var, choice, flag, number, numbers, period, region, variable
-from phidias_lab.contract.data import Needs, extent
+from phidias_lab.contract.data import Needs, column_attributes, converter, extent, rows_in_all
 from phidias_lab.contract.parameters import region_bounds, region_contains
-from phidias_lab.errors import InputError
-from phidias_lab.methods import variational
+from phidias_lab.contract.said import counts_line
+from phidias_lab.errors import InputError, ParameterError
+from phidias_lab.methods import ranges, variational
 from phidias_lab.methods.variational import solvers
 
 DIMS = ("time", "depth", "latitude", "longitude")
@@ -26,6 +28,25 @@ ACCEPTED = {"good": (1,), "probably_good": (1, 2), "all": None}
 #: Two observations closer than this in each respect are the same one, delivered twice: archives round places to two
 #: decimals of a degree, times to the minute and values to two decimals.
 SAME_DEGREES, SAME_METRES, SAME_SECONDS, SAME_VALUE = 0.006, 0.1, 90.0, 0.006
+#: A depth may be this far above the surface, in metres: waves and the zero of a pressure sensor put the values of
+#: instruments that float at the surface a few decimetres too high. Beyond lies a wrong sign or a sign for "missing".
+ABOVE_SURFACE = 0.5
+#: Why an observation is left out; the first that holds is the one that is counted. What a reader was told not to read
+#: (see `Gridding.needs`) is known by its number alone, so all reasons of place and time are one there.
+UNREAD, MISSING, IMPOSSIBLE_PLACE, PERIOD, GRID, REGION, LEVELS, FLAG, IMPLAUSIBLE, DUPLICATE, NOT_AT_SEA = REASONS = (
+    "not in the grid, levels and period",
+    "without value or place",
+    "impossible depth or latitude",
+    "outside the period",
+    "outside the grid",
+    "outside the region",
+    "between or beyond the levels",
+    "flag not accepted",
+    "implausible value",
+    "duplicate",
+    "not at sea",
+)
+UPWARDS = "Depth counts downwards: 10 is ten metres below the surface."
 #: Rounding of a longitude that is turned, in degrees: a tenth of a millimetre.
 NEAR = 1e-9
 #: By how much a reader may give more than is asked for, so that its rounding never takes away a row: degrees, metres, days.
@@ -100,6 +121,7 @@ class Gridding(Chain):
             "cube",
             doc="the grid, and where it is sea",
             default="ocean.north_east_atlantic",
+            role="support",
             dims=("depth", "latitude", "longitude"),
             variables={
                 "mask": Var("1", standard_name="sea_binary_mask", doc="1 at sea, 0 on land and below the sea floor"),
@@ -173,6 +195,14 @@ class Gridding(Chain):
         None, bounds=(0, 12000), units="m", increasing=True, doc="Levels of the domain to analyse; empty is all of them"
     )
     quality = choice("probably_good", list(ACCEPTED), doc="Worst quality flag that is accepted", level="expert")
+    value_range = numbers(
+        None,
+        bounds=(-1e9, 1e9),
+        increasing=True,
+        doc="Least and greatest value that is used, in the units of the variable; empty is what Argo's global range test "
+        "leaves of a known variable, and everything of another",
+        level="expert",
+    )
     drop_duplicates = flag(
         True,
         doc="Use observations only once that are the same within 0.006 degree, 0.1 m and 90 seconds",
@@ -209,12 +239,14 @@ class Gridding(Chain):
             if known is not None:
                 low, high = (_comparable(end) for end in known)
                 if not any(low <= _comparable(end) and _comparable(start) <= high for start, end in intervals):
-                    raise self._no_observation()
+                    raise self._no_observation(hint=UPWARDS if column == "depth" and high < -ABOVE_SURFACE else "")
 
     def needs(self, inputs: Mapping[str, Any]) -> Mapping[str, Needs]:
         levels = inputs["domain"]["depth"].values.astype(float)
-        ranges = self._ranges(self._domain(inputs["domain"]), levels)
-        return {"observations": Needs(tuple(self._columns(inputs["observations"])), ranges)}
+        found = self._ranges(self._domain(inputs["domain"]), levels)
+        # Impossible depths are read to be counted as such: depths of the wrong sign are a mistake that is worth saying.
+        found["depth"] += ((-np.inf, -ABOVE_SURFACE),)
+        return {"observations": Needs(tuple(self._columns(inputs["observations"])), found)}
 
     def headline(self, inputs: Mapping[str, Any]) -> str:
         domain = self._domain(inputs["domain"])
@@ -240,16 +272,49 @@ class Gridding(Chain):
         plane = domain.sizes["latitude"] * domain.sizes["longitude"]
         nodes = plane * (domain.sizes["depth"] if self.vertical_length > 0 else 1)
         solver = solvers.choose(nodes) if self.solver == "auto" else self.solver
-        return {"solver": solver, "depths": [float(d) for d in domain["depth"].values]}
+        return {
+            "solver": solver,
+            "depths": [float(d) for d in domain["depth"].values],
+            "value_range": self._range(inputs["observations"]),
+        }
+
+    def places(self, inputs: Mapping[str, Any]) -> pd.DataFrame:
+        domain = self._domain(inputs["domain"])
+        plan = self._plan(domain, inputs["domain"]["depth"].values)
+        table, counts = self._selected(inputs["observations"], plan)
+        found = [
+            pd.DataFrame({"time": table["time"], **dict.fromkeys(("depth", "longitude", "latitude"), 0.0)}).iloc[:0]
+        ]
+        spans = [] if table.empty else self._windows(table)
+        pieces = self._pieces(table, plan, checked_mask(domain["mask"].values), spans, counts)
+        for span, row in zip(spans, pieces, strict=True):
+            for group, near, used in row:
+                level = group.start + level_of(plan, group, near)[used]
+                place = {name: near[name].to_numpy(float)[used] for name in ("longitude", "latitude")}
+                found.append(pd.DataFrame({"time": span.middle, "depth": plan.depth[level], **place}))
+        return pd.concat([rows for rows in found if len(rows)] or found, ignore_index=True)
 
     def run(self, observations: Any, domain: xr.Dataset) -> xr.Dataset:
-        levels = np.asarray(domain["depth"].values, float)
+        levels = domain["depth"].values
         domain = self._domain(domain)
-        table = self._filtered(observations, domain, self._cells(domain, levels))
+        plan = self._plan(domain, levels)
+        self.report(0.0, "looking at the observations")
+        units = column_attributes(observations).get(self.variable, {}).get("units")
+        table, counts = self._selected(observations, plan)
+        if table.empty:
+            self._refuse_nothing(counts, units)
         spans = self._windows(table)
-        return self._assemble(table, domain, levels, spans)
+        mask = checked_mask(domain["mask"].values)
+        pieces = self._pieces(table, plan, mask, spans, counts)
+        self._speak(table, plan, spans, pieces, counts, column_attributes(observations).get(self.variable, {}))
+        return self._assemble(plan, mask, spans, pieces)
 
     # The domain -------------------------------------------------------------------------------------------------
+
+    def _plan(self, domain: xr.Dataset, levels: np.ndarray) -> Plan:
+        """What the analysis works with, for the part of a domain that has these levels in all."""
+        lon, lat, depth = (domain[name].values.astype(float) for name in ("longitude", "latitude", "depth"))
+        return Plan(lon, lat, depth, cell_edges(np.asarray(levels, float), depth), self.parameters)
 
     def _domain(self, domain: xr.Dataset) -> xr.Dataset:
         """The part of the domain that is asked for, its longitudes rising without a seam; only coordinates are read."""
@@ -304,12 +369,26 @@ class Gridding(Chain):
 
     # The observations -------------------------------------------------------------------------------------------
 
-    def _cells(self, domain: xr.Dataset, levels: np.ndarray) -> np.ndarray:
-        """Upper and lower bounds between which observations count."""
-        cells = cell_edges(levels, domain["depth"].values.astype(float))
-        if self.vertical_length > 0:  # what lies between two levels counts for both
-            cells = np.array([[cells[0, 0], cells[-1, 1]]])
-        return cells
+    def _range(self, observations: Any) -> list[float] | None:
+        """Least and greatest value that counts, in the units of the column."""
+        if self.value_range is not None:
+            if len(self.value_range) != 2:
+                raise ParameterError(
+                    f"Parameter 'value_range' was given {len(self.value_range)} numbers; it needs two, the least and the "
+                    "greatest value that is used."
+                )
+            return self.value_range
+        told = column_attributes(observations).get(self.variable, {})
+        known = ranges.of(self.variable, told.get("standard_name"))
+        if known is None:
+            return None
+        units = told.get("units") or known.units
+        try:
+            convert = converter(known.units, units)
+        except InputError:
+            return None  # `_speak` says so
+        ends = (known.least, known.greatest)
+        return [float(end if convert is None else convert(end)) for end in ends]
 
     def _columns(self, observations: Any) -> list[str]:
         flags = f"{self.variable}_qc"
@@ -317,21 +396,21 @@ class Gridding(Chain):
         return columns + [name for name in ("platform", flags) if name in observations.columns]
 
     def _ranges(self, domain: xr.Dataset, levels: np.ndarray) -> dict[str, tuple[tuple[Any, Any], ...]]:
-        """Between what an observation must lie at least to be of use: a little more than `_filtered` leaves."""
+        """Between what an observation must lie at least to be of use: a little more than `_select` leaves."""
         lon, lat = domain["longitude"].values, domain["latitude"].values.astype(float)
-        cells = self._cells(domain, levels)
-        ranges = {
+        cells = reach(cell_edges(levels, domain["depth"].values.astype(float)), self.vertical_length)
+        found = {
             "latitude": ((lat.min() - MORE_DEGREES, lat.max() + MORE_DEGREES),),
             "depth": tuple((top - MORE_METRES, bottom + MORE_METRES) for top, bottom in cells.tolist()),
         }
         if not _is_cyclic(lon):
             west, east = lon[0] - MORE_DEGREES, lon[-1] + MORE_DEGREES
-            ranges["longitude"] = tuple((west + turn, east + turn) for turn in (-720.0, -360.0, 0.0, 360.0, 720.0))
+            found["longitude"] = tuple((west + turn, east + turn) for turn in (-720.0, -360.0, 0.0, 360.0, 720.0))
         if self.period is not None:
             start, end = (pd.Timestamp(day) for day in self.period)
             days = pd.Timedelta(days=MORE_DAYS)
-            ranges["time"] = ((start - days, end.normalize() + pd.Timedelta(days=1) + days),)
-        return ranges
+            found["time"] = ((start - days, end.normalize() + pd.Timedelta(days=1) + days),)
+        return found
 
     def _check_columns(self, observations: Any) -> None:
         if getattr(observations.dtypes["time"], "kind", "O") != "M":
@@ -342,75 +421,115 @@ class Gridding(Chain):
                 "are gridded. Remove texts such as 'n/a' from it, or choose another variable."
             )
 
-    def _filtered(self, observations: Any, domain: xr.Dataset, cells: np.ndarray) -> Any:
-        """The columns and rows that can matter, still lazy."""
-        import dask.dataframe as dd
-
-        if isinstance(observations, pd.DataFrame):
-            observations = dd.from_pandas(observations, npartitions=1, sort=False)
+    def _selected(self, observations: Any, plan: Plan) -> tuple[pd.DataFrame, Counter]:
+        """The rows in reach of the domain that may be used, and how many there were and were left out for each reason."""
         self._check_columns(observations)
-        if getattr(observations.dtypes["time"], "tz", None) is not None:
-            observations = observations.assign(time=observations["time"].dt.tz_convert("UTC").dt.tz_localize(None))
-        columns, flags = self._columns(observations), f"{self.variable}_qc"
-        table = observations[columns]
-        south, north = float(domain["latitude"].min()), float(domain["latitude"].max())
-        table = table[(table["latitude"] >= south) & (table["latitude"] <= north)]
-        if self.period is not None:
-            start, end = (pd.Timestamp(day) for day in self.period)
-            table = table[(table["time"] >= start) & (table["time"] < end.normalize() + pd.Timedelta(days=1))]
-        accepted = ACCEPTED[self.quality]
-        return table.map_partitions(
-            _select,
-            domain["longitude"].values,
-            cells,
-            self.region,
-            self.variable,
-            flags,
-            accepted,
-            meta=table._meta[[c for c in columns if c != flags]].astype({self.variable: float}),
-        )
+        table = observations[self._columns(observations)]
+        if isinstance(table, pd.DataFrame):
+            parts = [_select(table, plan)]
+        else:
+            parts = list(dask.compute(*(dask.delayed(_select, nout=2)(part, plan) for part in table.to_delayed())))
+        counts = sum((found for _, found in parts), Counter())
+        there = rows_in_all(observations)
+        if there is not None:
+            counts[UNREAD] = there - counts["total"]
+            counts["total"] = there
+        kept = [rows for rows, _ in parts if len(rows)]
+        return pd.concat(kept, ignore_index=True) if kept else parts[0][0], counts
 
-    def _windows(self, table: Any) -> list[Window]:
-        self.report(0.0, "looking at the observations")
-        number_of, first, last = dask.compute(table["time"].count(), table["time"].min(), table["time"].max())
-        if number_of == 0:
-            raise self._no_observation()
-        if self.windows == "whole" and last - first > pd.Timedelta(days=MIXED):
-            self.report(
-                0.5,
-                f"observations of {first:%Y-%m-%d} to {last:%Y-%m-%d} go into one map, whatever their season; for a map "
-                "of each season choose windows 'seasonal' (--windows seasonal)",
-            )
-        if self.period is not None:
-            first, last = (pd.Timestamp(day) for day in self.period)
-        self.report(1.0, f"{number_of} observations")
-        return windows(pd.Timestamp(first), pd.Timestamp(last), self.windows)
+    def _refuse_nothing(self, counts: Counter, units: str | None) -> None:
+        hint, read = "", counts["total"] - counts[UNREAD]
+        if counts[IMPOSSIBLE_PLACE] > read / 2:
+            hint = UPWARDS
+        elif counts[IMPLAUSIBLE] > read / 2:
+            hint = self._outside(units)
+        raise self._no_observation(f" ({counts_line('observations', counts['total'], 0, _left_out(counts))})", hint)
 
-    def _no_observation(self) -> InputError:
+    def _no_observation(self, counts: str = "", hint: str = "") -> InputError:
         period = "" if self.period is None else f" between {self.period[0]} and {self.period[1]}"
         return InputError(
             f"No observation of {self.variable!r} with quality {self.quality!r} lies in the domain and near its "
-            f"levels{period}. Choose another period, region, quality, depths or variable."
+            f"levels{period}{counts}. Choose another period, region, quality, depths or variable. {hint}".rstrip()
         )
+
+    def _outside(self, units: str | None) -> str:
+        least, greatest = self.value_range
+        said = f"Values of {self.variable!r} below {least:g} or above {greatest:g}"
+        if units:
+            return f"{said} {units} are left out as implausible; value_range widens that."
+        return (
+            f"{said} are left out as implausible. The column says no units, so those of the range were assumed; say its "
+            f"units ('phidias catalog add FILE --units {self.variable}=UNITS'), or give value_range."
+        )
+
+    def _windows(self, table: pd.DataFrame) -> list[Window]:
+        first, last = table["time"].min(), table["time"].max()
+        if self.windows == "whole" and last - first > pd.Timedelta(days=MIXED):
+            self.report(
+                0.0,
+                f"observations of {first:%Y-%m-%d} to {last:%Y-%m-%d} go into one map, whatever their season; for a map "
+                "of each season choose windows 'seasonal' (--windows seasonal)",
+            )
+        first, last = (first, last) if self.period is None else self.period
+        return windows(pd.Timestamp(first), pd.Timestamp(last), self.windows)
+
+    def _pieces(
+        self, table: pd.DataFrame, plan: Plan, mask: np.ndarray, spans: list[Window], counts: Counter
+    ) -> list[list[tuple[slice, pd.DataFrame, np.ndarray]]]:
+        """For each window and group of levels: the levels, the observations near them, and which of those are used."""
+        together = self.vertical_length > 0 and plan.depth.size > 1
+        groups = [slice(0, plan.depth.size)] if together else [slice(k, k + 1) for k in range(plan.depth.size)]
+        pieces = []
+        for done, span in enumerate(spans):
+            self.report(done / len(spans), f"{len(table)} observations")
+            inside = table[(table["time"] >= span.start) & (table["time"] < span.end)]
+            chosen = _prepared(inside, self.variable, self.drop_duplicates)
+            counts[DUPLICATE] += len(inside) - len(chosen)
+            row = []
+            for group in groups:
+                top, bottom = plan.edges[group][0, 0], plan.edges[group][-1, 1]
+                near = chosen[(chosen["depth"] >= top) & (chosen["depth"] < bottom)]
+                used = usable(plan, group, mask, near)
+                counts[NOT_AT_SEA] += int((~used).sum())
+                row.append((group, near, used))
+            pieces.append(row)
+        return pieces
+
+    def _speak(
+        self, table: pd.DataFrame, plan: Plan, spans: list[Window], pieces: list, counts: Counter, told: Mapping
+    ) -> None:
+        """Say what was left out and what a user would else find out from an empty map."""
+        self.counted("observations", counts["total"], _left_out(counts))
+        known, units = ranges.of(self.variable, told.get("standard_name")), told.get("units")
+        if counts[IMPLAUSIBLE] and not units:
+            self.warn(self._outside(units))
+        if self.value_range is None and known is not None:
+            self.warn(
+                f"The values of {self.variable!r} are in {units}, and what values it can have is known in {known.units} "
+                "only, so none was left out as implausible. Give value_range."
+            )
+        found = ranges.fill_value(table[self.variable].to_numpy(float))
+        if found is not None:
+            self.warn(
+                f"{found[1]} observations of {self.variable!r} are {found[0]:g}, a common sign for a missing value, and "
+                "were used. If that is meant, leave such values empty or give value_range."
+            )
+        number = np.array([np.concatenate([per_level(plan, *piece) for piece in row]) for row in pieces])
+        for sentence in empty_places(number == 0, plan.depth, spans, self.vertical_length > 0):
+            self.warn(sentence)
 
     # The analysis -----------------------------------------------------------------------------------------------
 
-    def _assemble(self, table: Any, domain: xr.Dataset, levels: np.ndarray, spans: list[Window]) -> xr.Dataset:
-        mask = domain["mask"].data
-        lat, lon, depth = (domain[n].values.astype(float) for n in ("latitude", "longitude", "depth"))
-        plan = Plan(lon, lat, depth, cell_edges(levels, depth), self.parameters)
-        together = self.vertical_length > 0 and depth.size > 1
+    def _assemble(self, plan: Plan, mask: np.ndarray, spans: list[Window], pieces: list) -> xr.Dataset:
+        lat, lon, depth = plan.latitude, plan.longitude, plan.depth
         with_error = self.error == "exact"
-        whole_mask = dask.delayed(checked_mask)(mask)
+        whole_mask = dask.delayed(mask)
         names = [n for n in _GIVEN if with_error or n != "analysis_error"]
         blocks: dict[str, list] = {name: [] for name in names}
-        groups = [slice(0, depth.size)] if together else [slice(k, k + 1) for k in range(depth.size)]
-        for span in spans:
-            inside = table[(table["time"] >= span.start) & (table["time"] < span.end)]
-            chosen = dask.delayed(_prepared)(inside, self.variable, self.drop_duplicates)
+        for row in pieces:
             rows: dict[str, list] = {name: [] for name in names}
-            for group in groups:
-                result = dask.delayed(analyse_levels, nout=len(_GIVEN))(plan, group, whole_mask, chosen)
+            for group, near, used in row:
+                result = dask.delayed(analyse_levels, nout=len(_GIVEN))(plan, group, whole_mask, near, used)
                 thick = group.stop - group.start
                 for name in names:
                     flat = name in _PER_LEVEL
@@ -496,23 +615,98 @@ def cell_edges(levels: np.ndarray, chosen: np.ndarray) -> np.ndarray:
     return np.column_stack([upper[rows], lower[rows]])
 
 
-def _select(
-    rows: pd.DataFrame, longitude: np.ndarray, cells: np.ndarray, region: Any, name: str, flags: str, accepted
-) -> pd.DataFrame:
-    """The rows in reach of the domain, with an accepted flag and a value; longitudes as the domain has them."""
-    west, east = longitude[0], longitude[-1]
+def reach(edges: np.ndarray, vertical_length: float) -> np.ndarray:
+    """Upper and lower bounds between which observations count, from those of the levels' cells."""
+    # What lies between two levels that are analysed together counts for both.
+    return np.array([[edges[0, 0], edges[-1, 1]]]) if vertical_length > 0 else edges
+
+
+def _left_out(counts: Counter) -> dict[str, int]:
+    return {reason: counts[reason] for reason in REASONS if counts[reason]}
+
+
+def _floats(column: pd.Series) -> np.ndarray:
+    return column.to_numpy(dtype=float, na_value=np.nan)
+
+
+def _select(rows: pd.DataFrame, plan: Plan) -> tuple[pd.DataFrame, Counter]:
+    """The rows in reach of the domain, with an accepted flag and a plausible value; longitudes as the domain has them.
+
+    Beside them stands how many rows there were ("total") and how many were left out for each reason.
+    """
+    settings = plan.parameters
+    name, flags, region = settings["variable"], f"{settings['variable']}_qc", settings["region"]
+    if rows["time"].dt.tz is not None:
+        rows = rows.assign(time=rows["time"].dt.tz_convert("UTC").dt.tz_localize(None))
+    value, depth, latitude = (_floats(rows[column]) for column in (name, "depth", "latitude"))
+    west, east = plan.longitude[0], plan.longitude[-1]
     # A place that lies a rounding west of the western edge is on it, not a turn away.
-    lon = west + np.maximum(np.mod(rows["longitude"].to_numpy(float) - west + NEAR, 360.0) - NEAR, 0.0)
-    value, inside = rows[name].to_numpy(float), _is_cyclic(longitude) | (lon <= east + NEAR)
-    keep = inside & np.isfinite(value) & np.isfinite(rows[["latitude", "depth"]].to_numpy(float)).all(axis=1)
-    depth = rows["depth"].to_numpy(float)[:, None]
-    keep &= ((depth >= cells[:, 0]) & (depth < cells[:, 1])).any(axis=1)
-    if accepted is not None and flags in rows:
-        keep &= pd.to_numeric(rows[flags], errors="coerce").isin(accepted).to_numpy()
+    with np.errstate(invalid="ignore"):
+        lon = west + np.maximum(np.mod(_floats(rows["longitude"]) - west + NEAR, 360.0) - NEAR, 0.0)
+    bad: dict[str, Any] = {
+        MISSING: ~np.isfinite([value, depth, latitude, lon]).all(axis=0) | rows["time"].isna().to_numpy(),
+        IMPOSSIBLE_PLACE: (depth < -ABOVE_SURFACE) | (np.abs(latitude) > 90),
+    }
+    if settings["period"] is not None:
+        start, end = (pd.Timestamp(day) for day in settings["period"])
+        bad[PERIOD] = ~((rows["time"] >= start) & (rows["time"] < end.normalize() + pd.Timedelta(days=1))).to_numpy()
+    inside = _is_cyclic(plan.longitude) | (lon <= east + NEAR)
+    bad[GRID] = ~(inside & (latitude >= plan.latitude[0]) & (latitude <= plan.latitude[-1]))
     if region is not None:
-        keep &= region_contains(region, lon, rows["latitude"])
+        bad[REGION] = ~np.asarray(region_contains(region, lon, latitude), bool)
+    cells = reach(plan.edges, settings["vertical_length"])
+    bad[LEVELS] = ~((depth[:, None] >= cells[:, 0]) & (depth[:, None] < cells[:, 1])).any(axis=1)
+    accepted = ACCEPTED[settings["quality"]]
+    if accepted is not None and flags in rows:
+        bad[FLAG] = ~pd.to_numeric(rows[flags], errors="coerce").isin(accepted).to_numpy()
+    if settings["value_range"] is not None:
+        least, greatest = settings["value_range"]
+        bad[IMPLAUSIBLE] = (value < least) | (value > greatest)
+    keep, counts = np.ones(len(rows), bool), Counter(total=len(rows))
+    for reason, wrong in bad.items():
+        counts[reason] = int((keep & wrong).sum())
+        keep &= ~wrong
     chosen = rows.loc[keep, [c for c in rows.columns if c != flags]]
-    return chosen.assign(longitude=lon[keep], **{name: value[keep]}).astype({name: float})
+    places = {"longitude": lon[keep], "latitude": latitude[keep], "depth": depth[keep]}
+    return chosen.assign(**places, **{name: value[keep]}), counts
+
+
+def level_of(plan: Plan, group: slice, near: pd.DataFrame) -> np.ndarray:
+    """The level of the group to whose cell each observation belongs."""
+    return np.searchsorted(plan.edges[group][1:, 0], near["depth"].to_numpy(float), side="right")
+
+
+def per_level(plan: Plan, group: slice, near: pd.DataFrame, used: np.ndarray) -> np.ndarray:
+    """How many observations each level of the group uses."""
+    return np.bincount(level_of(plan, group, near)[used], minlength=group.stop - group.start).astype(np.int64)
+
+
+def empty_places(empty: np.ndarray, depth: np.ndarray, spans: list[Window], tied: bool) -> list[str]:
+    """Sentences about the windows and levels (time, depth) without an observation; what is alike is said once."""
+    days = [f"{w.start.date()} to {(w.end - pd.Timedelta(days=1)).date()}" for w in spans]
+    whole = np.flatnonzero(empty.all(axis=1))
+    said = []
+    if whole.size and len(spans) > 1 and whole.size < len(spans):
+        said.append(f"No observation is used in {_few([days[k] for k in whole])}: the analysis is empty there.")
+    left = np.setdiff1d(np.arange(len(spans)), whole) if whole.size < len(spans) else np.arange(len(spans))
+    same: dict[tuple, list[float]] = {}
+    for k, level in enumerate(depth):
+        gaps = tuple(int(t) for t in left if empty[t, k])
+        if gaps:
+            same.setdefault(gaps, []).append(float(level))
+    outcome = (
+        "the analysis there comes from other levels" if tied and not empty.all() else "the analysis is empty there"
+    )
+    for gaps, levels in same.items():
+        when = "" if len(gaps) == len(left) else f" in {_few([days[k] for k in gaps])}"
+        said.append(f"No observation is used at {_few([f'{v:g} m' for v in levels])}{when}: {outcome}.")
+    return said
+
+
+def _few(texts: list[str], most: int = 6) -> str:
+    if len(texts) <= most:
+        return ", ".join(texts)
+    return f"{', '.join(texts[:most])} and {len(texts) - most} more"
 
 
 def _prepared(rows: pd.DataFrame, name: str, drop_duplicates: bool) -> pd.DataFrame:
@@ -587,18 +781,9 @@ def _with_rim(values: np.ndarray, rim: int) -> np.ndarray:
     return np.r_[2 * values[0] - values[1], values, 2 * values[-1] - values[-2]]
 
 
-def analyse_levels(plan: Plan, group: slice, mask: np.ndarray, rows: pd.DataFrame) -> tuple[np.ndarray, ...]:
-    """Everything in `_GIVEN` for some levels; where no observation lies, nothing is known."""
-    settings = plan.parameters
-    depth, edges = plan.depth[group], plan.edges[group]
-    sea = mask[group]
-    missing = np.full((1, *sea.shape), np.nan)
-    near = rows[(rows["depth"] >= edges[0, 0]) & (rows["depth"] < edges[-1, 1])]
-    values = near[settings["variable"]].to_numpy(float)
-    unknown = np.full((1, depth.size), np.nan)
-    nothing = missing, missing, unknown, unknown, np.zeros((1, depth.size), np.int64)
-    if values.size == 0 or not sea.any():
-        return nothing
+def _geometry(plan: Plan, group: slice, mask: np.ndarray, near: pd.DataFrame) -> tuple[tuple, dict, tuple]:
+    """Arguments of `variational.usable` and `variational.analyse`, and the nodes of the domain in their grid."""
+    settings, depth, sea = plan.parameters, plan.depth[group], mask[group]
     rim = 1 if settings["edge_stretch"] > 0 else 0
     cyclic = _is_cyclic(plan.longitude)
     lat, lon = _with_rim(plan.latitude, rim), plan.longitude if cyclic else _with_rim(plan.longitude, rim)
@@ -619,11 +804,32 @@ def analyse_levels(plan: Plan, group: slice, mask: np.ndarray, rows: pd.DataFram
     padded = np.pad(sea, widths, mode="edge")
     metrics = [np.broadcast_to(m, padded.shape) for m in metrics]
     inner = tuple(slice(w[0], n - w[1]) for w, n in zip(widths, padded.shape, strict=True))
-    grid = (padded, metrics, coords, places)
-    convention = {"cyclic": periods, "edge_stretch": settings["edge_stretch"]}
-    used = variational.usable(*grid, length, **convention)
+    return (
+        (padded, metrics, coords, places, length),
+        {"cyclic": periods, "edge_stretch": settings["edge_stretch"]},
+        inner,
+    )
+
+
+def usable(plan: Plan, group: slice, mask: np.ndarray, near: pd.DataFrame) -> np.ndarray:
+    """Which of the observations near these levels have sea beside them, and so are used."""
+    if near.empty or not mask[group].any():
+        return np.zeros(len(near), bool)
+    (*grid, length), convention, _ = _geometry(plan, group, mask, near)
+    return variational.usable(*grid, length, **convention)
+
+
+def analyse_levels(
+    plan: Plan, group: slice, mask: np.ndarray, near: pd.DataFrame, used: np.ndarray
+) -> tuple[np.ndarray, ...]:
+    """Everything in `_GIVEN` for some levels; where no observation is used, nothing is known."""
+    settings, depth = plan.parameters, plan.depth[group]
+    missing = np.full((1, *mask[group].shape), np.nan)
+    values = near[settings["variable"]].to_numpy(float)
     if not used.any():
-        return nothing
+        unknown = np.full((1, depth.size), np.nan)
+        return missing, missing, unknown, unknown, np.zeros((1, depth.size), np.int64)
+    (*grid, length), convention, inner = _geometry(plan, group, mask, near)
     background = float(values[used].mean()) if settings["background"] == "mean" else 0.0
     analysis = variational.analyse(
         *grid,
@@ -636,13 +842,12 @@ def analyse_levels(plan: Plan, group: slice, mask: np.ndarray, rows: pd.DataFram
     )
     shape = (1, depth.size, plan.latitude.size, plan.longitude.size)
     field = (analysis.field[inner] + background).reshape(shape)
-    level = np.searchsorted(edges[1:, 0], near["depth"].to_numpy(float), side="right")
-    number = np.bincount(level[used], minlength=depth.size).astype(np.int64)[None]
+    number = per_level(plan, group, near, used)[None]
     # Observations vary by the field's variance and that of their errors: s2 (1 + noise). One value, or values that are all
     # the same, tell nothing of it.
     free = int(used.sum()) - (settings["background"] == "mean")
     spread = float(np.sum((values[used] - background) ** 2))
     variance = spread / free / (1.0 + settings["noise"]) if free > 0 and spread > 0 else np.nan
     error = missing if analysis.error_variance is None else variance * analysis.error_variance[inner].reshape(shape)
-    per_level = (np.full((1, depth.size), each) for each in (background, np.sqrt(variance)))
-    return field, np.sqrt(error), *per_level, number
+    flat = (np.full((1, depth.size), each) for each in (background, np.sqrt(variance)))
+    return field, np.sqrt(error), *flat, number

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from phidias_lab.errors import ParameterError
 from phidias_lab.services.commands.show import print_json, print_table
 
 
@@ -69,13 +70,69 @@ def show(address: str, as_json: bool) -> None:
 @click.option("--description", default="", help="What the data are, in a sentence.")
 @click.option("--licence", help="Under which licence they may be used.")
 @click.option("--source", help="Where they come from.")
+@click.option(
+    "--column",
+    "columns",
+    multiple=True,
+    metavar="OLD=NEW",
+    help="A column or variable that is called OLD in the file is called NEW in the lab. May be given several times.",
+)
+@click.option(
+    "--units",
+    multiple=True,
+    metavar="NAME=UNITS",
+    help="The units of a column, by its name in the lab, as in temperature=degree_Celsius. May be given several times.",
+)
+@click.option(
+    "--standard-name",
+    "standard_names",
+    multiple=True,
+    metavar="NAME=STANDARD_NAME",
+    help="The CF standard name of a column, by its name in the lab. May be given several times.",
+)
 @click.option("--replace", is_flag=True, help="Replace an entry of that name.")
-def add(file: str, name: str | None, description: str, licence: str | None, source: str | None, replace: bool) -> None:
-    """Make an entry of FILE: NetCDF, Zarr, Parquet or CSV. The file stays where it is."""
+def add(
+    file: str,
+    name: str | None,
+    description: str,
+    licence: str | None,
+    source: str | None,
+    columns: tuple[str, ...],
+    units: tuple[str, ...],
+    standard_names: tuple[str, ...],
+    replace: bool,
+) -> None:
+    """Make an entry of FILE: NetCDF, Zarr, Parquet or CSV. The file stays where it is.
+
+    \b
+    phidias catalog add casts.csv --column lon=longitude --column TEMP=temperature --units temperature=degree_Celsius
+    """
     from phidias_lab.lake import catalog
 
-    address = catalog.add(file, name, description=description, licence=licence, source=source, replace=replace)
+    address = catalog.add(
+        file,
+        name,
+        description=description,
+        licence=licence,
+        source=source,
+        replace=replace,
+        columns=_pairs("--column", columns, "lon=longitude"),
+        units=_pairs("--units", units, "temperature=degree_Celsius"),
+        standard_names=_pairs("--standard-name", standard_names, "temperature=sea_water_temperature"),
+    )
     click.echo(f"Added {address}. Name it as an input of a chain, as in --input 'NAME={address}'.")
+
+
+def _pairs(option: str, texts: tuple[str, ...], example: str) -> dict[str, str]:
+    """{"lon": "longitude"} of the texts "lon=longitude"."""
+    found: dict[str, str] = {}
+    for text in texts:
+        left, equals, right = (part.strip() for part in text.rpartition("="))
+        if not (left and equals and right):
+            raise ParameterError(f"{option} was given {text!r}; it needs two names with = between, as in {example}.")
+        if found.setdefault(left, right) != right:
+            raise ParameterError(f"{option} was given twice for {left!r}: {found[left]!r} and {right!r}. Give it once.")
+    return found
 
 
 @command.command("remove")

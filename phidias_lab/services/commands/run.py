@@ -52,6 +52,7 @@ def run_options() -> list[click.Option]:
         option("on", metavar="PLACE", help="Where to run: a place of the site, such as slurm or slurm-gpu."),
         option("workers", type=click.IntRange(min=0), help="Workers at that place that share the pieces of the run."),
         option("quiet", "-q", "--quiet", is_flag=True, help="No progress on stderr."),
+        option("verbose", "-v", "--verbose", is_flag=True, help="Also print the checksum of each variable."),
         option("json", is_flag=True, help="Print the result as JSON on stdout."),
         option("detach", is_flag=True, help="Start the run and return at once; it goes on in the background."),
     ]
@@ -186,7 +187,7 @@ def execute(ctx: click.Context, /, **_: Any) -> None:
     """Run it, watched or detached."""
     from phidias_lab.services.commands.watch import finished, print_summary, summary
 
-    quiet, as_json, detach = (ctx.params[SHARED + n] for n in ("quiet", "json", "detach"))
+    quiet, verbose, as_json, detach = (ctx.params[SHARED + n] for n in ("quiet", "verbose", "json", "detach"))
     if detach:
         run = start(ctx)
         if as_json:
@@ -200,4 +201,4 @@ def execute(ctx: click.Context, /, **_: Any) -> None:
     if as_json:
         print_json(facts)
     else:
-        print_summary(facts)
+        print_summary(facts, verbose)

@@ -92,6 +92,7 @@ def show_run(name: str, as_json: bool) -> None:
     """Show what RUN was asked, how far it is and what came out."""
     from phidias_lab.contract.parameters import show
     from phidias_lab.contract.resources import show_memory
+    from phidias_lab.contract.said import counts_line
 
     run = _found(name)
     record, order, progress = run.record, run.order, run.progress
@@ -124,6 +125,9 @@ def show_run(name: str, as_json: bool) -> None:
     if product:
         lines.append(("Product", product.path))
         lines += [("", f"{variable}  sha256 {checksum[:12]}") for variable, checksum in product.checksums.items()]
+    said = record.get("said") or {}
+    lines += [("Used", counts_line(what, **count)) for what, count in (said.get("counts") or {}).items()]
+    lines += [("Warning", sentence) for sentence in said.get("warnings") or ()]
     lines += [("Input", f"{name}: {show(dict(reference))}") for name, reference in order.inputs.items()]
     lines += [("Parameter", f"{name} = {show(value)}") for name, value in order.parameters.items()]
     for label, text in lines:
@@ -151,8 +155,9 @@ def cancel(name: str) -> None:
 @command.command("resume")
 @click.argument("name", metavar="RUN")
 @click.option("-q", "--quiet", is_flag=True, help="No progress on stderr.")
+@click.option("-v", "--verbose", is_flag=True, help="Also print the checksum of each variable.")
 @click.option("--detach", is_flag=True, help="Return at once; the run goes on in the background.")
-def resume(name: str, quiet: bool, detach: bool) -> None:
+def resume(name: str, quiet: bool, verbose: bool, detach: bool) -> None:
     """Go on with RUN where it stopped; finished pieces are not computed again."""
     from phidias_lab.services.commands.watch import finished, print_summary, summary
 
@@ -161,7 +166,7 @@ def resume(name: str, quiet: bool, detach: bool) -> None:
         run.resume()
         click.echo(f"The run {run.id} goes on in the background.")
     else:
-        print_summary(summary(finished(run.resume, quiet)))
+        print_summary(summary(finished(run.resume, quiet)), verbose)
 
 
 @command.command("remove")

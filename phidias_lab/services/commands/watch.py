@@ -109,17 +109,29 @@ def summary(run: Any) -> dict:
         "product": str(product.path),
         "output": run.order.output.get("path"),
         "checksums": dict(product.checksums),
+        "said": run.record.get("said") or {"counts": {}, "warnings": []},
         "wall_seconds": measures.get("wall_seconds"),
         "peak_memory_bytes": measures.get("peak_memory_bytes"),
     }
 
 
-def print_summary(facts: dict) -> None:
+def print_said(said: dict) -> None:
+    """What was used and left out, and the warnings, a line each."""
+    from phidias_lab.contract.said import counts_line
+
+    for what, count in (said.get("counts") or {}).items():
+        click.echo(f"{'Used':<9}{counts_line(what, **count)}")
+    for sentence in said.get("warnings") or ():
+        click.echo(f"{'Warning':<9}{sentence}")
+
+
+def print_summary(facts: dict, verbose: bool = False) -> None:
     from phidias_lab.contract.resources import show_memory
 
     click.echo(f"Run      {facts['run']}")
     click.echo(f"Product  {facts['output'] or facts['product']}")
-    for variable, checksum in facts["checksums"].items():
+    print_said(facts["said"])
+    for variable, checksum in facts["checksums"].items() if verbose else ():
         click.echo(f"         {variable}  sha256 {checksum[:12]}")
     measures = []
     if facts["wall_seconds"] is not None:

@@ -7,13 +7,19 @@ columns                  table, and a map of points when they have places
 
 from __future__ import annotations
 
+import html
 from typing import Any
 
 import panel as pn
 
+from phidias_lab import flow
+from phidias_lab.compute.runs import Run
+from phidias_lab.contract.data import is_synthetic
 from phidias_lab.errors import InputError
+from phidias_lab.products import Product
 from phidias_lab.widgets.controls import prepare
 from phidias_lab.widgets.views import axes
+from phidias_lab.widgets.views.places import Places
 
 #: Titles of the views in the order in which they are offered.
 TITLES = {
@@ -50,8 +56,16 @@ def _of_axes(has: set[str]) -> set[str]:
 
 
 def view(data: Any, *, kind: str | None = None, variable: str | None = None) -> pn.viewable.Viewable:
-    """Everything that suits the data, in tabs; or the one `kind` that is asked for."""
+    """Everything that suits the data, in tabs; or the one `kind` that is asked for.
+
+    `data` is a Dataset or DataFrame, or a run (which is waited for) or a product: their maps can then also show the places
+    of the observations that were used, if the chain tells them and its inputs are at hand.
+    """
     prepare()
+    places = None
+    if isinstance(data, Run | Product):
+        source, data = data, data.result() if isinstance(data, Run) else data.open()
+        places = Places(source) if flow.tells_places(source) else None
     if hasattr(data, "to_dataset") and not hasattr(data, "data_vars"):
         data = data.to_dataset(name=data.name or "value")
     if not hasattr(data, "columns") and not hasattr(data, "data_vars"):
@@ -61,15 +75,20 @@ def view(data: Any, *, kind: str | None = None, variable: str | None = None) -> 
         if kind not in kinds:
             raise InputError(f"These data have no view {kind!r}. They can be shown as {', '.join(kinds)}.")
         kinds = [kind]
-    made = [(TITLES[name], _make(name, data, variable)) for name in kinds]
+    made = [(TITLES[name], _make(name, data, variable, places)) for name in kinds]
     shown = made[0][1] if len(made) == 1 else pn.Tabs(*made, dynamic=True)
     figures = set(kinds) - {"points", "table"}
-    if figures or not axes.synthetic(data):  # the titles of the figures say it
+    inputs = (getattr(data, "attrs", None) or {}).get("synthetic_inputs")
+    if is_synthetic(data):
+        words = "" if figures else "Synthetic data: made by a program, not measured."  # the figures' titles say it
+    else:
+        words = f"Made with a synthetic input: {html.escape(str(inputs))}." if inputs else ""
+    if not words:
         return shown
-    return pn.Column(pn.pane.HTML("Synthetic data: made by a program, not measured.", margin=(0, 10)), shown)
+    return pn.Column(pn.pane.HTML(words, margin=(0, 10)), shown)
 
 
-def _make(kind: str, data: Any, variable: str | None) -> pn.viewable.Viewable:
+def _make(kind: str, data: Any, variable: str | None, places: Places | None) -> pn.viewable.Viewable:
     if kind == "table":
         from phidias_lab.widgets.views import table
 
@@ -80,7 +99,7 @@ def _make(kind: str, data: Any, variable: str | None) -> pn.viewable.Viewable:
         return points.PointsView(data, variable=variable).__panel__()
     from phidias_lab.widgets.views import cube
 
-    return cube.VIEWS[kind](data, variable=variable).__panel__()
+    return cube.VIEWS[kind](data, variable=variable, places=places).__panel__()
 
 
 __all__ = ["TITLES", "suitable", "view"]

@@ -264,8 +264,3 @@ def ticks(levels: np.ndarray, places: np.ndarray, apart: float = 0.045) -> list[
         if not found or places[k] - found[-1][0] >= least:
             found.append((float(places[k]), f"{levels[k]:g}"))
     return found
-
-
-def synthetic(data: Any) -> bool:
-    """Whether the data say that they were made by a program."""
-    return str((getattr(data, "attrs", None) or {}).get("synthetic") or "").lower() in ("true", "yes", "1")

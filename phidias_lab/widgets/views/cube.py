@@ -12,8 +12,11 @@ import holoviews as hv
 import numpy as np
 import panel as pn
 
-from phidias_lab.widgets.controls import control, tick
+from phidias_lab.contract.data import is_synthetic
+from phidias_lab.errors import PhidiasError
+from phidias_lab.widgets.controls import control, say, sentence, tick
 from phidias_lab.widgets.views import axes
+from phidias_lab.widgets.views.places import Places
 
 #: Above this number of cells a raster is reduced to screen pixels on the server.
 MOST_CELLS = 500_000
@@ -31,9 +34,11 @@ class CubeView(pn.viewable.Viewer):
 
     needs: ClassVar[tuple[frozenset[str], ...]] = ()
 
-    def __init__(self, data: Any, variable: str | None = None):
+    def __init__(self, data: Any, variable: str | None = None, places: Places | None = None):
         super().__init__()
         self.data = data
+        #: Where the values lie that the data were made from, if that is known; maps show them.
+        self.places = places
         names = [n for n in axes.drawable(data) if any(need <= set(axes.roles(data[n])) for need in self.needs)]
         first = variable if variable in names else names[0]
         self.choice = control(pn.widgets.Select, "Variable", options=names, value=first, width=220)
@@ -179,7 +184,7 @@ class CubeView(pn.viewable.Viewer):
         empty = not np.isfinite(np.asarray(array.values, float)).any()
         joint = "" if place.startswith(" at") or not place else ", "
         text = f"{axes.short_name(array)}{joint}{place}{' (no value here)' if empty else ''}{note}"
-        subtitle = "\nSynthetic data" if synthetic and axes.synthetic(self.data) else ""
+        subtitle = "\nSynthetic data" if synthetic and is_synthetic(self.data) else ""
         return _wrapped(text, letters) + subtitle
 
 
@@ -311,18 +316,29 @@ def _sized(width: int, height: int) -> dict[str, Any]:
     }
 
 
-def _true_levels(plot: Any, element: Any) -> None:
-    """Where the vertical axis is stretched, the value under the pointer is told in true levels."""
-    from bokeh.models import CustomJSHover, HoverTool
+def _true_levels(levels: np.ndarray):
+    """A hook for a plot whose vertical axis is the root of these levels: the pointer is told the level it is at.
 
-    for tool in plot.state.select({"type": HoverTool}):
-        if isinstance(tool.tooltips, list):
-            told = [
-                (name, text.replace("$y", "$y{custom}").replace("@{z}", "@{z}{custom}")) for name, text in tool.tooltips
-            ]
-            tool.tooltips = told
-            square = CustomJSHover(code="return (value * value).toPrecision(4).replace(/\\.?0+$/, '')")
-            tool.formatters = {**tool.formatters, "$y": square, "@{z}": square}
+    Cells meet half-way between levels, so the level nearest to any place of a cell is the cell's own; its centre on the
+    stretched axis is another depth.
+    """
+
+    def hook(plot: Any, element: Any) -> None:
+        from bokeh.models import CustomJSHover, HoverTool
+
+        nearest = CustomJSHover(
+            args={"levels": [float(level) for level in levels]},
+            code="return String(levels.reduce((a, b) => Math.abs(b - value ** 2) < Math.abs(a - value ** 2) ? b : a))",
+        )
+        for tool in plot.state.select({"type": HoverTool}):
+            if isinstance(tool.tooltips, list):
+                tool.tooltips = [
+                    (name, text.replace("$y", "$y{custom}").replace("@{z}", "@{z}{custom}"))
+                    for name, text in tool.tooltips
+                ]
+                tool.formatters = {**tool.formatters, "$y": nearest, "@{z}": nearest}
+
+    return hook
 
 
 class MapView(_Raster):
@@ -330,8 +346,45 @@ class MapView(_Raster):
 
     needs = (frozenset("yx"),)
 
+    def __init__(self, data: Any, variable: str | None = None, places: Places | None = None):
+        self.note = sentence()
+        super().__init__(data, variable, places)
+        self._layout.insert(1, self.note)
+
+    def own_controls(self):
+        if not hasattr(self, "observed"):
+            self.observed = tick("Observations used")
+        return [*super().own_controls(), *([self.observed] if self.places is not None else [])]
+
+    def draw(self):
+        roles = axes.roles(self.array)
+        self.observed.visible = all(_is_degrees(self.array, roles[letter]) for letter in "yx")
+        if self.observed.on:
+            try:
+                self.places.read()
+            except PhidiasError as error:
+                self.observed.on = False  # which draws
+                say(self.note, str(error), problem=True)
+                return
+        super().draw()
+
     def drawn(self, roles):
         return roles["y"], roles["x"]
+
+    def element(self, array, error, title):
+        say(self.note, self.places.words(array) if self._with_places else "")
+        return super().element(array, error, title)
+
+    @property
+    def _with_places(self) -> bool:
+        return self.observed.on and self.observed.visible
+
+    def _dots(self, array: Any, west: float, kdims: list) -> hv.Points:
+        """The places of the values behind a slice, dark with a light rim: seen on every colour."""
+        lon, lat = self.places.drawn(array)
+        return hv.Points((west + np.mod(lon - west, 360.0), lat), kdims).opts(
+            color="#111111", size=4, line_color="white", line_width=0.6, tools=[], apply_ranges=False
+        )
 
     def raster(self, array, title, colours, wide):
         roles = axes.roles(array)
@@ -342,6 +395,8 @@ class MapView(_Raster):
         field = self.field(array, x, y, kdims, title, colours)
         squeeze = np.cos(np.deg2rad(np.clip((bottom + top) / 2, -75, 75))) if geographic else 1.0
         height = int(np.clip(wide * (top - bottom) / max((right - left) * squeeze, 1e-9), 180, 520))
+        if geographic and self._with_places:
+            field = field * self._dots(array, left, kdims)
         if geographic:
             field = field * _coast((left, bottom, right, top), kdims)
         return field.opts(
@@ -449,7 +504,7 @@ class SectionView(_Raster):
         )
         made = made.opts(invert_yaxis=down, ylim=(bounds[0], bounds[-1]), **_sized(wide, 320))
         return (
-            made.opts(yticks=axes.ticks(levels, np.sqrt(levels)), hooks=[_without_seams, _true_levels])
+            made.opts(yticks=axes.ticks(levels, np.sqrt(levels)), hooks=[_without_seams, _true_levels(levels)])
             if stretched
             else made
         )
@@ -520,7 +575,7 @@ class ProfileView(CubeView):
             self.heading(array, title, 46, note=note),
             (420, 400),
             invert_yaxis=down,
-            **({"yticks": axes.ticks(levels, z), "ylim": ylim, "hooks": [_true_levels]} if stretched else {}),
+            **({"yticks": axes.ticks(levels, z), "ylim": ylim, "hooks": [_true_levels(levels)]} if stretched else {}),
         )
 
 

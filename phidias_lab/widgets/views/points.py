@@ -10,10 +10,12 @@ import panel as pn
 
 from phidias_lab.widgets.controls import control, say, sentence
 from phidias_lab.widgets.views import axes
-from phidias_lab.widgets.views.cube import COLOURS, _coast, colour_range
+from phidias_lab.widgets.views.cube import COLOURS, _coast, _sized, colour_range
 
 #: More points than this are drawn on the server, as the mean of each pixel.
 MOST_POINTS = 20_000
+#: Width of the map in pixels; with its axis and colour bar it fits a page of documentation.
+WIDTH = 560
 #: More rows than this are not read for a quick look.
 MOST_ROWS = 2_000_000
 
@@ -32,7 +34,12 @@ class PointsView(pn.viewable.Viewer):
         self.choice = control(pn.widgets.Select, "Colour", options=columns, value=first, width=220)
         self.note = sentence()
         self._figure = pn.pane.HoloViews(None, margin=(5, 0))
-        self._layout = pn.Column(pn.Row(self.choice, self.note), self._figure)
+        # As in the other views: the controls wrap, and a page narrower than the figure lets it be pushed sideways.
+        self._layout = pn.Column(
+            pn.FlexBox(self.choice, self.note, align_items="end", margin=0),
+            pn.FlexBox(self._figure, margin=0, styles={"max-width": "100%", "overflow-x": "auto"}),
+            styles={"max-width": "100%"},
+        )
         self.choice.param.watch(lambda event: self.draw(), "value")
         self.draw()
 
@@ -78,7 +85,7 @@ class PointsView(pn.viewable.Viewer):
             box = (lon.min() - pad, lat.min() - pad, lon.max() + pad, lat.max() + pad)
         west, south, east, north = box
         squeeze = np.cos(np.deg2rad(np.clip((south + north) / 2, -75, 75)))
-        height = int(np.clip(620 * (north - south) / ((east - west) * squeeze), 200, 520))
+        height = int(np.clip(WIDTH * (north - south) / ((east - west) * squeeze), 200, 520))
         self._figure.object = (made * _coast(box, kdims)).opts(
-            hv.opts.Overlay(frame_width=620, frame_height=height, xlim=(west, east), ylim=(south, north))
+            hv.opts.Overlay(xlim=(west, east), ylim=(south, north), **_sized(WIDTH, height))
         )

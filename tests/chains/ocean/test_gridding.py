@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 
 import numpy as np
 import pandas as pd
@@ -12,7 +13,7 @@ from scipy.special import kv
 
 from phidias_lab.chains.ocean import gridding
 from phidias_lab.chains.ocean.gridding import Gridding, cell_edges, windows
-from phidias_lab.errors import InputError
+from phidias_lab.errors import InputError, ParameterError
 
 LON = np.arange(-12.0, -3.9, 0.5)
 LAT = np.arange(44.0, 50.1, 0.5)
@@ -117,7 +118,7 @@ def test_the_stated_error_is_the_error_that_is_made():
 
 def test_bad_flags_are_left_out_and_the_accepted_ones_are_a_choice():
     table = make_observations(300)
-    table.loc[::3, "temperature"] += 100
+    table.loc[::3, "temperature"] += 22
     table.loc[::3, "temperature_qc"] = 4
     table.loc[1::3, "temperature_qc"] = 2
     assert int(grid(table)["observations_used"].sum()) <= 200
@@ -241,7 +242,7 @@ def test_one_observation_tells_nothing_of_the_error():
 def test_observations_that_do_not_count_do_not_shift_the_background():
     domain = make_domain((0.0,), land=False)
     domain["mask"][:, 3:10, 5:12] = 0
-    table = at([-11.0, -5.0, -8.5, -8.2], [14.0, 15.0, 1000.0, 1000.0], latitude=[45.0, 49.0, 47.0, 47.2])
+    table = at([-11.0, -5.0, -8.5, -8.2], [14.0, 15.0, 39.0, 39.5], latitude=[45.0, 49.0, 47.0, 47.2])
     result = grid(table, domain)
     assert int(result["observations_used"].sum()) == 2
     assert float(result["background"].squeeze()) == pytest.approx(14.5)
@@ -391,5 +392,137 @@ def test_texts_among_the_values_are_refused():
 
 
 def test_a_table_without_dates_is_refused():
-    with pytest.raises(InputError, match="holds no dates"):
+    with pytest.raises(InputError, match="holds 'yesterday' in row 1"):
         grid(make_observations().assign(time="yesterday"))
+
+
+def odd_rows() -> pd.DataFrame:
+    """A hundred good observations, and one or more of each kind that is left out."""
+    table = make_observations(100)
+    table["longitude"], table["latitude"] = np.linspace(-12, -9, 100), np.linspace(47, 50, 100)  # no island there
+    odd = table.iloc[:14].copy()
+    odd["time"] += pd.Timedelta(days=1)
+    odd.iloc[0:2, odd.columns.get_loc("temperature")] = np.nan
+    odd.iloc[2, odd.columns.get_loc("depth")] = -10.0
+    odd.iloc[3, odd.columns.get_loc("depth")] = -999.0
+    odd.iloc[4, odd.columns.get_loc("latitude")] = 95.0
+    odd.iloc[5, odd.columns.get_loc("longitude")] = 20.0
+    odd.iloc[6, odd.columns.get_loc("depth")] = 3000.0
+    odd.iloc[7, odd.columns.get_loc("temperature_qc")] = 4
+    odd.iloc[8, odd.columns.get_loc("temperature")] = 99999.0
+    odd.iloc[9, odd.columns.get_loc("temperature")] = -999.0
+    odd.iloc[10] = table.iloc[10]
+    odd.iloc[11, odd.columns.get_loc("time")] = pd.Timestamp("2003-01-01")
+    odd.iloc[12, [odd.columns.get_loc("longitude"), odd.columns.get_loc("latitude")]] = [-7.0, 46.4]  # on the island
+    odd.iloc[13, odd.columns.get_loc("depth")] = -0.3  # a surface drifter
+    together = pd.concat([table, odd], ignore_index=True)
+    together.attrs = table.attrs
+    return together
+
+
+def counts_of(result) -> dict:
+    return json.loads(result.attrs["phidias_said"])["counts"]["observations"]
+
+
+@pytest.mark.parametrize("partitions", [None, 3])
+def test_every_observation_that_is_left_out_is_counted_once_by_its_reason(partitions):
+    import dask.dataframe as dd
+
+    from phidias_lab.contract.data import with_attributes
+
+    table = odd_rows()
+    given = table if partitions is None else with_attributes(dd.from_pandas(table, npartitions=3), table.attrs)
+    result = grid(given, period=["2010-01-01", "2010-12-31"])
+    counted = counts_of(result)
+    assert counted["total"] == 114
+    assert counted["left_out"] == {
+        "without value or place": 2,
+        "impossible depth or latitude": 3,
+        "outside the period": 1,
+        "outside the grid": 1,
+        "between or beyond the levels": 1,
+        "flag not accepted": 1,
+        "implausible value": 2,
+        "duplicate": 1,
+        "not at sea": 1,
+    }
+    assert counted["used"] == 101 == int(result["observations_used"].sum())
+    assert (
+        "observations used 101 of 114; left out: 3 impossible depth or latitude, 2 implausible"
+        in result.attrs["comment"]
+    )
+    assert float(result["analysis"].max()) < 17
+
+
+def test_absurd_values_change_nothing_of_the_map():
+    table = odd_rows()
+    clean = table.iloc[[*range(100), 113]]
+    clean.attrs = table.attrs
+    both = (grid(t, period=["2010-01-01", "2010-12-31"])["analysis"].values for t in (table, clean))
+    np.testing.assert_array_equal(*both)
+
+
+def test_the_plausible_range_follows_the_units_of_the_column_and_stands_in_the_order():
+    table = make_observations(100)
+    kelvin = table.assign(temperature=table["temperature"] + 273.15)
+    kelvin.loc[0, "temperature"] = 15.0
+    kelvin.attrs = {"columns": {"temperature": {"units": "K", "standard_name": "sea_water_temperature"}}}
+    assert counts_of(grid(kelvin))["left_out"]["implausible value"] == 1
+    chain = Gridding()
+    checked = chain.checked({"observations": kelvin, "domain": make_domain()})
+    assert chain.resolved(checked).value_range == pytest.approx([270.65, 313.15])
+    assert Gridding(value_range=[0.0, 400.0]).resolved(checked).value_range == [0.0, 400.0]
+    assert "implausible value" not in counts_of(grid(kelvin, value_range=[0.0, 400.0]))["left_out"]
+
+
+def test_a_range_of_three_numbers_is_refused():
+    with pytest.raises(ParameterError, match="needs two"):
+        grid(make_observations(20), value_range=[0.0, 1.0, 2.0])
+
+
+def test_kelvin_without_units_is_refused_with_the_way_out():
+    table = make_observations(50)
+    table["temperature"] += 273.15
+    table.attrs = {}
+    with pytest.raises(InputError, match="--units temperature=UNITS"):
+        grid(table)
+
+
+def test_depths_that_count_upwards_are_refused_with_the_reason():
+    table = make_observations(50, depth=(10.0, 50.0))
+    with pytest.raises(InputError, match="Depth counts downwards"):  # told by the extent alone
+        grid(table.assign(depth=-table["depth"]))
+    upwards = table.assign(depth=-table["depth"])
+    upwards.loc[49, ["depth", "temperature"]] = 10.0, np.nan
+    with pytest.raises(InputError, match=r"49 impossible depth or latitude.*Depth counts downwards"):
+        grid(upwards)
+
+
+def test_fill_values_of_an_unknown_variable_are_used_but_said():
+    table = make_observations(100).rename(columns={"temperature": "nitrate", "temperature_qc": "nitrate_qc"})
+    table.attrs = {}
+    table.loc[:4, "nitrate"] = -999.0
+    said = json.loads(grid(table, variable="nitrate").attrs["phidias_said"])
+    assert any("are -999, a common sign for a missing value" in sentence for sentence in said["warnings"])
+    table.loc[:4, "nitrate"] = 15.0
+    assert "common sign" not in grid(table, variable="nitrate").attrs["comment"]
+
+
+def test_units_that_have_no_range_are_said():
+    table = make_observations(100).rename(columns={"temperature": "oxygen", "temperature_qc": "oxygen_qc"})
+    table.attrs = {"columns": {"oxygen": {"units": "mL L-1"}}}
+    assert "none was left out as implausible" in grid(table, variable="oxygen").attrs["comment"]
+
+
+def test_levels_and_windows_without_observations_are_said_once_each():
+    table = make_observations(400, depth=(0.0, 10.0))
+    table = table[table["time"].dt.month != 5]
+    table = table[~((table["time"].dt.month == 7) & (table["depth"] == 10.0))]
+    said = json.loads(grid(table, windows="monthly", error="none").attrs["phidias_said"])["warnings"]
+    assert said == [
+        "No observation is used in 2010-05-01 to 2010-05-31: the analysis is empty there.",
+        "No observation is used at 10 m in 2010-07-01 to 2010-07-31: the analysis is empty there.",
+        "No observation is used at 50 m: the analysis is empty there.",
+    ]
+    tied = json.loads(grid(table, vertical_length=20.0, error="none").attrs["phidias_said"])["warnings"]
+    assert tied == ["No observation is used at 50 m: the analysis there comes from other levels."]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 import phidias_lab
 from phidias_lab.compute import runs
 from phidias_lab.contract.data import extent
+from phidias_lab.errors import InputError
 from phidias_lab.lake import catalog
 
 SMALL = {"depths": [0], "period": ["2012-01-01", "2012-03-31"], "region": [-20, 40, -10, 50], "error": "none"}
@@ -29,9 +31,44 @@ def gridding(**parameters):
     return phidias_lab.chain("ocean.gridding")(**parameters)
 
 
-def opened(needs=None):
-    observations, _ = catalog.open_entry("ocean.observations", {}, needs)
+def opened(needs=None, entry="ocean.observations", **of_the_entry):
+    observations, _ = catalog.open_entry(entry, of_the_entry, needs)
     return {"observations": observations, "domain": catalog.open_entry("ocean.north_east_atlantic")[0]}
+
+
+def whole_and_part(chain, entry="ocean.observations", **of_the_entry):
+    """The inputs as they are, and as the worker opens them: what is not needed is left out."""
+    whole = opened(None, entry, **of_the_entry)
+    checked = chain.checked(whole)
+    needs = chain.needs(checked)["observations"].unconverted(whole["observations"], checked["observations"])
+    return whole, opened(needs, entry, **of_the_entry)
+
+
+def without_words(result):
+    """The result without what it says of how it was read, and that: its counts of the observations."""
+    said = json.loads(result.attrs["phidias_said"])
+    rest = {name: value for name, value in result.attrs.items() if name not in ("comment", "phidias_said")}
+    return result.drop_attrs(deep=False).assign_attrs(rest), said["counts"]["observations"], said["warnings"]
+
+
+UNREAD = "not in the grid, levels and period"
+
+
+def assert_same_numbers(chain, whole, part):
+    """Map, number of observations and number used are the same, and each observation is counted once, on both ways."""
+    (one, all_read, warned), (other, some_read, warned_too) = (without_words(chain(**i).load()) for i in (whole, part))
+    assert one.identical(other)
+    assert warned == warned_too
+    assert all_read["total"] == some_read["total"]
+    assert all_read["used"] == some_read["used"] > 0
+    for counts in (all_read, some_read):
+        assert counts["used"] + sum(counts["left_out"].values()) == counts["total"]
+    assert UNREAD not in all_read["left_out"]
+    for reason, number in some_read["left_out"].items():
+        assert reason == UNREAD or number <= all_read["left_out"][reason]
+    if chain.vertical_length == 0:
+        assert int(other["observations_used"].sum()) == some_read["used"]
+    return all_read, some_read
 
 
 @pytest.mark.parametrize(
@@ -45,16 +82,110 @@ def opened(needs=None):
 )
 def test_only_the_rows_that_matter_are_read_and_the_numbers_are_the_same_to_the_last_bit(demo_lake, parameters):
     chain = gridding(**parameters)
-    whole = opened()
-    needs = chain.needs(chain.checked(whole))["observations"]
-    part = opened(needs)
+    whole, part = whole_and_part(chain)
     columns = ["longitude", "latitude", "depth", "time", chain.variable, "platform", f"{chain.variable}_qc"]
     assert sorted(part["observations"].columns) == sorted(columns)
     assert len(part["observations"]) < len(whole["observations"]) / 4
     assert part["observations"].npartitions <= whole["observations"].npartitions
-    one, other = (chain(**inputs).load() for inputs in (whole, part))
-    assert one.identical(other)
-    assert int(one["observations_used"].sum()) > 20
+    counts, _ = assert_same_numbers(chain, whole, part)
+    assert counts["total"] == len(whole["observations"])
+    assert counts["used"] > 20
+
+
+@pytest.mark.parametrize(
+    "of_the_entry",
+    [
+        {"region": "-30.3,30,-8.7,52.2"},
+        {"time": "2011-06-15/2012-02-10"},
+        {"region": "-30.3,30,-8.7,52.2", "time": "2011-06-15/2012-02-10", "variable": "temperature"},
+    ],
+)
+def test_what_an_entry_leaves_out_itself_is_no_observation_of_the_run(demo_lake, of_the_entry):
+    chain = gridding(**SMALL)
+    whole, part = whole_and_part(chain, **of_the_entry)
+    counts, _ = assert_same_numbers(chain, whole, part)
+    assert counts["total"] == len(whole["observations"]) < 259374 / 2
+
+
+def own_entry(tmp_path, change, **words):
+    """The observations of the demo lake as an entry of one's own, in several row groups, after a change."""
+    table = change(opened()["observations"].compute())
+    table.attrs = {}
+    path = tmp_path / "own.parquet"
+    table.sort_values("time" if "time" in table else "DATE").to_parquet(path, index=False, row_group_size=20_000)
+    return catalog.add(path, "own", **words)
+
+
+NAMES = {"LON": "longitude", "LAT": "latitude", "DEP": "depth", "DATE": "time", "TEMP": "temperature"}
+
+
+def renamed(table):
+    back = {new: old for old, new in NAMES.items()}
+    return table[["platform", "temperature_qc", *back]].rename(columns={**back, "temperature_qc": "FLAG"})
+
+
+def test_columns_of_other_names_are_cut_by_their_names_in_the_file(demo_lake, tmp_path):
+    names = {**NAMES, "FLAG": "temperature_qc"}
+    entry = own_entry(tmp_path, renamed, columns=names, units={"temperature": "degree_Celsius"})
+    chain = gridding(**SMALL)
+    whole, part = whole_and_part(chain, entry)
+    assert set(part["observations"].columns) == {*NAMES.values(), "platform", "temperature_qc"}
+    assert part["observations"].npartitions < whole["observations"].npartitions / 2
+    _, counts = assert_same_numbers(chain, whole, part)
+    assert counts["left_out"][UNREAD] > 0.9 * counts["total"]
+    depth = whole["observations"]["depth"].compute()
+    assert extent(whole["observations"], "depth") == (depth.min(), depth.max())
+
+
+def test_columns_of_other_names_and_units_are_cut_only_where_their_numbers_are_the_declared_ones(demo_lake, tmp_path):
+    def change(table):
+        table = renamed(table)
+        return table.assign(DEP=table["DEP"] / 1000, TEMP=table["TEMP"] + 273.15)
+
+    names = {**NAMES, "FLAG": "temperature_qc"}
+    entry = own_entry(tmp_path, change, columns=names, units={"depth": "km", "temperature": "K"})
+    chain = gridding(**{**SMALL, "depths": [200]})
+    counts, some_read = assert_same_numbers(chain, *whole_and_part(chain, entry))
+    plain, _ = assert_same_numbers(chain, *whole_and_part(chain))
+    assert counts == plain
+    # Kilometres are not cut by intervals of metres, so levels have a reason of their own; places and times are cut.
+    assert some_read["left_out"]["between or beyond the levels"] > 0 < some_read["left_out"][UNREAD]
+    assert catalog.look({"entry": entry}).attrs["columns"]["depth"]["units"] == "km"
+
+
+def test_times_that_are_texts_are_not_cut_by_the_period(demo_lake, tmp_path):
+    entry = own_entry(tmp_path, lambda table: table.assign(time=table["time"].dt.strftime("%Y-%m-%dT%H:%M:%S.%fZ")))
+    chain = gridding(**SMALL)
+    counts, some_read = assert_same_numbers(chain, *whole_and_part(chain, entry))
+    assert some_read["left_out"]["outside the period"] > 0 < some_read["left_out"][UNREAD]
+    assert counts["used"] == assert_same_numbers(chain, *whole_and_part(chain))[0]["used"]
+
+
+def test_depths_of_the_wrong_sign_and_missing_places_are_counted_when_only_a_part_is_read(demo_lake, tmp_path):
+    def change(table):
+        table = table.copy()
+        table.iloc[::7, table.columns.get_loc("depth")] *= -1
+        table.iloc[3::7, table.columns.get_loc("latitude")] = np.nan
+        return table
+
+    chain = gridding(**{**SMALL, "depths": [10]})
+    all_read, some_read = assert_same_numbers(chain, *whole_and_part(chain, own_entry(tmp_path, change)))
+    assert all_read["left_out"]["without value or place"] > 1000
+    assert (
+        0 < some_read["left_out"]["impossible depth or latitude"] < all_read["left_out"]["impossible depth or latitude"]
+    )
+
+
+def test_a_run_that_finds_nothing_tells_the_wrong_sign_of_depths_though_it_read_few(demo_lake, tmp_path):
+    def change(table):
+        table = table[~table["depth"].between(4, 16)].copy()
+        table.loc[table["longitude"] < -5, "depth"] *= -1
+        return table
+
+    chain = gridding(**{**SMALL, "depths": [10]})
+    _, part = whole_and_part(chain, own_entry(tmp_path, change))
+    with pytest.raises(InputError, match=rf"\d+ {UNREAD}.* impossible depth .*Depth counts downwards"):
+        chain(**part)
 
 
 def spoil_what_is_not_needed(store, needs) -> tuple[int, int]:

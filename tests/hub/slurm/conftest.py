@@ -10,6 +10,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -137,3 +138,84 @@ def as_user(deployment, slurm):
         return done
 
     return run
+
+
+#: Where clusters and runs go, with bounds that leave room for jobs that have to wait.
+_CLUSTERS = """
+name = "trial"
+[slurm]
+configuration = "CONFIGURATION"
+[clusters.slurm]
+partition = "cpu"
+workers = { default = 2, max = 12 }
+cores = { default = 1, max = 4 }
+memory_gib = { default = 1, max = 4 }
+hours = { default = 1, max = 4 }
+interface = "lo"
+silent_seconds = 5
+shared_folder = "SHARED/{user}"
+[clusters.slurm-gpu]
+partition = "gpu"
+workers = { default = 2, max = 8 }
+cores = { default = 1, max = 8 }
+memory_gib = { default = 1, max = 4 }
+gpus = { default = 1, max = 2 }
+hours = { default = 1, max = 4 }
+interface = "lo"
+silent_seconds = 5
+shared_folder = "SHARED/{user}"
+"""
+
+
+@pytest.fixture(scope="session")
+def places(one_host, slurm):
+    """A site file with the places "slurm" and "slurm-gpu", for root and for users; nothing is in the queue."""
+    shared = one_host / "clusters"
+    shared.mkdir(exist_ok=True)
+    shared.chmod(0o1777)
+    file = one_host / "clusters.toml"
+    text = _CLUSTERS.replace("CONFIGURATION", slurm.environment()["SLURM_CONF"])
+    file.write_text(text.replace("SHARED", str(shared)))
+    slurm.cancel_jobs()
+    yield file
+    shutil.rmtree(shared)
+
+
+@pytest.fixture
+def here(places, monkeypatch, slurm):
+    """This process is at the site of `places`, as root."""
+    monkeypatch.setenv("PHIDIAS_SITE", str(places))
+    for name, value in slurm.environment().items():
+        monkeypatch.setenv(name, value)
+    return places
+
+
+@pytest.fixture(scope="session")
+def unended(slurm):
+    """``unended()``: the jobs in the queue that have not ended, each as its number and state."""
+
+    def jobs() -> list[str]:
+        found = run_as("root", ["squeue", "-h", "-o", "%i %T"], slurm.environment())
+        assert found.returncode == 0, found.stderr
+        return [line for line in found.stdout.splitlines() if not line.endswith("COMPLETING")]
+
+    return jobs
+
+
+@pytest.fixture
+def nothing_left(slurm, places, unended):
+    """The test leaves no job in the queue; it does not have to wait for that itself."""
+    yield
+    left = unended() if not until(15, lambda: not unended()) else []
+    slurm.cancel_jobs()  # so that the next test does not suffer
+    assert not left, "The test left jobs in the queue."
+
+
+@pytest.fixture(scope="session")
+def eventually():
+    """``eventually(condition)``: wait until it is true."""
+
+    def wait(condition, seconds: float = 60) -> None:
+        assert until(seconds, condition), "It did not come about in time."
+
+    return wait

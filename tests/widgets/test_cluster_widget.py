@@ -68,3 +68,30 @@ def test_the_workbench_runs_where_its_choice_says(here):
     bench._where.value, bench._workers.value = "local", 0
     assert "where" not in bench.start().launched
     assert bench.wait(120) == "done"
+
+
+SLURM = """
+[clusters.slurm-night]
+title = "Slurm: overnight"
+kind = "slurm"
+partition = "night"
+workers = { default = 1, max = 4 }
+shared_folder = "SHARED"
+"""
+
+
+def test_the_workbench_offers_places_where_the_site_has_some_and_no_choice_where_it_has_none(
+    tmp_path, monkeypatch, own_folders
+):
+    file = tmp_path / "site.toml"
+    file.write_text((SITE.split("[clusters.here-too]")[0] + SLURM).replace("SHARED", str(tmp_path / "shared")))
+    monkeypatch.setenv("PHIDIAS_SITE", str(file))
+    bench = Workbench("probe.slow")
+    assert bench._elsewhere.visible
+    assert dict(bench._where.options) == {"This machine": "local", "Slurm: overnight": "slurm-night"}
+    assert bench._where.value == "local"
+
+    file.write_text('name = "alone"')
+    assert not Workbench("probe.slow")._elsewhere.visible
+    monkeypatch.delenv("PHIDIAS_SITE")
+    assert not Workbench("probe.slow")._elsewhere.visible
