@@ -195,8 +195,13 @@ class Check:
         self.api("PUT", f"{base}/contents/{name}", {"type": "notebook", "content": content}, good=(201,), code=NOTEBOOK)
         stored = self.api("GET", f"{base}/contents/{name}", good=(200,), code=NOTEBOOK)["content"]["cells"]
         self._kernel = self.api("POST", f"{base}/kernels", {"path": name}, good=(201,), code=NOTEBOOK)["id"]
-        from tornado.httpclient import HTTPRequest
-        from tornado.websocket import websocket_connect
+        try:
+            from tornado.httpclient import HTTPRequest
+            from tornado.websocket import websocket_connect
+        except ModuleNotFoundError:
+            raise Failed(
+                NOTEBOOK, f"{sys.executable} has no tornado. Run this check with the Python of the hub's environment."
+            ) from None
 
         address = f"{self.visitor.address.replace('http', 'ws', 1)}{base}/kernels/{self._kernel}/channels"
         asked = HTTPRequest(

@@ -176,7 +176,8 @@ class Deployment:
     def _copy_configuration(self) -> None:
         before = os.umask(0o022)
         try:
-            leave = shutil.ignore_patterns("__pycache__", "tests")
+            # npm's links in .bin cannot be written over at a second start, and nothing uses them.
+            leave = shutil.ignore_patterns("__pycache__", "tests", ".bin")
             shutil.copytree(HUB_CONFIG, self.place, dirs_exist_ok=True, symlinks=True, ignore=leave)
             shutil.copy(self.site_file, self.place / "site.toml")
             self.log.mkdir(exist_ok=True)

@@ -49,6 +49,7 @@ def build(folder: Path = FOLDER, *, checkout: Path = CHECKOUT, source: Path | No
             if not found or found.get("python") != wanted["python"]:
                 _make(folder, source)
             _pip(folder, "-c", str(checkout / "constraints.txt"), f"{checkout}[{EXTRAS}]")
+            _leave_out_the_rest(folder)
         else:
             _pip(folder, "--no-deps", "--force-reinstall", str(checkout))
         _open_to_all(folder)
@@ -144,6 +145,42 @@ def _pip(folder: Path, *words: str) -> None:
         + list(words),
         env=environment,
     )
+
+
+#: Names the installed packages that neither phidias_lab with the extras given nor pip needs; run in the environment.
+#: hatchling stays, because it builds phidias_lab anew without a network when its code has changed.
+_SUPERFLUOUS = """
+import sys
+from importlib.metadata import distributions, PackageNotFoundError, distribution
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+needed, ahead = set(), [Requirement(text) for text in sys.argv[1:]]
+while ahead:
+    wanted = ahead.pop()
+    for extra in wanted.extras | {""}:
+        if (canonicalize_name(wanted.name), extra) in needed:
+            continue
+        try:
+            requires = distribution(wanted.name).requires or []
+        except PackageNotFoundError:
+            continue
+        needed.add((canonicalize_name(wanted.name), extra))
+        for line in map(Requirement, requires):
+            if line.marker is None or line.marker.evaluate({"extra": extra}):
+                ahead.append(line)
+kept = {name for name, _ in needed}
+print(*sorted({canonicalize_name(d.name) for d in distributions()} - kept))
+"""
+
+
+def _leave_out_the_rest(folder: Path) -> None:
+    """Remove what came along from the checkout's own environment and is for developers alone."""
+    python = str(folder / "bin" / "python")
+    needed = [f"phidias-lab[{EXTRAS}]", "pip", "setuptools", "hatchling"]
+    superfluous = _said([python, "-c", _SUPERFLUOUS, *needed]).split()
+    if superfluous:
+        _said([python, "-m", "pip", "uninstall", "--quiet", "--yes", "--disable-pip-version-check", *superfluous])
 
 
 def _open_to_all(folder: Path) -> None:

@@ -14,6 +14,7 @@ from phidias_lab.lake import catalog
 from phidias_lab.widgets.accessible import SpokenNames
 from phidias_lab.widgets.controls import button, control, heading, later, prepare, say, sentence
 from phidias_lab.widgets.inputs import entries_of, title_of
+from phidias_lab.widgets.use import Use
 from phidias_lab.widgets.views import view
 from phidias_lab.widgets.workbench import Workbench
 
@@ -188,8 +189,11 @@ def app() -> pn.viewable.Viewable:
         bench.load_query(pn.state.session_args)
     tabs = pn.Tabs(("Workbench", bench), dynamic=True, sizing_mode="stretch_width")
     runs_table = RunsTable(bench, lambda: setattr(tabs, "active", 0))
-    tabs.extend([("Catalogue", CatalogueBrowser()), ("Runs", runs_table)])
-    tabs.param.watch(lambda event: runs_table.refresh() if event.new == 2 else None, "active")
+    use = Use()
+    tabs.extend([("Catalogue", CatalogueBrowser()), ("Runs", runs_table), ("Use", use)])
+    # What is asked of files or of Slurm is asked when somebody looks.
+    looked_at = {2: runs_table.refresh, 3: lambda: later(use, use.refresh)}
+    tabs.param.watch(lambda event: looked_at.get(event.new, lambda: None)(), "active")
     return page(tabs)
 
 
