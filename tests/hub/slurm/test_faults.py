@@ -1,0 +1,378 @@
+"""Something breaks while people work: the right result or a clear state, and nobody is cut off who need not be."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import requests
+from hub_user import HubUser
+from slurm_lab.slurm import until
+
+import phidias_lab
+
+# The hub -----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def people_at_work(hub, people_here, slurm):
+    """Alice and bob are logged in, and alice has a server with a kernel that remembers a number."""
+    slurm.cancel_jobs()
+    alice, bob = (HubUser(hub.address, name, hub.password) for name in (people_here.alice, people_here.bob))
+    try:
+        alice.start()
+        kernel = alice.kernel()
+        alice.run(kernel, "number = 41")
+        yield alice, bob, kernel
+    finally:
+        slurm.cancel_jobs()
+        until(40, lambda: not alice.server())
+
+
+class Requests(threading.Thread):
+    """A user's browser that never stops asking her server; `bad` are the answers that were none."""
+
+    def __init__(self, user: HubUser):
+        super().__init__(daemon=True)
+        self.user, self.good, self.bad = user, 0, []
+        self.over = threading.Event()
+
+    def run(self) -> None:
+        while not self.over.is_set():
+            try:
+                answer = self.user.ask("GET", f"/user/{self.user.name}/api/status", seconds=10)
+            except requests.RequestException as error:
+                self.bad.append(repr(error))
+                continue
+            if answer.status_code == 200:
+                self.good += 1
+            else:
+                self.bad.append(f"{answer.status_code}: {answer.text[:200]}")
+            self.over.wait(0.02)
+
+    def __enter__(self):
+        self.start()
+        return self
+
+    def __exit__(self, *_):
+        self.over.set()
+        self.join(20)
+
+
+def test_no_request_of_a_user_fails_while_the_hub_is_killed_and_started_again(hub, people_at_work):
+    alice, _, kernel = people_at_work
+    with Requests(alice) as asking:
+        until(5, lambda: asking.good > 5)
+        hub.end("hub", signal.SIGKILL)
+        assert not hub.answers()
+        during = asking.good
+        assert "42" in alice.run(kernel, "print(number + 1)")
+        assert until(5, lambda: asking.good > during + 5)
+        hub.start_hub()
+        after = asking.good
+        assert until(5, lambda: asking.good > after + 5)
+    assert asking.bad == []
+    assert alice.server()["ready"]
+    assert "42" in alice.run(kernel, "print(number + 1)")
+
+
+def test_after_the_proxy_was_killed_and_started_every_way_through_it_comes_back(hub, people_at_work):
+    alice, bob, kernel = people_at_work
+    hub.end("proxy", signal.SIGKILL)
+    with pytest.raises(requests.RequestException):
+        alice.ask("GET", f"/user/{alice.name}/api/status", seconds=5)
+    hub.start_proxy()
+
+    def answers(user: HubUser, path: str) -> bool:
+        with contextlib.suppress(requests.RequestException):
+            return user.ask("GET", path, seconds=5).status_code == 200
+        return False
+
+    assert until(20, lambda: answers(alice, f"/user/{alice.name}/api/status"))
+    assert until(20, lambda: answers(bob, "/hub/api/user"))
+    assert "42" in alice.run(kernel, "print(number + 1)")
+
+
+def test_a_locked_database_keeps_servers_going_and_the_hub_waits_for_it(hub, people_at_work):
+    alice, bob, kernel = people_at_work
+    released = []
+
+    def release() -> None:
+        time.sleep(3)
+        released.append(time.monotonic())
+        os.kill(holder.pid, signal.SIGTERM)
+
+    code = (
+        "import sqlite3, sys, time\n"
+        "lock = sqlite3.connect(sys.argv[1], isolation_level=None)\n"
+        "lock.execute('BEGIN EXCLUSIVE')\n"
+        "print('held', flush=True)\n"
+        "time.sleep(60)\n"
+    )
+    holder = subprocess.Popen(
+        ["/usr/bin/python3", "-c", code, str(hub.state / "jupyterhub.sqlite")], stdout=subprocess.PIPE, text=True
+    )
+    assert holder.stdout.readline() == "held\n"
+    with Requests(alice) as asking:
+        end = threading.Thread(target=release)
+        end.start()
+        late = HubUser(hub.address, bob.name, hub.password)  # a log-in writes into the database
+        logged_in = time.monotonic()
+        end.join()
+    holder.wait(10)
+    holder.stdout.close()
+    assert logged_in > released[0]
+    assert asking.bad == []
+    assert asking.good > 20
+    assert late.ask("GET", "/hub/api/user").json()["name"] == bob.name
+    assert "42" in alice.run(kernel, "print(number + 1)")
+
+
+@pytest.fixture
+def little_space(hub, people_at_work):
+    """The hub's state lies on a file system of 4 MiB; gives the folder."""
+    hub.end("hub")
+    aside = hub.state.with_name("hub-before")
+    shutil.copytree(hub.state, aside)
+    account = hub.state.stat()
+    subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size=4m,mode=700,uid={account.st_uid},gid={account.st_gid}", "tmpfs", hub.state],
+        check=True,
+    )
+    try:
+        subprocess.run(["cp", "-a", f"{aside}/.", hub.state], check=True)
+        hub.start_hub()
+        yield hub.state
+    finally:
+        hub.end("hub")
+        subprocess.run(["cp", "-a", f"{hub.state}/.", aside], check=True)
+        subprocess.run(["umount", "--lazy", str(hub.state)], check=True)
+        subprocess.run(["cp", "-a", f"{aside}/.", hub.state], check=True)
+        shutil.rmtree(aside)
+        hub.start_hub()
+
+
+def test_a_full_disk_of_the_hub_stops_log_ins_alone_and_is_over_when_there_is_space(hub, people_at_work, little_space):
+    alice, bob, kernel = people_at_work
+    filler = little_space / "filler"
+    with Requests(alice) as asking:
+        with contextlib.suppress(OSError), open(filler, "wb") as file:
+            while True:
+                file.write(bytes(4096))
+                file.flush()
+        page = requests.get(f"{hub.address}/hub/login", timeout=30)
+        assert page.status_code == 200
+        refused = requests.post(
+            f"{hub.address}/hub/api/users/{bob.name}/tokens",
+            headers={"Authorization": f"token {bob.token}"},
+            json={"note": "x" * 20000},
+            timeout=60,
+        )
+        assert refused.status_code == 500
+        assert "Traceback" not in refused.text
+        assert "disk is full" in hub.said("hub")[-20000:]
+        assert "42" in alice.run(kernel, "print(number + 1)")
+        filler.unlink()
+        late = HubUser(hub.address, bob.name, hub.password)
+        assert late.ask("GET", "/hub/api/user").json()["name"] == bob.name
+    assert asking.bad == []
+    assert alice.server()["ready"]
+
+
+def test_a_server_that_dies_before_it_answers_says_why_at_once(hub, people_at_work):
+    _, bob, _ = people_at_work
+    above = Path("/home", bob.name, ".phidias")
+    aside = above.with_name(".phidias-aside")
+    if above.exists():
+        above.rename(aside)
+    above.write_text("a file where a folder has to be")
+    try:
+        begun = time.monotonic()
+        answer = bob.ask("POST", f"/hub/api/users/{bob.name}/server", {})
+        assert answer.status_code == 500
+        assert "the log could not be written into the home folder" in answer.json()["message"]
+        assert time.monotonic() - begun < 8  # not the two minutes that a start may take
+        page = bob.browser.look(f"/hub/spawn-pending/{bob.name}").text
+        assert "the log could not be written into the home folder" in page
+    finally:
+        above.unlink()
+        if aside.exists():
+            aside.rename(above)
+    bob.start()
+    assert bob.server()["ready"]
+    bob.ask("DELETE", f"/hub/api/users/{bob.name}/server")
+    assert until(30, lambda: not bob.server())
+
+
+# Runs --------------------------------------------------------------------------------------------------------------------
+
+_SITE = """
+name = "faults"
+[slurm]
+configuration = "CONFIGURATION"
+programs = "PROGRAMS"
+query_timeout = 2
+[clusters.slurm]
+partition = "cpu"
+workers = { default = 1, max = 2 }
+memory_gib = { default = 1, max = 4 }
+interface = "lo"
+silent_seconds = 5
+shared_folder = "SHARED/{user}"
+[clusters.slurm-gpu]
+partition = "gpu"
+workers = { default = 2, max = 4 }
+cores = { default = 1, max = 8 }
+memory_gib = { default = 1, max = 4 }
+gpus = { default = 1, max = 2 }
+interface = "lo"
+silent_seconds = 5
+shared_folder = "SHARED/{user}"
+"""
+
+
+@pytest.fixture(scope="module")
+def place(slurm, one_host):
+    """A site file whose squeue hangs as long as the file `hang` is there; gives its folder."""
+    folder = one_host / "faults"
+    shutil.rmtree(folder, ignore_errors=True)
+    (folder / "programs").mkdir(parents=True)
+    for name in ("sbatch", "scancel"):
+        (folder / "programs" / name).symlink_to(f"/usr/bin/{name}")
+    squeue = folder / "programs" / "squeue"
+    squeue.write_text(f'#!/bin/sh\n[ -e {folder}/hang ] && exec sleep 60\nexec /usr/bin/squeue "$@"\n')
+    squeue.chmod(0o755)
+    text = _SITE.replace("CONFIGURATION", slurm.environment()["SLURM_CONF"])
+    (folder / "site.toml").write_text(
+        text.replace("PROGRAMS", str(folder / "programs")).replace("SHARED", str(folder / "shared"))
+    )
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
+def here(place, monkeypatch, slurm):
+    """This process is at that site; nothing is left in the queue."""
+    monkeypatch.setenv("PHIDIAS_SITE", str(place / "site.toml"))
+    for name, value in slurm.environment().items():
+        monkeypatch.setenv(name, value)
+    yield place
+    (place / "hang").unlink(missing_ok=True)
+
+
+@pytest.fixture
+def gated(tmp_path):
+    """Parameters of a run of eight pieces, half of which wait for the gate; and a call that opens it."""
+    marks = tmp_path / "marks"
+    marks.mkdir()
+    gate = tmp_path / "gate"
+    return {"pieces": 8, "seconds": 0.1, "marks": str(marks), "gate": str(gate), "free": 4}, gate.touch
+
+
+def in_the_middle(run) -> bool:
+    return run.progress.fraction >= 0.3
+
+
+def expected(**parameters) -> dict:
+    """What the same run gives on this machine alone, undisturbed."""
+    run = phidias_lab.run("probe.slow", pieces=parameters["pieces"], seconds=0.0)
+    assert run.wait(60) == "done", run.log
+    return run.product.checksums
+
+
+def test_a_run_whose_workers_job_is_killed_gives_the_right_result(here, gated, as_user):
+    parameters, open_gate = gated
+    run = phidias_lab.run("probe.slow", on="slurm-gpu", workers=2, **parameters)
+    assert until(60, lambda: in_the_middle(run)), run.log
+    jobs = dict(line.split() for line in as_user("root", "squeue", "-h", "-t", "R", "-o", "%j %i").stdout.splitlines())
+    victim = next(number for name, number in jobs.items() if name.startswith("phidias-"))
+    as_user("root", "scancel", "--signal=KILL", "--full", victim)
+    open_gate()
+    assert run.wait(60) == "done", run.log
+    assert run.product.checksums == expected(**parameters)
+    assert until(15, lambda: as_user("root", "squeue", "-h").stdout == "")
+
+
+@pytest.fixture(scope="module")
+def two_nodes(place, slurm):
+    """A cluster with one worker on each of the two GPU nodes."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PHIDIAS_SITE", str(place / "site.toml"))
+        cluster = phidias_lab.cluster("slurm-gpu", workers=2, cores=5)
+    with cluster:
+        yield cluster
+
+
+@pytest.mark.parametrize("fault", ["kill_node", "freeze_node"])
+def test_a_run_that_loses_a_node_gives_the_right_result(here, gated, two_nodes, slurm, fault):
+    parameters, open_gate = gated
+    two_nodes.wait_for_workers(timeout=60)
+    run = phidias_lab.run("probe.slow", on=two_nodes, **parameters)
+    assert until(30, lambda: in_the_middle(run)), run.log
+    nodes = {worker.node for worker in two_nodes.workers if worker.state == "running"}
+    assert len(nodes) == 2
+    lost = sorted(nodes)[0]
+    try:
+        getattr(slurm, fault)(lost)
+        open_gate()
+        assert run.wait(60) == "done", run.log
+        assert until(20, lambda: any(w.state == "lost" and w.node == lost for w in two_nodes.workers))
+    finally:
+        slurm.thaw_node(lost)
+    assert run.product.checksums == expected(**parameters)
+
+
+def test_a_node_that_is_lost_with_the_run_itself_leaves_a_run_that_says_so_and_can_be_resumed(here, gated, slurm, as_user):
+    parameters, open_gate = gated
+    run = phidias_lab.run("probe.slow", on="slurm", **parameters)
+    assert until(30, lambda: in_the_middle(run)), run.log
+    slurm.kill_node("cpu1")
+    # What Slurm finds out by itself after SlurmdTimeout.
+    as_user("root", "scontrol", "update", "nodename=cpu1", "state=down", "reason=lost")
+    try:
+        assert until(30, lambda: run.status == "interrupted"), run.status
+        assert f"its job {run.launched['job']} on slurm is gone: its node was lost" in run.error
+    finally:
+        slurm.thaw_node("cpu1")
+        as_user("root", "scontrol", "update", "nodename=cpu1", "state=resume")
+    open_gate()
+    run.resume()
+    assert run.wait(60) == "done", run.log
+    assert run.product.checksums == expected(**parameters)
+
+
+def test_a_queue_command_that_hangs_ends_no_run_and_keeps_nobody_waiting(here, gated):
+    parameters, open_gate = gated
+    run = phidias_lab.run("probe.slow", on="slurm", **parameters)
+    assert until(30, lambda: in_the_middle(run)), run.log
+    (here / "hang").touch()
+    time.sleep(2)  # until the last answer is too old
+    begun = time.monotonic()
+    assert run.status == "running"
+    assert phidias_lab.runs()[0].status == "running"
+    assert time.monotonic() - begun < 10
+    open_gate()
+    assert run.wait(60) == "done", run.log
+    assert run.product.checksums == expected(**parameters)
+
+
+def test_while_the_queue_hangs_a_run_that_waits_says_that_slurm_does_not_answer(here, slurm, as_user):
+    as_user("root", "scontrol", "update", "partitionname=cpu", "state=down")
+    try:
+        run = phidias_lab.run("probe.slow", on="slurm", pieces=2)
+        assert until(15, lambda: "the partition is closed" in str(run.progress)), run.progress
+        (here / "hang").touch()
+        assert until(15, lambda: "Slurm does not answer at the moment" in str(run.progress)), run.progress
+        assert run.status == "waiting"
+        (here / "hang").unlink()
+        assert until(15, lambda: "the partition is closed" in str(run.progress)), run.progress
+    finally:
+        as_user("root", "scontrol", "update", "partitionname=cpu", "state=up")
+    assert run.wait(60) == "done", run.log
