@@ -12,7 +12,6 @@ ROOT = HERE.parent
 sys.path.insert(0, str(HERE))
 
 import generated  # noqa: E402
-import offline  # noqa: E402
 
 from phidias_lab import __version__  # noqa: E402
 
@@ -67,4 +66,3 @@ def setup(app) -> None:
     _copy_notebooks()
     generated.write(HERE)
     _own_lake()
-    app.connect("build-finished", lambda app, error: error or offline.keep_at_home(Path(app.outdir)))
