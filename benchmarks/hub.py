@@ -4,9 +4,9 @@
     SYSTEM=1 python benchmarks/hub.py slurm restart --times 3
     SYSTEM=1 python benchmarks/hub.py visitors --visitors 50
 
-It works below /srv/phidias-benchmark with an account of its own, and removes what it created. `visitors` and `crowd` start
-light servers: what is measured is the hub, not JupyterLab. `crowd` stands in for Slurm's programs and for sudo with scripts
-that keep the jobs in a folder, because a host that runs 500 servers is none of 2 cores. Results: benchmarks/results/hub.json.
+It works below /srv/phidias-benchmark with accounts of its own, and removes what it created. The servers of `visitors` are
+light: they answer with their user's name, so that the hub is measured and not 50 times JupyterLab on one host. Results:
+benchmarks/results/hub.json.
 """
 
 from __future__ import annotations
@@ -27,11 +27,27 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "hub-config"), str(ROOT / "tests" / "hub"), str(ROOT / "tests/packages/probe")]
-os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(ROOT / "tests/packages/probe")])
+sys.path[:0] = [str(ROOT), str(ROOT / "hub-config"), str(ROOT / "tests" / "hub"), str(ROOT / "tests" / "hub" / "slurm")]
+os.environ["PYTHONPATH"] = str(ROOT)
 PLACE = Path("/srv/phidias-benchmark")
-#: Goals of the hub: seconds, for the median and for 95 of 100.
-GOALS = {"overhead": (3.0, 6.0), "cluster": (None, 5.0), "gap": (None, 3.0), "slurm": (None, 20.0)}
+#: A server that tells the hub its port and answers every request with its user's name.
+LIGHT = """
+import http.server, json, os, urllib.request
+class Answer(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.send_header("X-JupyterHub-Version", "6")
+        self.end_headers()
+        self.wfile.write(os.environ["JUPYTERHUB_USER"].encode())
+    def log_message(self, *_):
+        pass
+server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answer)
+told = urllib.request.Request(
+    os.environ["JUPYTERHUB_API_URL"] + "/phidias/port", data=json.dumps({"port": server.server_port}).encode(),
+    headers={"Authorization": "token " + os.environ["JUPYTERHUB_API_TOKEN"], "Content-Type": "application/json"})
+urllib.request.build_opener(urllib.request.ProxyHandler({})).open(told, timeout=60)
+server.serve_forever()
+"""
 
 
 def figures(values: list[float]) -> dict[str, float]:
@@ -66,6 +82,17 @@ class Bench:
         }.items():
             assert site.count(old) == 1, f"{SITE} no longer says {old}."
             site = site.replace(old, new)
+        many = ["alice", "bob"]
+        if "visitors" in (asked.what or MEASUREMENTS):
+            many += [f"phidias-v{number:03d}" for number in range(asked.visitors)]
+        site = site.replace('["alice", "bob"]', json.dumps(many))
+        light = f'[servers.environments.light]\ntitle = "Light servers"\nfolder = "{PLACE}/light"\n\n'
+        site = site.replace("[servers.profiles.cpu]", light + "[servers.profiles.cpu]")
+        (PLACE / "light" / "bin").mkdir(parents=True, exist_ok=True)
+        (PLACE / "light" / "server.py").write_text(LIGHT)
+        python = PLACE / "light" / "bin" / "python"
+        python.write_text(f"#!/bin/sh\nexec /usr/bin/python3 {PLACE}/light/server.py\n")
+        python.chmod(0o755)
         (PLACE / "site.toml").write_text(site)
         self.hub = Deployment(PLACE / "site.toml", manifest=PLACE / "created.json", port=28000)
         self.hub.names.hub = "phidias-bench"
@@ -93,7 +120,7 @@ class Bench:
             self.hub.start_hub()
 
     def user(self, name: str):
-        from tests.hub.slurm.hub_user import HubUser
+        from hub_user import HubUser
 
         return HubUser(self.hub.address, name, self.hub.password)
 
@@ -212,12 +239,42 @@ class Bench:
         return told
 
     def visitors(self) -> dict:
-        """Many people log in and start servers at the same moment, on the real Slurm."""
-        return self._visit(self.asked.visitors, mocked=False)
+        """Many people log in and start a server at the same moment, on the real Slurm."""
+        from slurm_lab.slurm import Settings
 
-    def crowd(self) -> dict:
-        """Hundreds do, before programs that stand in for Slurm's."""
-        return self._visit(self.asked.crowd, mocked=True)
+        self.hub.stop()
+        names = self.hub.names
+        self.hub.slurm.start(Settings(port=28000, cpus=128, memory=512000, users=names.users, operators=[names.hub]))
+        self.running()
+
+        def visit(name: str) -> tuple[str, float]:
+            begun = time.monotonic()
+            try:
+                person = self.user(name)
+                # The hub asks to come again when more than so many servers start at once.
+                while (answer := person.ask("POST", f"/hub/api/users/{name}/server", {"environment": "light"})).status_code == 429:
+                    time.sleep(1)
+                assert answer.status_code in (201, 202), f"{answer.status_code}: {answer.text[:300]}"
+                waited(lambda: person.server().get("ready", False), 120, 0.5)
+                assert person.ask("GET", f"/user/{name}/").text == name
+            except (AssertionError, OSError, KeyError, ValueError) as error:
+                return f"{name}: {error!r}", time.monotonic() - begun
+            return "", time.monotonic() - begun
+
+        everybody = names.users[2:]
+        begun = time.monotonic()
+        with ThreadPoolExecutor(len(everybody)) as pool:
+            told = list(pool.map(visit, everybody))
+        seconds = time.monotonic() - begun
+        failures = [words for words, _ in told if words]
+        self.hub.stop()
+        return {
+            "visitors": len(everybody),
+            "failed": len(failures),
+            "failures": failures[:5],
+            "all": seconds,
+            "each": figures([took for _, took in told]),
+        }
 
     # Parts ----------------------------------------------------------------------------------------------------------
 
@@ -225,31 +282,13 @@ class Bench:
         """This process at the site, where a worker counts as lost after the site's own time."""
         if not self.hub.slurm.running():
             self.hub.start_slurm()
-        text = (PLACE / "site.toml").read_text()
         os.environ |= {"PHIDIAS_SITE": str(PLACE / "site.toml"), **self.hub.slurm.environment()}
         from phidias_lab.compute import site
 
-        return {"silent": site.read(PLACE / "site.toml")["clusters"]["slurm-gpu"].get("silent_seconds", 30), "text": text}
+        return {"silent": site.read(PLACE / "site.toml")["clusters"]["slurm-gpu"].get("silent_seconds", 30)}
 
     def _jobs(self) -> str:
         return self.hub.slurm._client("squeue", "-h", "-o", "%i")
-
-    def _visit(self, number: int, *, mocked: bool) -> dict:
-        from benchmarks_crowd import Crowd
-
-        with Crowd(self.hub, number, PLACE / ("crowd" if mocked else "visitors"), mocked=mocked) as crowd:
-            begun = time.monotonic()
-            with ThreadPoolExecutor(number) as pool:
-                told = list(pool.map(crowd.visit, crowd.names))
-            seconds = time.monotonic() - begun
-            failures = [words for words, _ in told if words]
-            return {
-                "visitors": number,
-                "failed": len(failures),
-                "failures": failures[:5],
-                "all": seconds,
-                "each": figures([took for _, took in told]),
-            }
 
 
 def _square(i: int) -> int:
@@ -257,13 +296,14 @@ def _square(i: int) -> int:
     return i * i
 
 
-MEASUREMENTS = ("slurm", "overhead", "restart", "cluster", "nodes")
+MEASUREMENTS = ("slurm", "overhead", "restart", "cluster", "nodes", "visitors")
 
 
 def main(words: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", nargs="*", default=[], help=f"of {', '.join(MEASUREMENTS)}; all of them by default")
     parser.add_argument("--times", type=int, default=20, help="how often each is measured")
+    parser.add_argument("--visitors", type=int, default=50, help="how many people come at once")
     asked = parser.parse_args(words)
     if unknown := set(asked.what) - set(MEASUREMENTS):
         parser.error(f"{', '.join(sorted(unknown))} cannot be measured; choose of {', '.join(MEASUREMENTS)}")
