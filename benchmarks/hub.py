@@ -1,0 +1,323 @@
+"""The hub's goals, measured on the one-host Slurm: how long people wait, and that nothing fails meanwhile.
+
+    SYSTEM=1 python benchmarks/hub.py                       # as root, where the tests of the hub may run
+    SYSTEM=1 python benchmarks/hub.py slurm restart --times 3
+    SYSTEM=1 python benchmarks/hub.py visitors --visitors 50
+
+It works below /srv/phidias-benchmark with accounts of its own, and removes what it created. The servers of `visitors` are
+light: they answer with their user's name, so that the hub is measured and not 50 times JupyterLab on one host. Results:
+benchmarks/results/hub.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import shutil
+import signal
+import statistics
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+sys.path[:0] = [str(ROOT), str(ROOT / "hub-config"), str(ROOT / "tests" / "hub"), str(ROOT / "tests" / "hub" / "slurm")]
+os.environ["PYTHONPATH"] = str(ROOT)
+PLACE = Path("/srv/phidias-benchmark")
+#: A server that tells the hub its port and answers every request with its user's name.
+LIGHT = """
+import http.server, json, os, urllib.request
+class Answer(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.send_header("X-JupyterHub-Version", "6")
+        self.end_headers()
+        self.wfile.write(os.environ["JUPYTERHUB_USER"].encode())
+    def log_message(self, *_):
+        pass
+server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answer)
+told = urllib.request.Request(
+    os.environ["JUPYTERHUB_API_URL"] + "/phidias/port", data=json.dumps({"port": server.server_port}).encode(),
+    headers={"Authorization": "token " + os.environ["JUPYTERHUB_API_TOKEN"], "Content-Type": "application/json"})
+urllib.request.build_opener(urllib.request.ProxyHandler({})).open(told, timeout=60)
+server.serve_forever()
+"""
+
+
+def figures(values: list[float]) -> dict[str, float]:
+    ordered = sorted(values)
+    high = ordered[min(len(ordered) - 1, round(0.95 * len(ordered)))]
+    return {"n": len(ordered), "median": statistics.median(ordered), "p95": high, "worst": ordered[-1]}
+
+
+def waited(condition: Callable[[], bool], seconds: float, pause: float = 0.02) -> float:
+    """Seconds until a condition holds; an error where it does not in time."""
+    begun = time.monotonic()
+    while not condition():
+        if time.monotonic() - begun > seconds:
+            raise TimeoutError(f"Not within {seconds:g} s.")
+        time.sleep(pause)
+    return time.monotonic() - begun
+
+
+class Bench:
+    """A deployment with two users, and one measurement per method."""
+
+    def __init__(self, asked: argparse.Namespace):
+        from slurm_lab.deployment import SITE, Deployment
+
+        self.asked, self.results = asked, {}
+        PLACE.mkdir(mode=0o755, exist_ok=True)
+        site = SITE.read_text()
+        for old, new in {
+            'url = "http://127.0.0.1:8000"': 'url = "http://127.0.0.1:28100"\ninternal_port = 28101\nproxy_api_port = 28102',
+            '"/srv/phidias/hub"': f'"{PLACE}/hub"',
+            '"/srv/phidias/slurm/': f'"{PLACE}/slurm/',
+        }.items():
+            assert site.count(old) == 1, f"{SITE} no longer says {old}."
+            site = site.replace(old, new)
+        many = ["alice", "bob"]
+        if "visitors" in (asked.what or MEASUREMENTS):
+            many += [f"phidias-v{number:03d}" for number in range(asked.visitors)]
+        site = site.replace('["alice", "bob"]', json.dumps(many))
+        light = f'[servers.environments.light]\ntitle = "Light servers"\nfolder = "{PLACE}/light"\n\n'
+        site = site.replace("[servers.profiles.cpu]", light + "[servers.profiles.cpu]")
+        (PLACE / "light" / "bin").mkdir(parents=True, exist_ok=True)
+        (PLACE / "light" / "server.py").write_text(LIGHT)
+        python = PLACE / "light" / "bin" / "python"
+        python.write_text(f"#!/bin/sh\nexec /usr/bin/python3 {PLACE}/light/server.py\n")
+        python.chmod(0o755)
+        (PLACE / "site.toml").write_text(site)
+        self.hub = Deployment(PLACE / "site.toml", manifest=PLACE / "created.json", port=28000)
+        self.hub.names.hub = "phidias-bench"
+        self.hub.names.sudoers = Path("/etc/sudoers.d/phidias-benchmark")
+
+    def __enter__(self) -> Bench:
+        from slurm_lab import people
+
+        people.create(self.hub.names, self.hub.manifest)
+        self.hub.make_environment()
+        return self
+
+    def __exit__(self, *_) -> None:
+        from slurm_lab import people
+
+        self.hub.stop()
+        people.remove(self.hub.manifest)
+        shutil.rmtree(PLACE, ignore_errors=True)
+
+    def running(self) -> None:
+        if not self.hub.slurm.running():
+            self.hub.start_slurm()
+        if "hub" not in self.hub.processes:
+            self.hub.start_proxy()
+            self.hub.start_hub()
+
+    def user(self, name: str):
+        from hub_user import HubUser
+
+        return HubUser(self.hub.address, name, self.hub.password)
+
+    # One by one -----------------------------------------------------------------------------------------------------
+
+    def slurm(self) -> dict:
+        """Slurm from nothing to idle nodes: the first time with a new database, then with the one that is there."""
+        times = []
+        for _ in range(self.asked.times):
+            self.hub.slurm.stop()
+            shutil.rmtree(self.hub.slurm.folder, ignore_errors=True)
+            begun = time.monotonic()
+            self.hub.start_slurm()
+            times.append(time.monotonic() - begun)
+        return figures(times)
+
+    def overhead(self) -> dict:
+        """A server's start less that of a bare job of the same size, one after the other."""
+        from slurm_lab.slurm import run_as
+
+        self.running()
+        alice = self.user("alice")
+        marks = Path(tempfile.mkdtemp(prefix="marks-", dir=PLACE))
+        marks.chmod(0o777)
+        bare, server = [], []
+        for number in range(self.asked.times):
+            mark = marks / str(number)
+            words = ["sbatch", "-p", "cpu", "-c", "1", "--mem=2G", "-t", "60", "-o", "/dev/null", "--export=NONE"]
+            begun = time.time()
+            run_as("alice", [*words, "--wrap", f"date +%s.%N >{mark}.new; mv {mark}.new {mark}"], self.hub.slurm.environment())
+            waited(mark.exists, 60)
+            bare.append(float(mark.read_text()) - begun)
+            begun = time.monotonic()
+            alice.start()
+            server.append(time.monotonic() - begun)
+            alice.ask("DELETE", "/hub/api/users/alice/server")
+            waited(lambda: not alice.server(), 60)
+        return {
+            "bare": figures(bare),
+            "server": figures(server),
+            "overhead": figures([s - b for s, b in zip(server, bare, strict=True)]),
+        }
+
+    def restart(self) -> dict:
+        """How long the hub's API is away when it is killed and started, and what a working user notices."""
+        self.running()
+        alice = self.user("alice")
+        alice.start()
+        gaps, good, bad, over = [], 0, [], threading.Event()
+
+        def browse() -> None:
+            nonlocal good
+            while not over.wait(0.02):
+                try:
+                    answer = alice.ask("GET", "/user/alice/api/status", seconds=20)
+                    good += answer.status_code == 200
+                    if answer.status_code != 200:
+                        bad.append(str(answer.status_code))
+                except OSError as error:
+                    bad.append(repr(error))
+
+        browser = threading.Thread(target=browse)
+        browser.start()
+        try:
+            for _ in range(self.asked.times):
+                self.hub.end("hub", signal.SIGKILL)
+                begun = time.monotonic()
+                self.hub.start_hub()
+                gaps.append(time.monotonic() - begun)
+        finally:
+            over.set()
+            browser.join()
+        self.hub.slurm.cancel_jobs()
+        waited(lambda: not alice.server(), 60)
+        return {"gap": figures(gaps), "requests": good, "failed": len(bad), "failures": bad[:5]}
+
+    def cluster(self) -> dict:
+        """A cluster over TLS with two workers ready, as jobs of Slurm."""
+        import phidias_lab
+
+        self._at_the_site()
+        times = []
+        for _ in range(self.asked.times):
+            begun = time.monotonic()
+            with phidias_lab.cluster("slurm-gpu", workers=2) as cluster:
+                cluster.wait_for_workers(timeout=60)
+                times.append(time.monotonic() - begun)
+            waited(lambda: not self._jobs(), 30)
+        return figures(times)
+
+    def nodes(self) -> dict:
+        """A node killed, and a node frozen, under a computation of two workers: is the result right, and when."""
+        import phidias_lab
+
+        site = self._at_the_site()
+        told = {}
+        for fault in ("kill_node", "freeze_node"):
+            times, wrong = [], []
+            for _ in range(self.asked.times):
+                with phidias_lab.cluster("slurm-gpu", workers=2, cores=4) as cluster:
+                    cluster.wait_for_workers(timeout=90)
+                    futures = cluster.client.map(_square, range(16), pure=False)
+                    time.sleep(1)
+                    node = cluster.workers[0].node
+                    begun = time.monotonic()
+                    getattr(self.hub.slurm, fault)(node)
+                    try:
+                        if cluster.client.gather(futures) != [i * i for i in range(16)]:
+                            wrong.append(node)
+                        times.append(time.monotonic() - begun)
+                    finally:
+                        self.hub.slurm.thaw_node(node)
+                waited(lambda: not self._jobs(), 60)
+                self.hub.slurm._wait_until_idle()
+            told[fault] = figures(times) | {"wrong": len(wrong), "limit": site["silent"] + 15}
+        return told
+
+    def visitors(self) -> dict:
+        """Many people log in and start a server at the same moment, on the real Slurm."""
+        from slurm_lab.slurm import Settings
+
+        self.hub.stop()
+        names = self.hub.names
+        self.hub.slurm.start(Settings(port=28000, cpus=128, memory=512000, users=names.users, operators=[names.hub]))
+        self.running()
+
+        def visit(name: str) -> tuple[str, float]:
+            begun = time.monotonic()
+            try:
+                person = self.user(name)
+                # The hub asks to come again when more than so many servers start at once.
+                while (answer := person.ask("POST", f"/hub/api/users/{name}/server", {"environment": "light"})).status_code == 429:
+                    time.sleep(1)
+                assert answer.status_code in (201, 202), f"{answer.status_code}: {answer.text[:300]}"
+                waited(lambda: person.server().get("ready", False), 120, 0.5)
+                assert person.ask("GET", f"/user/{name}/").text == name
+            except (AssertionError, OSError, KeyError, ValueError) as error:
+                return f"{name}: {error!r}", time.monotonic() - begun
+            return "", time.monotonic() - begun
+
+        everybody = names.users[2:]
+        begun = time.monotonic()
+        with ThreadPoolExecutor(len(everybody)) as pool:
+            told = list(pool.map(visit, everybody))
+        seconds = time.monotonic() - begun
+        failures = [words for words, _ in told if words]
+        self.hub.stop()
+        return {
+            "visitors": len(everybody),
+            "failed": len(failures),
+            "failures": failures[:5],
+            "all": seconds,
+            "each": figures([took for _, took in told]),
+        }
+
+    # Parts ----------------------------------------------------------------------------------------------------------
+
+    def _at_the_site(self) -> dict:
+        """This process at the site, where a worker counts as lost after the site's own time."""
+        if not self.hub.slurm.running():
+            self.hub.start_slurm()
+        os.environ |= {"PHIDIAS_SITE": str(PLACE / "site.toml"), **self.hub.slurm.environment()}
+        from phidias_lab.compute import site
+
+        return {"silent": site.read(PLACE / "site.toml")["clusters"]["slurm-gpu"].get("silent_seconds", 30)}
+
+    def _jobs(self) -> str:
+        return self.hub.slurm._client("squeue", "-h", "-o", "%i")
+
+
+def _square(i: int) -> int:
+    time.sleep(0.5)
+    return i * i
+
+
+MEASUREMENTS = ("slurm", "overhead", "restart", "cluster", "nodes", "visitors")
+
+
+def main(words: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", nargs="*", default=[], help=f"of {', '.join(MEASUREMENTS)}; all of them by default")
+    parser.add_argument("--times", type=int, default=20, help="how often each is measured")
+    parser.add_argument("--visitors", type=int, default=50, help="how many people come at once")
+    asked = parser.parse_args(words)
+    if unknown := set(asked.what) - set(MEASUREMENTS):
+        parser.error(f"{', '.join(sorted(unknown))} cannot be measured; choose of {', '.join(MEASUREMENTS)}")
+    file = Path(__file__).parent / "results" / "hub.json"
+    file.parent.mkdir(exist_ok=True)
+    with Bench(asked) as bench:
+        for name in asked.what or MEASUREMENTS:
+            told = getattr(bench, name)()
+            print(f"{name}: {json.dumps(told)}", flush=True)
+            with contextlib.suppress(FileNotFoundError):
+                bench.results = json.loads(file.read_text()) | bench.results
+            bench.results[name] = told
+            file.write_text(json.dumps(bench.results, indent=2))
+
+
+if __name__ == "__main__":
+    main()
