@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from slurm_lab import people
+from slurm_lab import deployment, people
 from slurm_lab.deployment import HUB_CONFIG, SITE, Deployment
 from slurm_lab.slurm import DEVICES, Lab, Settings, gres_conf, slurm_conf
 
@@ -61,6 +61,20 @@ def test_the_shipped_site_says_all_that_one_host_needs():
     shipped = Deployment(SITE)
     assert shipped.names.users == ["alice", "bob"]
     assert str(shipped.slurm.configuration) == str(shipped.slurm_conf)
+
+
+def test_hub_config_is_copied_again_over_an_earlier_copy_with_the_links_of_npm(tmp_path, monkeypatch):
+    source = tmp_path / "hub-config"
+    (source / "proxy" / "node_modules" / ".bin").mkdir(parents=True)
+    (source / "proxy" / "node_modules" / ".bin" / "a-program").symlink_to("../a-program/program.js")
+    (source / "jupyterhub_config.py").write_text("first")
+    monkeypatch.setattr(deployment, "HUB_CONFIG", source)
+    moved = Deployment(SITE)
+    moved.place, moved.log = tmp_path / "place", tmp_path / "log"
+    moved._copy_configuration()
+    (source / "jupyterhub_config.py").write_text("second")
+    moved._copy_configuration()
+    assert (moved.place / "jupyterhub_config.py").read_text() == "second"
 
 
 def start(*words: str, **options) -> subprocess.CompletedProcess:
