@@ -231,7 +231,11 @@ def public_places(facts: dict) -> str:
                     continue
                 if found.st_uid != facts["uid"] or found.st_ctime < facts["since"] or os.path.islink(path):
                     continue
-                if os.access(path, os.R_OK) or os.access(path, os.W_OK) or (name in folders and os.access(path, os.X_OK)):
+                if (
+                    os.access(path, os.R_OK)
+                    or os.access(path, os.W_OK)
+                    or (name in folders and os.access(path, os.X_OK))
+                ):
                     got.append(path)
     if not got:
         raise Refused("nothing there")

@@ -143,7 +143,15 @@ def little_space(hub, people_at_work):
     subprocess.run(["cp", "-a", hub.state, aside], check=True)
     account = hub.state.stat()
     subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"size=4m,mode=700,uid={account.st_uid},gid={account.st_gid}", "tmpfs", hub.state],
+        [
+            "mount",
+            "-t",
+            "tmpfs",
+            "-o",
+            f"size=4m,mode=700,uid={account.st_uid},gid={account.st_gid}",
+            "tmpfs",
+            hub.state,
+        ],
         check=True,
     )
     try:
@@ -329,7 +337,9 @@ def test_a_run_that_loses_a_node_gives_the_right_result(here, gated, two_nodes, 
     assert run.product.checksums == expected(**parameters)
 
 
-def test_a_node_that_is_lost_with_the_run_itself_leaves_a_run_that_says_so_and_can_be_resumed(here, gated, slurm, as_user):
+def test_a_node_that_is_lost_with_the_run_itself_leaves_a_run_that_says_so_and_can_be_resumed(
+    here, gated, slurm, as_user
+):
     parameters, open_gate = gated
     run = phidias_lab.run("probe.slow", on="slurm", **parameters)
     assert until(30, lambda: in_the_middle(run)), run.log
