@@ -129,7 +129,7 @@ def _proxy(site: Mapping[str, Any], secrets: Secrets) -> dict[str, Any]:
     scheme = "https" if hub["internal_tls"] else "http"
     told: dict[str, Any] = {
         "JupyterHub.cleanup_proxy": not apart,
-        # With each of these looks the hub gives a proxy that was restarted its routes again; JupyterHub's own pause is 300 s.
+        # At each of these looks a proxy that was restarted gets its routes again; JupyterHub's own pause is 300 s.
         "JupyterHub.last_activity_interval": 5,
         "ConfigurableHTTPProxy.should_start": not apart,
         "ConfigurableHTTPProxy.api_url": f"{scheme}://127.0.0.1:{hub['proxy_api_port']}",

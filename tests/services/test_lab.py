@@ -257,6 +257,10 @@ def test_the_token_is_readable_by_its_owner_alone(tmp_path):
     assert path.stat().st_mode & 0o077 == 0
 
 
+def test_what_kernels_print_is_encrypted_at_their_ports():
+    assert lab.Lab(8899).configuration()["MappingKernelManager"] == {"transport_encryption": "auto"}
+
+
 def test_jupyter_is_told_to_fetch_nothing_from_outside():
     told = lab.Lab(8899).configuration()
     assert told["ServerApp"]["ip"] == "127.0.0.1"
