@@ -80,7 +80,8 @@ def test_a_chain_runs_five_clicks_after_the_login_page_and_a_map_appears(page, k
     hand.click("#spawn_form input[type=submit], #spawn_form button[type=submit]")
     page.wait_for_selector(".jp-NotebookPanel .jp-CodeCell")
     assert page.url.endswith("/lab/tree/phidias/start_here.ipynb")
-    page.wait_for_selector(".jp-NotebookPanel [data-status=idle], .jp-NotebookPanel [title*='Idle']")
+    # JupyterLab forgets a request to restart a kernel that is still being connected.
+    page.get_by_text("Python 3 (ipykernel) | Idle").wait_for()
     hand.click(".jp-NotebookPanel-toolbar [data-command='notebook:restart-run-all']")
     keep("hub-journey-start-here")
     hand.click(".jp-Dialog .jp-mod-accept")
