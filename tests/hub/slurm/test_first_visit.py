@@ -32,12 +32,21 @@ class Counted:
 
 
 @pytest.fixture
-def newcomer(as_user):
-    """alice without a workspace, settings of JupyterLab and runs, as on her first visit."""
+def newcomer(as_user, no_servers):
+    """alice without a workspace, settings of JupyterLab and runs, as on her first visit; what was there comes back."""
     home = Path("/home/alice")
-    for folder in ("phidias", ".jupyter", ".local/share/phidias_lab", ".local/share/jupyter"):
+    aside = Path(as_user("alice", "mktemp", "-d", "-p", str(home)).stdout.strip())
+    folders = ("phidias", ".jupyter", ".local/share/phidias_lab", ".local/share/jupyter")
+    moved = [folder for folder in folders if (home / folder).exists()]
+    for number, folder in enumerate(moved):
+        (home / folder).rename(aside / str(number))
+    yield home
+    no_servers.slurm.cancel_jobs()
+    for folder in folders:
         shutil.rmtree(home / folder, ignore_errors=True)
-    return home
+    for number, folder in enumerate(moved):
+        (aside / str(number)).rename(home / folder)
+    aside.rmdir()
 
 
 def log_in(page, hub, name: str) -> None:
