@@ -32,12 +32,21 @@ class Counted:
 
 
 @pytest.fixture
-def newcomer(as_user):
-    """alice without a workspace, settings of JupyterLab and runs, as on her first visit."""
+def newcomer(as_user, no_servers):
+    """alice without a workspace, settings of JupyterLab and runs, as on her first visit; what was there comes back."""
     home = Path("/home/alice")
-    for folder in ("phidias", ".jupyter", ".local/share/phidias_lab", ".local/share/jupyter"):
+    aside = Path(as_user("alice", "mktemp", "-d", "-p", str(home)).stdout.strip())
+    folders = ("phidias", ".jupyter", ".local/share/phidias_lab", ".local/share/jupyter")
+    moved = [folder for folder in folders if (home / folder).exists()]
+    for number, folder in enumerate(moved):
+        (home / folder).rename(aside / str(number))
+    yield home
+    no_servers.slurm.cancel_jobs()
+    for folder in folders:
         shutil.rmtree(home / folder, ignore_errors=True)
-    return home
+    for number, folder in enumerate(moved):
+        (aside / str(number)).rename(home / folder)
+    aside.rmdir()
 
 
 def log_in(page, hub, name: str) -> None:
@@ -80,7 +89,8 @@ def test_a_chain_runs_five_clicks_after_the_login_page_and_a_map_appears(page, k
     hand.click("#spawn_form input[type=submit], #spawn_form button[type=submit]")
     page.wait_for_selector(".jp-NotebookPanel .jp-CodeCell")
     assert page.url.endswith("/lab/tree/phidias/start_here.ipynb")
-    page.wait_for_selector(".jp-NotebookPanel [data-status=idle], .jp-NotebookPanel [title*='Idle']")
+    # JupyterLab forgets a request to restart a kernel that is still being connected.
+    page.get_by_text("Python 3 (ipykernel) | Idle").wait_for()
     hand.click(".jp-NotebookPanel-toolbar [data-command='notebook:restart-run-all']")
     keep("hub-journey-start-here")
     hand.click(".jp-Dialog .jp-mod-accept")
