@@ -269,11 +269,8 @@ class Gridding(Chain):
 
     def resolve(self, inputs: Mapping[str, Any]) -> Mapping[str, Any]:
         domain = self._domain(inputs["domain"])
-        plane = domain.sizes["latitude"] * domain.sizes["longitude"]
-        nodes = plane * (domain.sizes["depth"] if self.vertical_length > 0 else 1)
-        solver = solvers.choose(nodes) if self.solver == "auto" else self.solver
         return {
-            "solver": solver,
+            "solver": solvers.choose() if self.solver == "auto" else self.solver,
             "depths": [float(d) for d in domain["depth"].values],
             "value_range": self._range(inputs["observations"]),
         }

@@ -117,7 +117,7 @@ def analyse(
         _refuse_floating_areas(system, gain)
     system = sparse.csr_array(system + gain)
     del gain
-    factor = solvers.factorise(system, solver)
+    factor = solvers.factorise(system, _places(sea, alpha), solver)
     field = solvers.solve(factor, system, right)
 
     residuals = np.full(values.size, np.nan)
@@ -141,6 +141,12 @@ def usable(mask, metrics, coords, obs_coords, length, *, cyclic=(), edge_stretch
     positions, _ = _observations(obs_coords, np.zeros(np.shape(obs_coords[0])), sea.ndim)
     sea, moved = edges.stretch(sea, lines, edges.factor(edge_stretch))
     return observation.operator(sea, lines, positions, moved, renormalise=True)[1]
+
+
+def _places(sea: grid.Grid, alpha: np.ndarray) -> solvers.Places:
+    """The norm of order m couples nodes m steps apart; an observation couples the corners of its cell."""
+    reach = [max(alpha.size - 1, 1) if i in sea.active else 1 for i in range(sea.ndim)]
+    return solvers.Places(np.argwhere(sea.mask), np.array(reach))
 
 
 def _observations(obs_coords, values, ndim: int) -> tuple[list[np.ndarray], np.ndarray]:

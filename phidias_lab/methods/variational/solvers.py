@@ -1,7 +1,8 @@
 """Direct solvers of the sparse symmetric positive definite system, by name.
 
-`splu` (SuperLU inside scipy) is always there.  `pardiso` (oneMKL by way of pypardiso) is taken for large systems where
-it is installed.  `cholmod` (scikit-sparse) has GPL parts, so it is imported only when it is asked for by name.
+`multifrontal` is our own (see `multifrontal`) and what `auto` takes.  The others are independent of it: `splu` (SuperLU
+inside scipy) is always there, `pardiso` is oneMKL's by way of pypardiso, and `cholmod` (scikit-sparse) has GPL parts, so
+it is imported only when it is asked for by name.
 """
 
 from __future__ import annotations
@@ -19,9 +20,19 @@ from scipy.sparse import linalg
 from threadpoolctl import ThreadpoolController
 
 from phidias_lab.errors import InputError, MissingExtraError, ParameterError, nearest
+from phidias_lab.methods.variational.multifrontal import Multifrontal
 
-SMALL = 20_000
-"""Below this many nodes scipy factorises in well under a second, and loading another library would take longer."""
+
+@dataclass(frozen=True)
+class Places:
+    """Where the nodes of a matrix are on their grid, and how far the matrix couples them.
+
+    nodes : per node, its place along each dimension as whole numbers.
+    reach : per dimension, the greatest distance of coupled nodes; couplings beyond it may exist, and cost more.
+    """
+
+    nodes: np.ndarray
+    reach: np.ndarray
 
 
 class Factor(Protocol):
@@ -41,7 +52,7 @@ class Solver:
     package: str
     versions: str
     extra: str | None
-    factorise: Callable[[sparse.csr_array], Factor]
+    factorise: Callable[[sparse.csr_array, Places], Factor]
 
 
 @functools.cache
@@ -58,7 +69,7 @@ class SuperLU:
 
     name = "splu"
 
-    def __init__(self, matrix: sparse.csr_array):
+    def __init__(self, matrix: sparse.csr_array, places: Places):
         # By symmetry the rows are the columns: no copy is needed for the order of storage that SuperLU wants.
         columns = sparse.csc_array((matrix.data, matrix.indices, matrix.indptr), shape=matrix.shape)
         try:
@@ -79,7 +90,7 @@ class Pardiso:
 
     name = "pardiso"
 
-    def __init__(self, matrix: sparse.csr_array):
+    def __init__(self, matrix: sparse.csr_array, places: Places):
         from pypardiso import PyPardisoSolver
         from pypardiso.pardiso_wrapper import PyPardisoError
 
@@ -107,7 +118,7 @@ class Cholmod:
 
     name = "cholmod"
 
-    def __init__(self, matrix: sparse.csr_array):
+    def __init__(self, matrix: sparse.csr_array, places: Places):
         from sksparse import cholmod
 
         try:
@@ -119,7 +130,15 @@ class Cholmod:
         return self.factor(right)
 
 
+def _multifrontal(matrix: sparse.csr_array, places: Places) -> Multifrontal:
+    try:
+        return Multifrontal(matrix, places.nodes, places.reach)
+    except np.linalg.LinAlgError as error:
+        raise _singular() from error
+
+
 SOLVERS = {
+    "multifrontal": Solver("multifrontal", "scipy", "", None, _multifrontal),
     "splu": Solver("splu", "scipy", "", None, SuperLU),
     "pardiso": Solver("pardiso", "pypardiso", "", "ocean", Pardiso),
     # Version 0.5 of scikit-sparse has another interface to CHOLMOD.
@@ -139,9 +158,9 @@ def _installed(package: str, versions: str) -> bool:
         return False
 
 
-def choose(nodes: int) -> str:
-    """The solver that `auto` stands for on a grid of that many sea nodes."""
-    return "pardiso" if nodes >= SMALL and "pardiso" in available() else "splu"
+def choose() -> str:
+    """The solver that `auto` stands for."""
+    return "multifrontal"
 
 
 def check(solver: str) -> str:
@@ -159,12 +178,10 @@ def check(solver: str) -> str:
     return solver
 
 
-def factorise(matrix: sparse.csr_array, solver: str = "auto") -> Factor:
-    """Factorise a symmetric positive definite matrix."""
+def factorise(matrix: sparse.csr_array, places: Places, solver: str = "auto") -> Factor:
+    """Factorise a symmetric positive definite matrix over the nodes of a grid."""
     name = check(solver)
-    if name == "auto":
-        name = choose(matrix.shape[0])
-    return SOLVERS[name].factorise(matrix)
+    return SOLVERS[choose() if name == "auto" else name].factorise(matrix, places)
 
 
 def solve(factor: Factor, matrix: sparse.csr_array, right: np.ndarray) -> np.ndarray:
