@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import sparse
-from scipy.sparse import csgraph
 
-from phidias_lab.errors import InputError, ParameterError, nearest
-from phidias_lab.methods.variational import constraints as terms
-from phidias_lab.methods.variational import edges, grid, noise, norm, observation, solvers, variance
-
-# The parameter `noise` of `analyse` is the science's name for it and hides the module there.
-_covariance, _inverse, _restrict = noise.covariance, noise.inverse, noise.restrict
+from phidias_lab.errors import ParameterError, nearest
+from phidias_lab.methods.variational import edges, grid, observation, solvers, system, variance
 
 ERRORS = ("exact",)
 
@@ -90,42 +83,30 @@ def analyse(
     if error is not None and error not in ERRORS:
         raise ParameterError(f"There is no error estimate {error!r}. {nearest(str(error), ERRORS)} None leaves it out.")
     solvers.check(solver)
-    sea = grid.build(mask, metrics, length, cyclic)
-    alpha = norm.coefficients(alpha, len(sea.active))
-    lines = observation.grid_lines(coords, sea)
-    positions, values = _observations(obs_coords, values, sea.ndim)
-    covariance = _covariance(noise, values.size)
-    given = _constraints(constraints)
-
-    sea, moved = edges.stretch(sea, lines, edges.factor(edge_stretch))
-    interpolation, used = observation.operator(sea, lines, positions, moved, renormalise=renormalise)
-    if isinstance(covariance, np.ndarray):
-        used &= np.isfinite(covariance)
-    data = [(interpolation[used], _inverse(_restrict(covariance, used)), values[used])]
-    if velocity is not None:
-        data.append(terms.advection(sea, velocity))
-    data += [terms.custom(sea, constraint, index) for index, constraint in enumerate(given)]
-
-    system = norm.precision(sea, alpha)
-    right = np.zeros(sea.nodes)
-    gain = sparse.csr_array((sea.nodes, sea.nodes))
-    for matrix, inverse, target in data:
-        weighted = matrix.T @ inverse
-        gain = gain + weighted @ matrix
-        right = right + weighted @ target
-    if alpha[0] == 0:
-        _refuse_floating_areas(system, gain)
-    system = sparse.csr_array(system + gain)
-    del gain
-    factor = solvers.factorise(system, _places(sea, alpha), solver)
-    field = solvers.solve(factor, system, right)
-
-    residuals = np.full(values.size, np.nan)
-    residuals[used] = values[used] - interpolation[used] @ field
+    found = system.build(
+        mask,
+        metrics,
+        coords,
+        obs_coords,
+        values,
+        length,
+        noise,
+        alpha=alpha,
+        cyclic=cyclic,
+        velocity=velocity,
+        constraints=constraints,
+        edge_stretch=edge_stretch,
+        renormalise=renormalise,
+    )
+    matrix = found.matrix
+    factor = solvers.factorise(matrix, found.places, solver)
+    field = solvers.solve(factor, matrix, found.right)
+    residuals = np.full(found.used.size, np.nan)
+    residuals[found.used] = found.values - found.interpolation @ field
     return Analysis(
-        field=sea.on_grid(field),
-        error_variance=sea.on_grid(variance.inverse_diagonal(factor, sea.nodes)) if error else None,
-        observations_used=used,
+        field=found.grid.on_grid(field),
+        error_variance=found.grid.on_grid(variance.inverse_diagonal(factor, found.grid.nodes)) if error else None,
+        observations_used=found.used,
         residuals=residuals,
         solver=factor.name,
     )
@@ -138,53 +119,6 @@ def usable(mask, metrics, coords, obs_coords, length, *, cyclic=(), edge_stretch
     """
     sea = grid.build(mask, metrics, length, cyclic)
     lines = observation.grid_lines(coords, sea)
-    positions, _ = _observations(obs_coords, np.zeros(np.shape(obs_coords[0])), sea.ndim)
+    positions, _ = system.observations(obs_coords, np.zeros(np.shape(obs_coords[0])), sea.ndim)
     sea, moved = edges.stretch(sea, lines, edges.factor(edge_stretch))
     return observation.operator(sea, lines, positions, moved, renormalise=True)[1]
-
-
-def _places(sea: grid.Grid, alpha: np.ndarray) -> solvers.Places:
-    """The norm of order m couples nodes m steps apart; an observation couples the corners of its cell."""
-    reach = [max(alpha.size - 1, 1) if i in sea.active else 1 for i in range(sea.ndim)]
-    return solvers.Places(np.argwhere(sea.mask), np.array(reach))
-
-
-def _observations(obs_coords, values, ndim: int) -> tuple[list[np.ndarray], np.ndarray]:
-    values = np.asarray(values, float)
-    positions = [np.asarray(each, float) for each in obs_coords]
-    if len(positions) != ndim:
-        raise InputError(
-            f"Observations have {len(positions)} coordinates, but the grid has {ndim} dimensions. Give a vector each."
-        )
-    shapes = [each.shape for each in positions]
-    if values.ndim != 1 or any(shape != values.shape for shape in shapes):
-        raise InputError(
-            f"values has the shape {values.shape} and the observation coordinates have {shapes}. "
-            f"Give vectors of equal length."
-        )
-    for name, each in [("values", values), *((f"observation coordinate {i}", p) for i, p in enumerate(positions))]:
-        gaps = int((~np.isfinite(each)).sum())
-        if gaps:
-            raise InputError(f"{gaps} of {each.size} entries of {name} are not finite. Leave those observations out.")
-    return positions, values
-
-
-def _constraints(constraints) -> list:
-    if not isinstance(constraints, Sequence):
-        raise InputError("constraints is not a list. Give a list of triples (C, Q, z).")
-    return list(constraints)
-
-
-def _refuse_floating_areas(prior: sparse.csr_array, gain: sparse.csr_array) -> None:
-    """Without alpha_0 the norm does not see a constant on a connected sea area: something else must fix its level."""
-    areas, label = csgraph.connected_components(prior, directed=False)
-    indicator = sparse.csr_array((np.ones(label.size), (np.arange(label.size), label)), shape=(label.size, areas))
-    weight = (indicator.T @ gain @ indicator).diagonal()
-    # A constraint on gradients leaves rounding only: compare with the size of the terms that cancelled.
-    size = (indicator.T @ abs(gain) @ indicator).diagonal()
-    floating = int((weight <= 1e-10 * size).sum())
-    if floating:
-        raise InputError(
-            f"alpha starts with 0, so the norm leaves the level of each connected sea area free, and {floating} of "
-            f"{areas} areas have no observation to fix it. Mask them, or give alpha_0 a positive value."
-        )

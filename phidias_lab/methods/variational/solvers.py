@@ -78,7 +78,7 @@ class SuperLU:
                     columns, permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options={"SymmetricMode": True}
                 )
         except RuntimeError as error:
-            raise _singular() from error
+            raise singular() from error
 
     def solve(self, right: np.ndarray) -> np.ndarray:
         with _threads().limit(limits=1, user_api="blas"):
@@ -103,7 +103,7 @@ class Pardiso:
         try:
             self.pardiso.factorize(self.upper)
         except PyPardisoError as error:
-            raise _singular() from error
+            raise singular() from error
 
     def solve(self, right: np.ndarray) -> np.ndarray:
         return self.pardiso.solve(self.upper, np.asfortranarray(right))
@@ -124,7 +124,7 @@ class Cholmod:
         try:
             self.factor = cholmod.cholesky(sparse.csc_matrix(matrix), ordering_method="default")
         except cholmod.CholmodNotPositiveDefiniteError as error:
-            raise _singular() from error
+            raise singular() from error
 
     def solve(self, right: np.ndarray) -> np.ndarray:
         return self.factor(right)
@@ -134,7 +134,7 @@ def _multifrontal(matrix: sparse.csr_array, places: Places) -> Multifrontal:
     try:
         return Multifrontal(matrix, places.nodes, places.reach)
     except np.linalg.LinAlgError as error:
-        raise _singular() from error
+        raise singular() from error
 
 
 SOLVERS = {
@@ -191,11 +191,11 @@ def solve(factor: Factor, matrix: sparse.csr_array, right: np.ndarray) -> np.nda
     # Rounding of the product leaves eps |matrix| |solution|: against the right-hand side that is eps times the
     # condition that matters here.  Near 1 nothing of the solution is certain; a NaN fails the comparison too.
     if not residual <= 1e-3 * np.abs(right).max():
-        raise _singular()
+        raise singular()
     return solution
 
 
-def _singular() -> InputError:
+def singular() -> InputError:
     return InputError(
         "The system has no unique solution to working precision. Look for correlation lengths of very many grid cells, "
         "noise close to 0, or a norm without its first coefficient on a sea area without observations."
