@@ -117,7 +117,7 @@ def analyse(
         _refuse_floating_areas(system, gain)
     system = sparse.csr_array(system + gain)
     del gain
-    factor = solvers.factorise(system, solver)
+    factor = solvers.factorise(system, solver, sea)
     field = solvers.solve(factor, system, right)
 
     residuals = np.full(values.size, np.nan)

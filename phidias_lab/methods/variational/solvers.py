@@ -1,7 +1,8 @@
-"""Direct solvers of the sparse symmetric positive definite system, by name.
+"""Solvers of the sparse symmetric positive definite system, by name.
 
 `splu` (SuperLU inside scipy) is always there.  `pardiso` (oneMKL by way of pypardiso) is taken for large systems where
 it is installed.  `cholmod` (scikit-sparse) has GPL parts, so it is imported only when it is asked for by name.
+`iterative` makes no factor: it needs a fraction of the memory, and runs on a GPU where there is one.
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ from scipy import sparse
 from scipy.sparse import linalg
 from threadpoolctl import ThreadpoolController
 
-from phidias_lab.errors import InputError, MissingExtraError, ParameterError, nearest
+from phidias_lab.errors import MissingExtraError, ParameterError, nearest
+from phidias_lab.methods.variational.grid import Grid
+from phidias_lab.methods.variational.iterative import Iterative, singular
 
 SMALL = 20_000
 """Below this many nodes scipy factorises in well under a second, and loading another library would take longer."""
@@ -41,7 +44,7 @@ class Solver:
     package: str
     versions: str
     extra: str | None
-    factorise: Callable[[sparse.csr_array], Factor]
+    factorise: Callable[[sparse.csr_array, Grid | None], Factor]
 
 
 @functools.cache
@@ -67,7 +70,7 @@ class SuperLU:
                     columns, permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options={"SymmetricMode": True}
                 )
         except RuntimeError as error:
-            raise _singular() from error
+            raise singular() from error
 
     def solve(self, right: np.ndarray) -> np.ndarray:
         with _threads().limit(limits=1, user_api="blas"):
@@ -92,7 +95,7 @@ class Pardiso:
         try:
             self.pardiso.factorize(self.upper)
         except PyPardisoError as error:
-            raise _singular() from error
+            raise singular() from error
 
     def solve(self, right: np.ndarray) -> np.ndarray:
         return self.pardiso.solve(self.upper, np.asfortranarray(right))
@@ -113,17 +116,18 @@ class Cholmod:
         try:
             self.factor = cholmod.cholesky(sparse.csc_matrix(matrix), ordering_method="default")
         except cholmod.CholmodNotPositiveDefiniteError as error:
-            raise _singular() from error
+            raise singular() from error
 
     def solve(self, right: np.ndarray) -> np.ndarray:
         return self.factor(right)
 
 
 SOLVERS = {
-    "splu": Solver("splu", "scipy", "", None, SuperLU),
-    "pardiso": Solver("pardiso", "pypardiso", "", "ocean", Pardiso),
+    "splu": Solver("splu", "scipy", "", None, lambda matrix, _: SuperLU(matrix)),
+    "pardiso": Solver("pardiso", "pypardiso", "", "ocean", lambda matrix, _: Pardiso(matrix)),
     # Version 0.5 of scikit-sparse has another interface to CHOLMOD.
-    "cholmod": Solver("cholmod", "scikit-sparse", "<0.5", None, Cholmod),
+    "cholmod": Solver("cholmod", "scikit-sparse", "<0.5", None, lambda matrix, _: Cholmod(matrix)),
+    "iterative": Solver("iterative", "scipy", "", None, Iterative),
 }
 
 
@@ -159,12 +163,12 @@ def check(solver: str) -> str:
     return solver
 
 
-def factorise(matrix: sparse.csr_array, solver: str = "auto") -> Factor:
-    """Factorise a symmetric positive definite matrix."""
+def factorise(matrix: sparse.csr_array, solver: str = "auto", grid: Grid | None = None) -> Factor:
+    """Factorise a symmetric positive definite matrix; the iterative solver must know the grid of its nodes."""
     name = check(solver)
     if name == "auto":
         name = choose(matrix.shape[0])
-    return SOLVERS[name].factorise(matrix)
+    return SOLVERS[name].factorise(matrix, grid)
 
 
 def solve(factor: Factor, matrix: sparse.csr_array, right: np.ndarray) -> np.ndarray:
@@ -174,12 +178,5 @@ def solve(factor: Factor, matrix: sparse.csr_array, right: np.ndarray) -> np.nda
     # Rounding of the product leaves eps |matrix| |solution|: against the right-hand side that is eps times the
     # condition that matters here.  Near 1 nothing of the solution is certain; a NaN fails the comparison too.
     if not residual <= 1e-3 * np.abs(right).max():
-        raise _singular()
+        raise singular()
     return solution
-
-
-def _singular() -> InputError:
-    return InputError(
-        "The system has no unique solution to working precision. Look for correlation lengths of very many grid cells, "
-        "noise close to 0, or a norm without its first coefficient on a sea area without observations."
-    )

@@ -8,7 +8,7 @@ from scipy import sparse
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from phidias_lab.errors import InputError, MissingExtraError, ParameterError
-from phidias_lab.methods.variational import analyse, solvers, variance
+from phidias_lab.methods.variational import analyse, grid, solvers, variance
 
 
 def test_every_installed_solver_gives_the_same_field_and_error(problem, difference):
@@ -67,9 +67,9 @@ def test_a_solver_that_is_not_installed_says_what_to_install(monkeypatch):
 def test_a_singular_system_is_refused(name):
     # Free level: rows sum to zero.
     chain = sparse.diags_array([[-1.0] * 4, [1.0, 2, 2, 2, 1], [-1.0] * 4], offsets=[-1, 0, 1]).tocsr()
-    right = np.ones(5)
+    line, right = grid.build(np.ones(5, bool), [1.0], [1.0], ()), np.ones(5)
     with pytest.raises(InputError, match="no unique solution"):
-        solvers.solve(solvers.factorise(chain, name), chain, right)
+        solvers.solve(solvers.factorise(chain, name, line), chain, right)
 
 
 def test_the_error_variance_does_not_depend_on_the_size_of_a_block(problem, monkeypatch):
