@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy import sparse
@@ -153,4 +155,28 @@ def test_a_system_that_is_not_positive_definite_is_refused(coarse):
     matrix, right, sea = system_of(basin(40))
     indefinite = sparse.csr_array(matrix - 2 * sparse.diags_array(matrix.diagonal()))
     with pytest.raises(InputError, match="no unique solution"):
-        Iterative(indefinite, sea, arrays.on("cpu")).solve(right)
+        Iterative(indefinite, sea, arrays.on("cpu"))
+    # One that only the steps find out about: numbers that are none, and a curvature below zero.
+    for wrong in (matrix * np.nan, -matrix):
+        made = Iterative(matrix, sea, arrays.on("cpu"))
+        made.levels[0] = replace(made.levels[0], matrix=wrong)
+        with pytest.raises(InputError, match="no unique solution"):
+            made.solve(right)
+
+
+@pytest.mark.parametrize("library", ["numpy", "torch"])
+def test_smoothing_leaves_of_each_eigenvector_what_the_polynomial_of_the_fourth_kind_does(library):
+    if library != "numpy":
+        pytest.importorskip(library)
+    matrix, _, sea = system_of(basin(20))
+    made = Iterative(matrix, sea, arrays.on("cpu", library))
+    eigenvalues, put = np.linspace(0.01, 1, 50), made.place.put
+    level = replace(
+        made.levels[0], matrix=made.place.matrix(sparse.diags_array(eigenvalues).tocsr()), scaling=put(np.ones(50))
+    )
+    solution, residual = (made.place.get(each) for each in made._smooth(level, None, put(np.ones(50))))
+    # W_k(cos t) = sin((k + 1/2) t) / sin(t / 2), scaled to 1 at the eigenvalue 0
+    t, k = np.arccos(1 - 2 * eigenvalues), made.degree
+    left = np.sin((k + 0.5) * t) / np.sin(t / 2) / (2 * k + 1)
+    np.testing.assert_allclose(residual, left, atol=1e-13)
+    np.testing.assert_allclose(solution, (1 - left) / eigenvalues, rtol=1e-12)
