@@ -96,7 +96,7 @@ def measure_factor(shape: tuple[int, ...]) -> dict:
     interpolation, _ = observation.operator(sea, lines, problem["obs_coords"], {}, renormalise=False)
     system = system + interpolation.T @ interpolation / problem["noise"]
     start = time.perf_counter()
-    factor = solvers.factorise(system, "splu")
+    factor = solvers.SuperLU(system)
     seconds = time.perf_counter() - start
     # A column of L with k entries (diagonal included) costs about k^2 operations in a Cholesky factorisation.
     in_column = np.diff(factor.lu.L.indptr).astype(float)

@@ -1,8 +1,9 @@
-"""Direct solvers of the sparse symmetric positive definite system, by name.
+"""Solvers of the sparse symmetric positive definite system, by name.
 
-`multifrontal` is our own (see `multifrontal`) and what `auto` takes.  The others are independent of it: `splu` (SuperLU
-inside scipy) is always there, `pardiso` is oneMKL's by way of pypardiso, and `cholmod` (scikit-sparse) has GPL parts, so
-it is imported only when it is asked for by name.
+`multifrontal` is our own (see `multifrontal`) and what `auto` takes.  `iterative` makes no factor: it needs a fraction of
+the memory, and runs on a GPU where there is one.  The others are independent of both: `splu` (SuperLU inside scipy) is
+always there, `pardiso` is oneMKL's by way of pypardiso, and `cholmod` (scikit-sparse) has GPL parts, so it is imported
+only when it is asked for by name.
 """
 
 from __future__ import annotations
@@ -19,20 +20,26 @@ from scipy import sparse
 from scipy.sparse import linalg
 from threadpoolctl import ThreadpoolController
 
-from phidias_lab.errors import InputError, MissingExtraError, ParameterError, nearest
+from phidias_lab.errors import MissingExtraError, ParameterError, nearest
+from phidias_lab.methods.variational.grid import Grid
+from phidias_lab.methods.variational.iterative import Iterative, singular
 from phidias_lab.methods.variational.multifrontal import Multifrontal
 
 
 @dataclass(frozen=True)
 class Places:
-    """Where the nodes of a matrix are on their grid, and how far the matrix couples them.
+    """The grid whose sea nodes a matrix is over, and how far the matrix couples them.
 
-    nodes : per node, its place along each dimension as whole numbers.
     reach : per dimension, the greatest distance of coupled nodes; couplings beyond it may exist, and cost more.
     """
 
-    nodes: np.ndarray
+    grid: Grid
     reach: np.ndarray
+
+    @property
+    def nodes(self) -> np.ndarray:
+        """Per node, its place along each dimension as whole numbers."""
+        return np.argwhere(self.grid.mask)
 
 
 class Factor(Protocol):
@@ -69,7 +76,7 @@ class SuperLU:
 
     name = "splu"
 
-    def __init__(self, matrix: sparse.csr_array, places: Places):
+    def __init__(self, matrix: sparse.csr_array):
         # By symmetry the rows are the columns: no copy is needed for the order of storage that SuperLU wants.
         columns = sparse.csc_array((matrix.data, matrix.indices, matrix.indptr), shape=matrix.shape)
         try:
@@ -90,7 +97,7 @@ class Pardiso:
 
     name = "pardiso"
 
-    def __init__(self, matrix: sparse.csr_array, places: Places):
+    def __init__(self, matrix: sparse.csr_array):
         from pypardiso import PyPardisoSolver
         from pypardiso.pardiso_wrapper import PyPardisoError
 
@@ -118,7 +125,7 @@ class Cholmod:
 
     name = "cholmod"
 
-    def __init__(self, matrix: sparse.csr_array, places: Places):
+    def __init__(self, matrix: sparse.csr_array):
         from sksparse import cholmod
 
         try:
@@ -139,10 +146,11 @@ def _multifrontal(matrix: sparse.csr_array, places: Places) -> Multifrontal:
 
 SOLVERS = {
     "multifrontal": Solver("multifrontal", "scipy", "", None, _multifrontal),
-    "splu": Solver("splu", "scipy", "", None, SuperLU),
-    "pardiso": Solver("pardiso", "pypardiso", "", "ocean", Pardiso),
+    "splu": Solver("splu", "scipy", "", None, lambda matrix, _: SuperLU(matrix)),
+    "pardiso": Solver("pardiso", "pypardiso", "", "ocean", lambda matrix, _: Pardiso(matrix)),
     # Version 0.5 of scikit-sparse has another interface to CHOLMOD.
-    "cholmod": Solver("cholmod", "scikit-sparse", "<0.5", None, Cholmod),
+    "cholmod": Solver("cholmod", "scikit-sparse", "<0.5", None, lambda matrix, _: Cholmod(matrix)),
+    "iterative": Solver("iterative", "scipy", "", None, lambda matrix, places: Iterative(matrix, places.grid)),
 }
 
 
@@ -193,10 +201,3 @@ def solve(factor: Factor, matrix: sparse.csr_array, right: np.ndarray) -> np.nda
     if not residual <= 1e-3 * np.abs(right).max():
         raise singular()
     return solution
-
-
-def singular() -> InputError:
-    return InputError(
-        "The system has no unique solution to working precision. Look for correlation lengths of very many grid cells, "
-        "noise close to 0, or a norm without its first coefficient on a sea area without observations."
-    )

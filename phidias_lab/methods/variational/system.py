@@ -97,7 +97,7 @@ def build(
 def _places(sea: grid.Grid, alpha: np.ndarray) -> solvers.Places:
     """The norm of order m couples nodes m steps apart; an observation couples the corners of its cell."""
     reach = [max(alpha.size - 1, 1) if i in sea.active else 1 for i in range(sea.ndim)]
-    return solvers.Places(np.argwhere(sea.mask), np.array(reach))
+    return solvers.Places(sea, np.array(reach))
 
 
 def observations(obs_coords, values, ndim: int) -> tuple[list[np.ndarray], np.ndarray]:

@@ -8,7 +8,7 @@ from scipy import sparse
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from phidias_lab.errors import InputError, MissingExtraError, ParameterError
-from phidias_lab.methods.variational import analyse, solvers, variance
+from phidias_lab.methods.variational import analyse, grid, solvers, variance
 
 
 def test_every_installed_solver_gives_the_same_field_and_error(problem, difference):
@@ -25,16 +25,12 @@ def test_two_independent_solvers_are_always_there():
     assert {"multifrontal", "splu"} <= set(solvers.available())
 
 
-def line_of(count):
-    return solvers.Places(np.arange(count)[:, np.newaxis], np.array([1]))
-
-
 def test_auto_is_our_own_factor_whatever_else_is_installed(problem):
     assert analyse(**problem((9, 8))).solver == solvers.choose() == "multifrontal"
 
 
 def test_superlu_solves_on_one_thread_of_the_blas():
-    factor = solvers.factorise(sparse.eye_array(4).tocsr(), line_of(4), "splu")
+    factor = solvers.SuperLU(sparse.eye_array(4).tocsr())
     factorised, seen = factor.lu, []
 
     class Watched:
@@ -65,9 +61,9 @@ def test_a_solver_that_is_not_installed_says_what_to_install(monkeypatch):
 def test_a_singular_system_is_refused(name):
     # Free level: rows sum to zero.
     chain = sparse.diags_array([[-1.0] * 4, [1.0, 2, 2, 2, 1], [-1.0] * 4], offsets=[-1, 0, 1]).tocsr()
-    right = np.ones(5)
+    line, right = grid.build(np.ones(5, bool), [1.0], [1.0], ()), np.ones(5)
     with pytest.raises(InputError, match="no unique solution"):
-        solvers.solve(solvers.factorise(chain, line_of(5), name), chain, right)
+        solvers.solve(solvers.factorise(chain, solvers.Places(line, np.array([1])), name), chain, right)
 
 
 def test_the_error_variance_does_not_depend_on_the_size_of_a_block(problem, monkeypatch):
