@@ -605,7 +605,7 @@ def _measures(run: Run) -> dict:
 
 def _produce(run: Run, watch: _Watch) -> None:
     from phidias_lab import products
-    from phidias_lab.compute import batch, environment, pieces
+    from phidias_lab.compute import batch, environment, pieces, worker
     from phidias_lab.lake.manifest import errors_of_reading
 
     facts = environment.facts(settings.checkout_root())
@@ -641,9 +641,15 @@ def _produce(run: Run, watch: _Watch) -> None:
                 result, known = pieces.finish(
                     result, run.folder / "work", lambda f, text: watch.report(0.1 + 0.8 * f, text), threads, crew
                 )
-                if crew is not None:
-                    record["where"] = {**(run.record.get("where") or {}), "devices": crew.devices()}
-                    runs.write_json(run.folder / "record.json", record)
+                devices = [worker.devices()] if crew is None else crew.devices()
+            for sentence in (sentence for device in devices for sentence in device["computed"]):
+                chain.said.remark(sentence)
+            if crew is not None:
+                record["where"] = {**(run.record.get("where") or {}), "devices": devices}
+            record["said"] = chain.said.document()
+            runs.write_json(run.folder / "record.json", record)
+            for sentence in chain.said.remarks:
+                print(runs.now(), sentence, flush=True)
             if known:
                 print(f"{known} finished pieces were found and are used again")
         elif hasattr(result, "compute"):

@@ -78,12 +78,15 @@ def node() -> str:
 
 
 def devices() -> dict:
-    """Where this process runs and the GPUs that Slurm gave it, by the numbers CUDA shows it."""
+    """Where this process runs, the GPUs that Slurm gave it, by the numbers CUDA shows it, and on what it has computed."""
+    from phidias_lab.methods import arrays
+
     visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
     return {
         "node": node(),
         "job": os.environ.get("SLURM_JOB_ID"),
         "gpus": [part for part in visible.split(",") if part.strip() and part != "NoDevFiles"],
+        "computed": arrays.used(),
     }
 
 

@@ -1,7 +1,8 @@
-"""What a chain says about a run beside its result: what it left out of an input, and what the user should know.
+"""What a run says beside its result: what was left out of an input, what the user should know, and where it computed.
 
 A chain speaks through `self.counted(...)` and `self.warn(...)` while `run` prepares its result. What was said stands in the
-run's log and record, at the end of `phidias run`, and in the product's global attributes.
+run's log and record, at the end of `phidias run`, and in the product's global attributes. Remarks come from the flow, when
+the work is done; they are of the run and not of the values, so the product's attributes do not hold them.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ class Said:
 
     counts: dict[str, dict] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
 
     def counted(self, what: str, total: int, left_out: Mapping[str, int]) -> None:
         reasons = {str(reason): int(number) for reason, number in left_out.items() if number}
@@ -34,12 +36,19 @@ class Said:
         if sentence not in self.warnings:
             self.warnings.append(sentence)
 
+    def remark(self, sentence: str) -> None:
+        if sentence not in self.remarks:
+            self.remarks.append(sentence)
+
     def __bool__(self) -> bool:
         return bool(self.counts or self.warnings)
 
     def document(self) -> dict:
-        """As JSON: {"counts": {what: {"total", "used", "left_out": {reason: number}}}, "warnings": [sentence]}."""
-        return {"counts": self.counts, "warnings": self.warnings}
+        """As JSON: {"counts": {what: {"total", "used", "left_out": {reason: number}}}, "warnings": [sentence]}.
+
+        Beside them stand "remarks": [sentence] where there are any.
+        """
+        return {"counts": self.counts, "warnings": self.warnings} | ({"remarks": self.remarks} if self.remarks else {})
 
     def attributes(self, comment: str = "") -> dict[str, str]:
         """Global attributes: CF's `comment` for people, `phidias_said` for programs."""
@@ -51,14 +60,13 @@ class Said:
 
 def is_document(value: Any) -> bool:
     """Whether this is what `Said.document` gives: a record may have been damaged since."""
-    if not isinstance(value, dict) or set(value) != {"counts", "warnings"}:
+    if not isinstance(value, dict) or set(value) - {"remarks"} != {"counts", "warnings"}:
         return False
-    counts, warnings = value["counts"], value["warnings"]
+    counts, sentences = value["counts"], (value["warnings"], value.get("remarks", []))
     return (
         isinstance(counts, dict)
         and all(map(_is_count, counts.values()))
-        and isinstance(warnings, list)
-        and all(isinstance(sentence, str) for sentence in warnings)
+        and all(isinstance(each, list) and all(isinstance(text, str) for text in each) for each in sentences)
     )
 
 
@@ -77,9 +85,10 @@ def _is_count(value: Any) -> bool:
 
 
 def lines_of(document: Mapping) -> list[str]:
-    """A line for each count and each warning."""
+    """A line for each count, each warning and each remark."""
     lines = [counts_line(what, **count) for what, count in (document.get("counts") or {}).items()]
-    return lines + [f"Warning: {sentence}" for sentence in document.get("warnings") or ()]
+    lines += [f"Warning: {sentence}" for sentence in document.get("warnings") or ()]
+    return lines + list(document.get("remarks") or ())
 
 
 def counts_line(what: str, total: int, used: int, left_out: Mapping[str, int]) -> str:

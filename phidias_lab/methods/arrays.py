@@ -59,8 +59,22 @@ class _Unusable(Exception):
     """A library that is installed but cannot be used for what was asked; the text goes on after "but"."""
 
 
+_used: dict[str, None] = {}
+
+
+def used() -> list[str]:
+    """Where this process has computed so far, each place in its sentence."""
+    return list(_used)
+
+
 def on(device: str = "auto", library: str | None = None) -> Place:
     """The place for a device: "auto", "cpu" or "cuda".  A `library` is named only to compare them."""
+    place = _on(device, library)
+    _used[place.sentence] = None
+    return place
+
+
+def _on(device: str, library: str | None) -> Place:
     if device not in DEVICES:
         raise ParameterError(f"There is no device {device!r}. {nearest(str(device), DEVICES)}")
     if library is not None and library not in LIBRARIES:

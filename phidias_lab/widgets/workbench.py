@@ -347,11 +347,11 @@ class Workbench(pn.viewable.Viewer):
         say(self._problem, text, problem=True)
 
     def _show_told(self) -> None:
-        """What the chain said beside its result: what it left out, and its warnings."""
+        """What the run said beside its result: what was left out, warnings, and where it computed."""
         document = self.run.record.get("said") or {}
         counts, warnings = said.lines_of({**document, "warnings": ()}), document.get("warnings") or ()
         self._told.objects = [
-            *(sentence(f"{line[:1].upper()}{line[1:]}.", sizing_mode="stretch_width") for line in counts),
+            *(sentence(f"{line[:1].upper()}{line[1:].rstrip('.')}.", sizing_mode="stretch_width") for line in counts),
             *(sentence(f"Warning: {text}", problem=True, sizing_mode="stretch_width") for text in warnings),
         ]
 

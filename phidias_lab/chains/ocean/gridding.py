@@ -53,16 +53,19 @@ NEAR = 1e-9
 MORE_DEGREES, MORE_METRES, MORE_DAYS = 1e-3, 0.1, 1
 #: A map of a longer period than this mixes seasons, in days.
 MIXED = 150
-#: Bytes per node of a sparse LU of the 13-point operator of the plane (measured: 1.3 GiB at 500 x 500) and of space.
-BYTES_PER_NODE = {2: 5_600, 3: 30_000}
+#: Bytes per node in the plane and in space: of a factor and its selected inverse (measured at 500 x 500 and 60 x 60 x 20),
+#: of a factor of another package, and of the iterative solver.
+BYTES_PER_NODE = {2: 3_100, 3: 38_000}
+BYTES_PER_NODE_OF = {"splu": {2: 5_600, 3: 60_000}, "iterative": {2: 1_400, 3: 7_000}}
 
 
 def _grows(sizes: Mapping, parameters: Mapping) -> Mapping:
     domain = sizes.get("domain", {})
     nodes = domain.get("latitude", 1) * domain.get("longitude", 1)
+    needed = BYTES_PER_NODE_OF.get(parameters["solver"], BYTES_PER_NODE)
     if parameters["vertical_length"] > 0:
-        return {"memory": nodes * domain.get("depth", 1) * BYTES_PER_NODE[3]}
-    return {"memory": 2 * nodes * BYTES_PER_NODE[2]}
+        return {"memory": nodes * domain.get("depth", 1) * needed[3]}
+    return {"memory": 2 * nodes * needed[2]}
 
 
 @dataclass(frozen=True)

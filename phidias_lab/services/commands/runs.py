@@ -128,6 +128,7 @@ def show_run(name: str, as_json: bool) -> None:
     said = record.get("said") or {}
     lines += [("Used", counts_line(what, **count)) for what, count in (said.get("counts") or {}).items()]
     lines += [("Warning", sentence) for sentence in said.get("warnings") or ()]
+    lines += [("Computed", sentence) for sentence in said.get("remarks") or ()]
     lines += [("Input", f"{name}: {show(dict(reference))}") for name, reference in order.inputs.items()]
     lines += [("Parameter", f"{name} = {show(value)}") for name, value in order.parameters.items()]
     for label, text in lines:

@@ -123,6 +123,8 @@ def print_said(said: dict) -> None:
         click.echo(f"{'Used':<9}{counts_line(what, **count)}")
     for sentence in said.get("warnings") or ():
         click.echo(f"{'Warning':<9}{sentence}")
+    for sentence in said.get("remarks") or ():
+        click.echo(f"{'Computed':<9}{sentence}")
 
 
 def print_summary(facts: dict, verbose: bool = False) -> None:

@@ -11,9 +11,11 @@ import pytest
 import xarray as xr
 from scipy.special import kv
 
+import phidias_lab
 from phidias_lab.chains.ocean import gridding
 from phidias_lab.chains.ocean.gridding import Gridding, cell_edges, windows
 from phidias_lab.errors import InputError, ParameterError
+from phidias_lab.methods import arrays
 
 LON = np.arange(-12.0, -3.9, 0.5)
 LAT = np.arange(44.0, 50.1, 0.5)
@@ -526,3 +528,13 @@ def test_levels_and_windows_without_observations_are_said_once_each():
     ]
     tied = json.loads(grid(table, vertical_length=20.0, error="none").attrs["phidias_said"])["warnings"]
     assert tied == ["No observation is used at 50 m: the analysis there comes from other levels."]
+
+
+@pytest.mark.parametrize("solver", ["multifrontal", "iterative"])
+def test_a_run_tells_where_the_solver_that_can_use_a_gpu_computed(demo_lake, solver):
+    asked = {"variable": "salinity", "depths": [0], "period": "2012-01", "error": "none", "solver": solver}
+    run = phidias_lab.run("ocean.gridding", **asked)
+    run.result()
+    remarks = [arrays.on("auto").sentence] if solver == "iterative" else None
+    assert run.record["said"].get("remarks") == remarks
+    assert (arrays.on("auto").sentence in run.log) == (solver == "iterative")
