@@ -104,7 +104,7 @@ def test_a_python_without_venv_names_the_package(set_up):
 
 def test_a_disk_with_too_little_space_is_refused_before_anything_is_written(set_up, tmp_path):
     with pytest.raises(
-        set_up.Refused, match=r"needs about 4 GiB, and only 1\.5 GiB are free on the disk of .*Free some"
+        set_up.Refused, match=r"needs about 5 GiB, and only 1\.5 GiB are free on the disk of .*Free some"
     ):
         set_up.check_space(tmp_path, usage=lambda folder: Usage(0, 0, 1.5 * 2**30))
     set_up.check_space(tmp_path, usage=lambda folder: Usage(0, 0, 5 * 2**30))

@@ -121,8 +121,6 @@ def test_a_spline_on_the_coarser_grid_is_a_sum_of_splines_on_the_finer_grid():
 
 @pytest.mark.parametrize("library", ["numpy", "torch"])
 def test_every_library_gives_the_same_field_in_the_same_steps(library, problem, coarse):
-    if library != "numpy":
-        pytest.importorskip(library)
     matrix, right, sea = system_of(problem((34, 29)))
     reference, made = Iterative(matrix, sea, arrays.on("cpu")), Iterative(matrix, sea, arrays.on("cpu", library))
     expected = reference.solve(right)
@@ -166,8 +164,6 @@ def test_a_system_that_is_not_positive_definite_is_refused(coarse):
 
 @pytest.mark.parametrize("library", ["numpy", "torch"])
 def test_smoothing_leaves_of_each_eigenvector_what_the_polynomial_of_the_fourth_kind_does(library):
-    if library != "numpy":
-        pytest.importorskip(library)
     matrix, _, sea = system_of(basin(20))
     made = Iterative(matrix, sea, arrays.on("cpu", library))
     eigenvalues, put = np.linspace(0.01, 1, 50), made.place.put
