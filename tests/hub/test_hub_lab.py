@@ -108,7 +108,7 @@ def test_the_lab_behind_its_hub_from_the_first_line_to_the_last_process(open_lab
     (record,) = [json.loads(p.read_text()) for p in (tmp_path / "data").rglob(f"labs/{port}.json")]
     running = marked(record["id"])
     said = [" ".join(p.cmdline()) for p in running]
-    for part in ("jupyterhub_config.py", "configurable-http-proxy", "jupyterhub.singleuser", "ipykernel"):
+    for part in ("jupyterhub_config.py", "configurable-http-proxy", "phidias_hub/server.py", "ipykernel"):
         assert any(part in line for line in said), part
 
     terminal.process.send_signal(signal.SIGINT)
