@@ -171,7 +171,7 @@ def _login(site: Mapping[str, Any], secrets: Secrets) -> dict[str, Any]:
         }
     oidc = login["oidc"]
     return {
-        "JupyterHub.authenticator_class": "phidias_hub.login.Federated",
+        "JupyterHub.authenticator_class": "phidias_hub.federated.Federated",
         "Federated.login_service": oidc["title"],
         "Federated.client_id": oidc["client_id"],
         "Federated.client_secret": secrets.get(Secrets.OIDC) or "",

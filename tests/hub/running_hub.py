@@ -77,7 +77,7 @@ class Visitor(requests.Session):
 class Hub:
     """A hub in a process of its own."""
 
-    configuration = HUB_CONFIG / "jupyterhub_config.py"
+    program = HUB_CONFIG / "phidias_hub" / "hub.py"
 
     def __init__(self, site: Path, folder: Path, address: str, certificate: Path | None = None, **variables: str):
         self.address, self.certificate, self.folder = address, certificate, folder
@@ -91,7 +91,7 @@ class Hub:
     def start(self) -> Hub:
         with open(self.log, "ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "jupyterhub", "-f", str(self.configuration)],
+                [sys.executable, "-P", str(self.program)],
                 env=self.environment,
                 cwd=self.folder,
                 stdin=subprocess.DEVNULL,

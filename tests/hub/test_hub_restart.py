@@ -70,12 +70,12 @@ elif name == "sinfo":
     print("n1|cpu|idle|0/8/0/8|16000|0|(null)|gpu:0|")
 """
 #: sudo needs root's rule; the pretended programs need no other account.
-CONFIGURATION = """
-import sys
+HUB = """
+import runpy, sys
 sys.path.insert(0, {folder!r})
 import phidias_hub.queue
 phidias_hub.queue.sudo = lambda user, command: command
-exec(compile(open({configuration!r}).read(), {configuration!r}, "exec"))
+runpy.run_path({program!r}, run_name="__main__")
 """
 
 
@@ -105,9 +105,8 @@ class Queued(Hub):
             (programs / name).chmod(0o755)
         site = folder / "site.toml"
         site.write_text(SITE.format(port=port, inner=inner, api=api, programs=programs))
-        self.configuration = folder / "configuration.py"
-        shipped = str(HUB_CONFIG / "jupyterhub_config.py")
-        self.configuration.write_text(CONFIGURATION.format(folder=str(HUB_CONFIG), configuration=shipped))
+        shipped, self.program = str(self.program), folder / "hub.py"
+        self.program.write_text(HUB.format(folder=str(HUB_CONFIG), program=shipped))
         super().__init__(site, folder, f"http://127.0.0.1:{port}", PHIDIAS_DEMO_PASSWORD=PASSWORD)
         self.browsers, self.token = {}, {}
 

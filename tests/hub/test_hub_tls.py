@@ -134,7 +134,7 @@ def apart(tmp_path, proxy_installed):
 
     def start(hub):
         subprocess.run(
-            [sys.executable, "-m", "jupyterhub", "--generate-certs", "-f", str(HUB_CONFIG / "jupyterhub_config.py")],
+            [sys.executable, "-P", str(HUB_CONFIG / "phidias_hub" / "hub.py"), "--generate-certs"],
             env=hub.environment,
             cwd=tmp_path,
             check=True,
