@@ -99,6 +99,8 @@ def _hub(site: Mapping[str, Any], state: Path) -> dict[str, Any]:
         "JupyterHub.internal_ssl": hub["internal_tls"],
         "JupyterHub.internal_certs_location": str(state / "certificates"),
         "JupyterHub.concurrent_spawn_limit": hub["servers_at_once"],
+        # After a restart the hub looks after each server; it answers meanwhile, and servers may wait in the queue for hours.
+        "JupyterHub.init_spawners_timeout": 1,
         "JupyterHub.allow_named_servers": False,
         "JupyterHub.authenticate_prometheus": True,
         "JupyterHub.template_paths": [str(HUB_CONFIG / "phidias_hub" / "templates")],
@@ -169,7 +171,7 @@ def _login(site: Mapping[str, Any], secrets: Secrets) -> dict[str, Any]:
         }
     oidc = login["oidc"]
     return {
-        "JupyterHub.authenticator_class": "phidias_hub.login.Federated",
+        "JupyterHub.authenticator_class": "phidias_hub.federated.Federated",
         "Federated.login_service": oidc["title"],
         "Federated.client_id": oidc["client_id"],
         "Federated.client_secret": secrets.get(Secrets.OIDC) or "",
@@ -204,7 +206,8 @@ def _servers(site: Mapping[str, Any], site_file: Path, environment: Mapping[str,
         return told | {
             "JupyterHub.spawner_class": "phidias_hub.local.LocalServer",
             "LocalServer.person": local.person(),
-            "LocalServer.cmd": [sys.executable, "-m", "jupyterhub.singleuser"],
+            # -P: the modules of the hub beside that file are none of the server's.
+            "LocalServer.cmd": [sys.executable, "-P", str(HUB_CONFIG / "phidias_hub" / "server.py")],
             "LocalServer.args": list(JUPYTERLAB),
             "LocalServer.ip": "127.0.0.1",
             "LocalServer.folder": folder,

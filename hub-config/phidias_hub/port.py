@@ -25,10 +25,10 @@ class PortHandler(APIHandler):
     @web.authenticated
     def post(self) -> None:
         port = port_in(self.get_json_body())
-        token = self.get_auth_token()
+        token = self.get_token()
         # Only the token in the header counts: a browser's cookie is no server, and another token of the user neither.
         servers = getattr(self.current_user, "spawners", None)
-        mine = [s for s in servers.values() if token and s.knows(token)] if servers is not None else []
+        mine = [s for s in servers.values() if token is not None and s.knows(token)] if servers is not None else []
         if len(mine) != 1:
             raise web.HTTPError(403, "This token belongs to no server that is starting.")
         if not mine[0].told_port(port):

@@ -222,8 +222,9 @@ def _amount(amount: str, value: Any, name: str, profile: Mapping[str, Any]) -> f
     ):
         raise Refused(f"The option {amount} is {_shown(value)}; it has to be a number.")
     if offered is None:
-        if amount == "gpus" and value == 0:
-            return 0
+        # What a server has where there is no choice.
+        if value == {"cores": 1, "gpus": 0}.get(amount):
+            return value
         raise Refused(f"The profile {name} offers no choice of {_NAMES[amount]}; leave {amount} out.")
     if amount in _WHOLE and isinstance(value, float) and not value.is_integer():
         raise Refused(f"The option {amount} is {_shown(value)}; it has to be a whole number.")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from .requests import Request
+from .start_server import SERVER
 
 #: Name of the hub's jobs in Slurm, by which one query finds all of them.
 JOB_NAME = "phidias-server"
@@ -33,7 +34,7 @@ EXITS = {
 _WORD = re.compile(r"[A-Za-z0-9._-]+")
 _FOLDER = re.compile(r"/[A-Za-z0-9._/+-]*")
 _MODULE = re.compile(r"[A-Za-z0-9._/+-]+")
-_END = "PHIDIAS_START_SERVER"
+_START, _SERVER = "PHIDIAS_START_SERVER", "PHIDIAS_SERVER"
 
 
 def log_path(home: str | Path, job: str | int) -> str:
@@ -73,11 +74,16 @@ def render(request: Request, site: Mapping[str, Any]) -> str:
         f"python={python}",
         '[ -x "$python" ] || { echo "There is no $python on $(hostname)."; exit 77; }',
         # Isolated and without site-packages: the start itself needs the standard library only, and is quick so.
-        f"exec \"$python\" -I -S /dev/fd/9 9<<'{_END}'",
-        (Path(__file__).with_name("start_server.py")).read_text(encoding="utf-8").rstrip("\n"),
-        _END,
+        f"exec \"$python\" -I -S /dev/fd/9 9<<'{_START}' {SERVER}<<'{_SERVER}'",
+        *_carried("start_server.py", _START),
+        *_carried("server.py", _SERVER),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _carried(name: str, end: str) -> list[str]:
+    """A file of this folder, for the shell to hand over."""
+    return [Path(__file__).with_name(name).read_text(encoding="utf-8").rstrip("\n"), end]
 
 
 def request_options(request: Request) -> list[str]:

@@ -5,18 +5,20 @@ from __future__ import annotations
 import asyncio
 import base64
 import hashlib
-import hmac
 import json
 import logging
 import pwd
 import re
 import secrets
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
 
+from jupyterhub.orm import APIToken
 from jupyterhub.spawner import Spawner, SpawnException
+from jupyterhub.utils import url_path_join
 from sqlalchemy.orm import object_session
 from traitlets import Dict, default
 
@@ -61,6 +63,7 @@ class SlurmServer(Spawner):
     _port: int | None = None
     _address: str = ""
     _token: str = ""
+    _asked: float = 0.0
     _request: Request | None = None
     _starting: bool = False
     _heard: asyncio.Event | None = None
@@ -205,51 +208,78 @@ class SlurmServer(Spawner):
         return {key: str(value) for key, value in env.items() if value is not None and _VARIABLE.fullmatch(key)}
 
     async def start(self) -> str:
-        queue, account = self.queue, self._account()
         self._launch, self._port, self._address = secrets.token_hex(8), None, ""
-        self._token = _hash(self.api_token)
+        self._asked = time.time()
+        token = APIToken.find(object_session(self.orm_spawner), self.api_token)
+        self._token = token.hashed if token is not None else ""
+        # Before the job is there: a hub that is killed in between has to know its job again.
+        self._keep()
+        with self._start_goes_on():
+            self.job = await self._hand_in()
+            await self._until_it_is_known_where()
+        return self._place
+
+    @contextmanager
+    def _start_goes_on(self) -> Iterator[None]:
+        """While a start goes on, the queue is asked often, and no job of this start counts as left over."""
         self._heard = asyncio.Event()
-        self._tell("Your server is handed to the queue.", 5)
         self._starting = True
         self._under_way.add(self._launch)
-        queue.hurry(self)
+        self.queue.hurry(self)
         try:
-            script = render(self._request, self.site)
-            options = [f"--comment={self._mark}", f"--chdir={account.pw_dir}"]
-            try:
-                async with self._submitting:
-                    self.job = await queue.submit(account.pw_name, script, options, self.get_env())
-            except Refused as error:
-                raise NotStarted(str(error), reason="refused") from None
-            except QueueSilent as error:
-                self.log.error("sbatch for %s: %s", self._log_name, error)
-                raise NotStarted(
-                    f"{SILENT} No server was started; try again in a few minutes.", reason="queue-silent", status=503
-                ) from None
-            self._claimed[self.job] = self._launch
-            self._keep()
-            port = await self._until_port()
-            host = await self._until_address()
-            self._keep()
+            yield
         finally:
             self._under_way.discard(self._launch)
-            queue.at_ease(self)
+            self.queue.at_ease(self)
             self._starting = False
-        scheme = "https" if self.internal_ssl else "http"
-        self._tell("JupyterLab answers; you are taken there.", 90)
-        return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
 
-    async def _until_port(self) -> int:
+    async def _hand_in(self) -> str:
+        """The number of the new job."""
+        self._tell("Your server is handed to the queue.", 5)
+        account = self._account()
+        script = render(self._request, self.site)
+        options = [f"--comment={self._mark}", f"--chdir={account.pw_dir}"]
+        try:
+            async with self._submitting:
+                return await self.queue.submit(account.pw_name, script, options, self.get_env())
+        except Refused as error:
+            raise NotStarted(str(error), reason="refused") from None
+        except QueueSilent as error:
+            self.log.error("sbatch for %s: %s", self._log_name, error)
+            raise NotStarted(
+                f"{SILENT} No server was started; try again in a few minutes.", reason="queue-silent", status=503
+            ) from None
+
+    async def _until_it_is_known_where(self) -> None:
+        """From the job's number to the place where JupyterLab answers, each of them kept."""
+        self._claimed[self.job] = self._launch
+        self._keep()
+        await self._until_port()
+        self._address = await self._until_address()
+        self._keep()
+        self._tell("JupyterLab answers; you are taken there.", 90)
+
+    @property
+    def _place(self) -> str:
+        """Scheme, address and port of the server."""
+        scheme = "https" if self.internal_ssl else "http"
+        address = f"[{self._address}]" if ":" in self._address else self._address
+        return f"{scheme}://{address}:{self._port}"
+
+    async def get_url(self) -> str:
+        # JupyterHub writes it down last, so it may not know it when it was killed.
+        return url_path_join(self._place, self.server.base_url)
+
+    async def _until_port(self) -> None:
         """Waits for the server's own word of its port, and looks at the job meanwhile."""
         queue, servers = self.queue, self.site.get("servers", {})
-        handed_in, running_since = time.monotonic(), None
-        while True:
-            if self._port is not None:
-                return self._port
+        begun, running_since = time.monotonic(), None
+        while self._port is None:
             job = await self._look()
-            waited = time.monotonic() - handed_in
-            if waited > 10:
+            if time.monotonic() - begun > 10:
                 queue.at_ease(self)
+            # In the queue since it was asked for, perhaps from an earlier process of the hub.
+            waited = time.time() - self._asked
             if job is None:
                 self._tell(f"{SILENT} Your server keeps its place; please wait.")
             elif job.ended:
@@ -274,7 +304,8 @@ class SlurmServer(Spawner):
                 if time.monotonic() - running_since > servers.get("start_timeout", 120):
                     raise NotStarted(
                         f"Your server's job runs on {job.node}, but JupyterLab gave no sign of life within "
-                        f"{servers.get('start_timeout', 120)} s. {self._log_hint()}",
+                        f"{servers.get('start_timeout', 120)} s: it is slow to start, or the node cannot reach the hub. "
+                        f"{self._log_hint()}",
                         reason="start-timeout",
                         status=504,
                     )
@@ -329,12 +360,11 @@ class SlurmServer(Spawner):
         """Under which address the hub reaches the job's node."""
         known = self.site.get("slurm", {}).get("addresses", {})
         until = time.monotonic() + 30
-        while not self._address:
+        while True:
             job = await self._look()
             node = job.node if job is not None else ""
             if node in known or "*" in known or node:
-                self._address = known.get(node) or known.get("*") or node
-                break
+                return known.get(node) or known.get("*") or node
             if job is not None and job.ended:
                 raise await self._died(job)
             if time.monotonic() > until:
@@ -342,11 +372,12 @@ class SlurmServer(Spawner):
                     f"{SILENT} It is unknown on which node your server runs.", reason="queue-silent", status=503
                 )
             await self.queue.news(1)
-        return self._address
 
     async def poll(self) -> int | None:
         if self._starting:
             return None
+        if self._check_pending and self._launch and not (self._port and self._address):
+            return await self._take_over()
         if not self.job:
             return 0
         if not self.queue.asked:
@@ -354,17 +385,8 @@ class SlurmServer(Spawner):
             await self.queue.news(self.queue.query_timeout + 1)
         job = await self._look()
         if job is None or not job.ended:
-            if self._port is None and not self._launch_is_mine:
-                # The hub was restarted before the server told its port: that start is over, and so is its job.
-                await self._cancel()
-                return 1
             return None
         return 0 if job.state == "COMPLETED" else 1
-
-    @property
-    def _launch_is_mine(self) -> bool:
-        """Whether this process of the hub began the start."""
-        return self._heard is not None
 
     async def stop(self, now: bool = False) -> None:
         if self.job:
@@ -395,6 +417,71 @@ class SlurmServer(Spawner):
                 await queue.news(1)
         finally:
             queue.at_ease((self, "stop"))
+
+    # --- a start that outlives the hub ---------------------------------------------------------------------------------
+
+    async def _take_over(self) -> int | None:
+        """Goes on with a start that an earlier process of the hub began; JupyterHub's check of this server waits for it.
+
+        For everybody else the server is starting, as it was before: its page tells why it waits, and it can be cancelled.
+        """
+        self.log.info("The start of %s, job %s, goes on.", self._log_name, self.job or "unknown")
+        self._check_pending, self._spawn_pending = False, True
+        self._spawn_future = start = asyncio.ensure_future(self._go_on())
+        start.add_done_callback(self._went_on)
+        await asyncio.wait([start])
+        if not start.cancelled() and start.exception() is None:
+            return None
+        # A failed start has stopped the server; one that was cancelled is stopped by who cancelled it.
+        while self.server is not None:
+            await asyncio.sleep(0.1)
+        return 1
+
+    async def _go_on(self) -> None:
+        """The rest of a start: what JupyterHub's `User.spawn` and its handler do once a job is handed in."""
+        proxy = self.user.settings["proxy"]
+        try:
+            with self._start_goes_on():
+                self.job = self.job or await self._find_own_job()
+                await self._until_it_is_known_where()
+            server = self.server
+            server.proto, server.ip, server.port = self._place.split(":")[0], self._address, self._port
+            self._commit()
+            self._waiting_for_response = True
+            await self.user._wait_up(self)
+            # A proxy that is the hub's own child comes up last.
+            await proxy.app._start_future
+            await proxy.add_user(self.user, self.name)
+        except Exception as error:
+            self.log.error("The start of %s failed: %s", self._log_name, error)
+            if self.server is not None:
+                await self.user.stop(self.name)
+            raise
+
+    def _went_on(self, start: asyncio.Future) -> None:
+        # A failure is kept: the page of the server tells it.
+        if start.cancelled() or start.exception() is None:
+            self._spawn_future = None
+        self._spawn_pending = False
+
+    async def _find_own_job(self) -> str:
+        """The number of the job that the earlier process was just handing in; its mark tells it."""
+        queue = self.queue
+        until = time.monotonic() + queue.query_timeout
+        while True:
+            await queue.news(2)
+            marked = [job.id for job in queue.jobs.values() if Mark.read(job.comment) == self._mark]
+            mine = [number for number in marked if queue.jobs[number].user == self.user.name]
+            if mine:
+                return min(mine, key=int)
+            if queue.silent is not None:
+                self._tell(f"{SILENT} Please wait.")
+            elif time.monotonic() > until:
+                raise NotStarted(
+                    "The hub was restarted before your server was in the queue. Start it again.",
+                    reason="restarted",
+                    status=503,
+                )
 
     # --- jobs that nobody claims ---------------------------------------------------------------------------------------
 
@@ -427,15 +514,18 @@ class SlurmServer(Spawner):
 
     # --- what the port's handler asks ----------------------------------------------------------------------------------
 
-    def knows(self, token: str) -> bool:
+    def knows(self, token: APIToken) -> bool:
         """Whether a token is the one of this server."""
-        return bool(self._token) and hmac.compare_digest(self._token, _hash(token))
+        return bool(self._token) and self._token == token.hashed
 
     def told_port(self, port: int) -> bool:
         """Takes the port, the first time; the same word once more does no harm."""
-        if self._port is None and self._heard is not None and self._starting:
+        if self._port is None:
             self._port = port
-            self._heard.set()
+            # Kept before the answer, since the server will not say it again; a hub that is just ending hears it too.
+            self._keep()
+            if self._heard is not None:
+                self._heard.set()
             return True
         return self._port == port
 
@@ -445,6 +535,7 @@ class SlurmServer(Spawner):
         super().load_state(state)
         self.job = str(state.get("job", ""))
         self._launch = str(state.get("start", ""))
+        self._asked = float(state.get("asked", time.time()))
         self._port = state.get("port")
         self._address = str(state.get("address", ""))
         self._token = str(state.get("token", ""))
@@ -454,16 +545,24 @@ class SlurmServer(Spawner):
 
     def get_state(self) -> dict:
         state = super().get_state()
-        if self.job:
-            state |= {"job": self.job, "start": self._launch, "port": self._port, "address": self._address}
-            # The token itself is in the hub's database, hashed; so is it here.
+        if self._launch:
+            state |= {"job": self.job, "start": self._launch, "asked": self._asked}
+            state |= {"port": self._port, "address": self._address}
+            # By which the hub finds the token in its database; the token itself is nowhere.
             state["token"] = self._token
         return state
 
     def clear_state(self) -> None:
         super().clear_state()
         self._claimed.pop(self.job, None)
-        self.job, self._launch, self._port, self._address, self._token = "", "", None, "", ""
+        self._revoke_token()
+        self.job, self._launch, self._asked, self._port, self._address, self._token = "", "", 0.0, None, "", ""
+
+    def _revoke_token(self) -> None:
+        """Ends the server's token with the server; JupyterHub does so only in the process that made it."""
+        session = object_session(self.orm_spawner)
+        if self._token and session is not None:
+            session.query(APIToken).filter_by(hashed=self._token).delete()
 
     def _keep(self) -> None:
         """Writes the state now: a hub that is killed while a server waits has to find its job again."""
@@ -490,7 +589,3 @@ class SlurmServer(Spawner):
                 told = now
                 yield {"progress": now[0], "message": now[1]}
             await asyncio.sleep(0.3)
-
-
-def _hash(token: str) -> str:
-    return hashlib.sha256(token.encode()).hexdigest() if token else ""

@@ -14,15 +14,11 @@ import urllib.request
 from urllib.parse import urlsplit
 
 OPEN_SECONDS = 110
+#: How long a server waits for a hub that is away: an upgrade takes some minutes.
+HUB_SECONDS = 900
 
-#: The server's own code. rfc3987_syntax compiles a grammar at its import, a second of the start, for a check of
-#: internationalized addresses in JSON that nothing here asks for; jsonschema goes on without it.
-SERVER = """\
-import sys
-sys.modules["rfc3987_syntax"] = None
-from jupyterhub.singleuser import main
-main()
-"""
+#: Where the batch script hands over the server's own program, server.py.
+SERVER = 8
 #: Panel's preview inside JupyterLab loads all of Panel at the start. The dashboards are a process of their own.
 LEFT_OUT = "--ServerApp.jpserver_extensions={'panel.io.jupyter_server_extension': False}"
 #: A user's JupyterLab asks no other host for news, and installs nothing into an environment that others use as well.
@@ -121,8 +117,8 @@ def listening(port):
     return False
 
 
-def tell_hub(port):
-    """Tells the hub the port, and nothing else; tries again for a while, since a hub may be starting."""
+def way_to_hub(port):
+    """The question that tells the hub the port and nothing else, and what opens it."""
     context = None
     api = os.environ["JUPYTERHUB_API_URL"]
     if urlsplit(api).scheme == "https":
@@ -138,27 +134,46 @@ def tell_hub(port):
     handlers = [urllib.request.ProxyHandler({})]
     if context is not None:
         handlers.append(urllib.request.HTTPSHandler(context=context))
-    opener = urllib.request.build_opener(*handlers)
-    last = ""
-    until = time.monotonic() + 60
-    while time.monotonic() < until:
+    return question, urllib.request.build_opener(*handlers)
+
+
+def tell_hub(server, port):
+    """Tells the hub the port; again and again, since the hub may be restarted or upgraded just now.
+
+    Returns nothing once the hub knows it or the server has ended, else why not, with an exit code.
+    """
+    question, opener = way_to_hub(port)
+    until, said = time.monotonic() + HUB_SECONDS, None
+    while True:
         try:
             with opener.open(question, timeout=10):
                 return None
         except urllib.error.HTTPError as error:
             if error.code < 500:
                 return 70, f"The hub refused the port of this server: {error.code} {error.reason}."
-            last = str(error)
+            why = str(error)
         except OSError as error:
-            last = str(getattr(error, "reason", error))
+            why = str(getattr(error, "reason", error))
+        told = f"The hub at {os.environ['JUPYTERHUB_API_URL']} cannot be reached from {socket.gethostname()}: {why}."
+        if time.monotonic() > until:
+            return 71, told
+        if said != why:
+            print(told + " It is tried again.", flush=True)
+            said = why
+        if not alive(server):
+            return None
         time.sleep(1)
-    return 71, f"The hub at {api} cannot be reached from {socket.gethostname()}: {last}."
 
 
 def pass_on(server):
     """The signals that end the job end the server."""
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, lambda received, _frame: os.kill(server, received))
+
+
+def alive(server):
+    """Whether the server has not ended yet; how it ended is still to be asked."""
+    return os.waitid(os.P_PID, server, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
 
 
 def ended(server, wait):
@@ -182,7 +197,7 @@ def watch(server, port):
             failed = 74, f"The server opened no port within {OPEN_SECONDS} s."
             break
         time.sleep(0.05)
-    failed = failed or tell_hub(port)
+    failed = failed or tell_hub(server, port)
     if failed:
         print(failed[1], flush=True)
         os.kill(server, signal.SIGTERM)
@@ -207,9 +222,12 @@ def main():
     print(f"Job {os.environ['SLURM_JOB_ID']} on {socket.gethostname()}: server on {shown}:{port}", flush=True)
     server = os.fork()
     if server == 0:
+        with open(SERVER, encoding="utf-8") as file:
+            program = file.read()
         os.closerange(3, 64)
         try:
-            os.execv(sys.executable, [sys.executable, "-c", SERVER, LEFT_OUT, ENCRYPTED, *JUPYTERLAB])
+            # -P: a file of the user's, random.py in the home for one, is no module of the server.
+            os.execv(sys.executable, [sys.executable, "-P", "-c", program, LEFT_OUT, ENCRYPTED, *JUPYTERLAB])
         except OSError as error:
             end(72, f"The server cannot be started: {error.strerror}.")
     pass_on(server)

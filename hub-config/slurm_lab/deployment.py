@@ -141,7 +141,7 @@ class Deployment:
     def start_hub(self, seconds: float = 60) -> None:
         python = self.environment / "bin" / "python"
         begun = time.monotonic()
-        self._start("hub", [python, "-m", "jupyterhub", "-f", self.place / "jupyterhub_config.py"])
+        self._start("hub", [python, "-m", "phidias_hub.hub"])
         if not until(seconds, lambda: self.answers() or self.processes["hub"].poll() is not None) or not self.answers():
             raise Refused(f"The hub does not answer at {self.address}:\n{self.said('hub')[-2000:]}")
         self.seconds["hub"] = time.monotonic() - begun

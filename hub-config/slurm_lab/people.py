@@ -37,7 +37,8 @@ class Names:
 
 def sudoers(names: Names, programs: str = "/usr/bin") -> str:
     """The hub may submit, look at and cancel jobs as a member of the group, and nothing else."""
-    alias = "PHIDIAS_" + names.group.upper().replace("-", "_")
+    # The hub's name, since sudo knows all files of all labs on this host at once.
+    alias = "PHIDIAS_" + names.hub.upper().replace("-", "_")
     commands = ", ".join(f"{programs}/{name}" for name in ("sbatch", "squeue", "scancel"))
     return (
         f"Cmnd_Alias {alias} = {commands}\n"

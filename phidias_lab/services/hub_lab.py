@@ -76,7 +76,8 @@ class HubLab(Lab):
 
     def command(self, configuration: Path) -> list[str]:
         program = super().command(configuration)[0]
-        return [program, "-m", "jupyterhub", "-f", str(self._hub_config / "jupyterhub_config.py")]
+        # -P: the modules beside that file are none of Python's own.
+        return [program, "-P", str(self._hub_config / "phidias_hub" / "hub.py")]
 
     def variables(self, configuration: Path) -> dict[str, str]:
         return {

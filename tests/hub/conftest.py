@@ -46,7 +46,7 @@ def refused_hub(tmp_path):
 
     def start(site: Path, **variables: str) -> subprocess.CompletedProcess:
         return subprocess.run(
-            [sys.executable, "-m", "jupyterhub", "-f", str(HUB_CONFIG / "jupyterhub_config.py")],
+            [sys.executable, "-P", str(HUB_CONFIG / "phidias_hub" / "hub.py")],
             env=environment_without_a_hub(PHIDIAS_SITE=str(site), HOME=str(tmp_path), **variables),
             cwd=tmp_path,
             capture_output=True,

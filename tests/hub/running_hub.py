@@ -77,6 +77,8 @@ class Visitor(requests.Session):
 class Hub:
     """A hub in a process of its own."""
 
+    program = HUB_CONFIG / "phidias_hub" / "hub.py"
+
     def __init__(self, site: Path, folder: Path, address: str, certificate: Path | None = None, **variables: str):
         self.address, self.certificate, self.folder = address, certificate, folder
         self.log = folder / "hub.log"
@@ -84,11 +86,12 @@ class Hub:
             PHIDIAS_SITE=str(site), XDG_STATE_HOME=str(folder / "state"), HOME=str(folder), **variables
         )
         self.process: subprocess.Popen | None = None
+        self.left: list[psutil.Process] = []
 
     def start(self) -> Hub:
         with open(self.log, "ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "jupyterhub", "-f", str(HUB_CONFIG / "jupyterhub_config.py")],
+                [sys.executable, "-P", str(self.program)],
                 env=self.environment,
                 cwd=self.folder,
                 stdin=subprocess.DEVNULL,
@@ -118,6 +121,12 @@ class Hub:
         """The newest one-time password."""
         return re.findall(r"with the password (\S+)", self.said())[-1]
 
+    def kill(self) -> None:
+        """End the hub's process alone, as a crash does; what it has started lives on until `stop`."""
+        self.left += psutil.Process(self.process.pid).children(recursive=True)
+        self.process.kill()
+        self.process.wait(20)
+
     def stop(self, number: int = signal.SIGTERM) -> None:
         if self.process is None:
             return
@@ -129,6 +138,7 @@ class Hub:
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait(10)
+        family += self.left
         for process in family:
             if process.is_running():
                 process.terminate()

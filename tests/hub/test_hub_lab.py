@@ -108,7 +108,7 @@ def test_the_lab_behind_its_hub_from_the_first_line_to_the_last_process(open_lab
     (record,) = [json.loads(p.read_text()) for p in (tmp_path / "data").rglob(f"labs/{port}.json")]
     running = marked(record["id"])
     said = [" ".join(p.cmdline()) for p in running]
-    for part in ("jupyterhub_config.py", "configurable-http-proxy", "jupyterhub.singleuser", "ipykernel"):
+    for part in ("phidias_hub/hub.py", "configurable-http-proxy", "phidias_hub/server.py", "ipykernel"):
         assert any(part in line for line in said), part
 
     terminal.process.send_signal(signal.SIGINT)
@@ -132,7 +132,7 @@ def test_a_lab_behind_its_hub_that_is_ended_while_it_starts_leaves_nothing(open_
     terminal = open_lab(lab.free_port())
     me = psutil.Process(terminal.process.pid)
     end = time.monotonic() + 60
-    while not (hub := [c for c in me.children() if "jupyterhub" in " ".join(c.cmdline())]):
+    while not (hub := [c for c in me.children() if "phidias_hub/hub.py" in " ".join(c.cmdline())]):
         assert time.monotonic() < end, "The hub was not started within a minute."
         time.sleep(0.05)
     (identity,) = {p.environ()["PHIDIAS_LAB"] for p in hub}

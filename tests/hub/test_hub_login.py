@@ -9,7 +9,7 @@ import pwd
 import stat
 
 import pytest
-from phidias_hub import configure, local, login, site
+from phidias_hub import configure, federated, local, login, site
 from tornado import web
 
 PERSON = "ada"
@@ -158,7 +158,7 @@ def test_a_user_without_a_name_can_still_have_a_lab(monkeypatch):
     ],
 )
 def test_the_answer_becomes_an_account(claims, account):
-    assert login.account_of(claims, "sub", {"0000-0001@orcid.org": "jdoe"}) == account
+    assert federated.account_of(claims, "sub", {"0000-0001@orcid.org": "jdoe"}) == account
 
 
 @pytest.mark.parametrize(
@@ -177,21 +177,21 @@ def test_the_answer_becomes_an_account(claims, account):
 )
 def test_an_answer_without_an_account_is_refused_with_the_reason(claims, claim, said):
     with pytest.raises(web.HTTPError) as refusal:
-        login.account_of(claims, claim, {"0000-0001@orcid.org": "jdoe"})
+        federated.account_of(claims, claim, {"0000-0001@orcid.org": "jdoe"})
     assert refusal.value.status_code == 403
     assert said in refusal.value.get_message()
 
 
 def test_where_only_the_table_admits_a_name_alone_is_not_enough():
     with pytest.raises(web.HTTPError):
-        login.account_of({"sub": "alice"}, "sub", {"x": "jdoe"}, only_known=True)
+        federated.account_of({"sub": "alice"}, "sub", {"x": "jdoe"}, only_known=True)
 
 
 def test_groups_come_as_a_list_or_as_one_text():
-    assert login.groups_of({"g": ["a", "b", 3]}, "g") == ["a", "b"]
-    assert login.groups_of({"g": "a, b"}, "g") == ["a", "b"]
-    assert login.groups_of({"g": {"a": 1}}, "g") == []
-    assert login.groups_of({"g": ["a"]}, "") == []
+    assert federated.groups_of({"g": ["a", "b", 3]}, "g") == ["a", "b"]
+    assert federated.groups_of({"g": "a, b"}, "g") == ["a", "b"]
+    assert federated.groups_of({"g": {"a": 1}}, "g") == []
+    assert federated.groups_of({"g": ["a"]}, "") == []
 
 
 def test_the_systems_own_accounts_never_log_in():
@@ -202,8 +202,8 @@ def test_the_systems_own_accounts_never_log_in():
         assert login.not_a_person(person.pw_name) is None
 
 
-def federated(**given):
-    return login.Federated(
+def provider(**given):
+    return federated.Federated(
         authorize_url="https://x.org/a", token_url="https://x.org/t", userdata_url="https://x.org/u", **given
     )
 
@@ -219,7 +219,7 @@ def federated(**given):
 def test_each_condition_of_a_site_has_to_hold_and_the_page_says_which_does_not(given, said):
     model = {"auth_state": {"oauth_user": {"groups": ["other"]}}}
     with pytest.raises(web.HTTPError, match=said):
-        asyncio.run(federated(**given).check_allowed("daemon", model))
+        asyncio.run(provider(**given).check_allowed("daemon", model))
 
 
 # Settings ---------------------------------------------------------------------------------------------------------

@@ -133,6 +133,8 @@ def test_a_link_may_name_a_profile_and_amounts():
 
 
 def test_the_options_of_a_request_give_the_same_request_again():
+    bare = {"servers": {"profiles": {"plain": {"partition": "cpu"}}}}
+    assert chosen(chosen({}, bare).options, bare) == chosen({}, bare)
     for asked in ({}, {"profile": "gpu", "gpus": 2}, {"cores": 3, "memory_gib": 1.3, "hours": 0.7}):
         request = chosen(asked, SITE)
         assert chosen(request.options, SITE) == request

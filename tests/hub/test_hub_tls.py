@@ -114,7 +114,7 @@ def test_with_tls_everywhere_a_user_gets_a_server_and_nobody_gets_between(sealed
     servers = [
         c.laddr.port
         for p in psutil.Process(hub.process.pid).children(recursive=True)
-        if "jupyterhub.singleuser" in " ".join(p.cmdline())
+        if "phidias_hub/server.py" in " ".join(p.cmdline())
         for c in p.net_connections("tcp")
         if c.status == psutil.CONN_LISTEN
     ]
@@ -134,7 +134,7 @@ def apart(tmp_path, proxy_installed):
 
     def start(hub):
         subprocess.run(
-            [sys.executable, "-m", "jupyterhub", "--generate-certs", "-f", str(HUB_CONFIG / "jupyterhub_config.py")],
+            [sys.executable, "-P", str(HUB_CONFIG / "phidias_hub" / "hub.py"), "--generate-certs"],
             env=hub.environment,
             cwd=tmp_path,
             check=True,

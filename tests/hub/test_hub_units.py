@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -52,11 +53,23 @@ def test_a_unit_starts_what_exists_and_holds_no_secret(unit):
     service = parsed(unit)["Service"]
     called = service["ExecStart"].split()
     module = called[called.index("-m") + 1]
-    assert module == "jupyterhub" or (HUB_CONFIG / (module.replace(".", "/") + ".py")).is_file()
+    assert (HUB_CONFIG / (module.replace(".", "/") + ".py")).is_file()
     assert service["WorkingDirectory"].endswith("/hub-config")
     assert service["UMask"] == "0077"
     assert service.get("User", "dynamic") != "root"
     assert not re.search(r"(?i)(secret|token|password)=\S", unit.read_text())
+
+
+def test_the_hub_starts_without_what_is_slow_to_import_and_used_by_nobody():
+    hub = HUB_CONFIG / "phidias_hub" / "hub.py"
+    done = subprocess.run(
+        [sys.executable, "-P", "-X", "importtime", hub, "--version"], capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == version("jupyterhub")
+    imported = {line.split("|")[-1].strip() for line in done.stderr.splitlines()}
+    assert "jupyterhub.app" in imported
+    assert not {name for name in imported if name.split(".")[0] in ("lark", "oauthenticator")}
 
 
 def test_only_the_hub_may_become_another_user():

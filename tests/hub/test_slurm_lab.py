@@ -52,8 +52,8 @@ def test_jobs_are_private_only_where_there_are_operators_who_see_them(lab):
 
 def test_the_hub_may_run_three_programs_for_members_of_the_group_and_nothing_for_root():
     text = people.sudoers(people.Names())
-    assert "Cmnd_Alias PHIDIAS_PHIDIAS = /usr/bin/sbatch, /usr/bin/squeue, /usr/bin/scancel\n" in text
-    assert "phidias-hub ALL=(%phidias) NOPASSWD:SETENV: PHIDIAS_PHIDIAS\n" in text
+    assert "Cmnd_Alias PHIDIAS_PHIDIAS_HUB = /usr/bin/sbatch, /usr/bin/squeue, /usr/bin/scancel\n" in text
+    assert "phidias-hub ALL=(%phidias) NOPASSWD:SETENV: PHIDIAS_PHIDIAS_HUB\n" in text
     assert "ALL=(ALL" not in text
 
 

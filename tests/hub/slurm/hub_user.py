@@ -22,14 +22,18 @@ class HubUser:
         answer = self.browser.log_in(name, password, allow_redirects=False)
         assert answer.status_code == 302, answer.text
         self.browser.look("/hub/token")
+        self.token = self.new_token()
+
+    def new_token(self) -> str:
+        """A token that no server has seen."""
         made = self.browser.post(
-            f"{address}/hub/api/users/{name}/tokens",
+            f"{self.address}/hub/api/users/{self.name}/tokens",
             json={"note": "test"},
             headers={"X-XSRFToken": self.browser.xsrf("/hub/")},
             timeout=30,
         )
         assert made.ok, made.text
-        self.token = made.json()["token"]
+        return made.json()["token"]
 
     def ask(self, method: str, path: str, body=None, token: str | None = None, seconds: float = 60):
         """An answer of the hub or a server, asked with the token."""

@@ -68,19 +68,116 @@ class Requests(threading.Thread):
 
 def test_no_request_of_a_user_fails_while_the_hub_is_killed_and_started_again(hub, people_at_work):
     alice, _, kernel = people_at_work
+    fresh, told = alice.new_token(), []
+    path = f"/user/{alice.name}/api/status"
+    first = threading.Thread(target=lambda: told.append(alice.ask("GET", path, token=fresh).status_code))
     with Requests(alice) as asking:
         until(5, lambda: asking.good > 5)
         hub.end("hub", signal.SIGKILL)
         assert not hub.answers()
+        # About this one alice's server has to ask the hub first.
+        first.start()
         during = asking.good
         assert "42" in alice.run(kernel, "print(number + 1)")
         assert until(5, lambda: asking.good > during + 5)
         hub.start_hub()
         after = asking.good
         assert until(5, lambda: asking.good > after + 5)
+        first.join(30)
     assert asking.bad == []
+    assert told == [200]
     assert alice.server()["ready"]
     assert "42" in alice.run(kernel, "print(number + 1)")
+
+
+@pytest.fixture
+def full_gpus(as_user):
+    """The partition gpu is full: the number of the job that fills it, to be cancelled; and a call for bob's job there."""
+    filler = as_user("root", "sbatch", "--parsable", "-p", "gpu", "-N2", "--exclusive", "--wrap", "sleep 900").stdout
+
+    def job(state: str) -> list[str]:
+        return as_user("root", "squeue", "-h", "-u", "bob", "-t", state, "-o", "%i").stdout.split()
+
+    assert until(20, lambda: as_user("root", "squeue", "-h", "-t", "R", "-j", filler.strip(), "-o", "%i").stdout)
+    yield filler.strip(), job
+    as_user("root", "scancel", filler.strip(), check=False)
+
+
+def ask_for_a_gpu(user: HubUser, job) -> str:
+    """The number of the job that waits for the user's server; the hub answers the request itself ten seconds later."""
+    threading.Thread(
+        target=user.ask, args=("POST", f"/hub/api/users/{user.name}/server", {"profile": "gpu"}), daemon=True
+    ).start()
+    assert until(20, lambda: job("PD"))
+    (number,) = job("PD")
+    return number
+
+
+def end_server(user: HubUser) -> None:
+    user.ask("DELETE", f"/hub/api/users/{user.name}/server")
+    assert until(30, lambda: not user.server())
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=["killed", "stopped"])
+def test_a_server_that_waits_keeps_its_place_in_the_queue_while_the_hub_is_started_again(
+    hub, people_at_work, full_gpus, as_user, number
+):
+    _, bob, _ = people_at_work
+    filler, job = full_gpus
+    waiting = ask_for_a_gpu(bob, job)
+    hub.end("hub", number)
+    hub.start_hub()
+    assert bob.server()["pending"] == "spawn"
+    assert job("PD") == [waiting]
+    page = bob.browser.look(f"/hub/spawn-pending/{bob.name}").text
+    assert "your place in the queue is kept" in page
+    as_user("root", "scancel", filler)
+    try:
+        assert until(60, lambda: bob.server().get("ready")), hub.said("hub")[-3000:]
+        assert job("R") == [waiting]
+        page = bob.browser.look(f"/user/{bob.name}/lab")
+        assert "jupyter-config-data" in page.text
+        assert bob.ask("GET", f"/user/{bob.name}/api/status").status_code == 200
+    finally:
+        end_server(bob)
+    assert job("PD,R") == []
+
+
+def test_a_server_whose_job_begins_to_run_while_the_hub_is_away_is_there_when_it_comes_back(
+    hub, people_at_work, full_gpus, as_user
+):
+    _, bob, _ = people_at_work
+    filler, job = full_gpus
+    waiting = ask_for_a_gpu(bob, job)
+    hub.end("hub", signal.SIGKILL)
+    as_user("root", "scancel", filler)
+    log = Path("/home", bob.name, f".phidias/logs/server-{waiting}.log")
+    try:
+        # The server listens, and finds nobody to tell.
+        assert until(60, lambda: log.exists() and "It is tried again." in log.read_text()), log.read_text()
+        hub.start_hub()
+        assert until(20, lambda: bob.server().get("ready")), hub.said("hub")[-3000:]
+        assert job("R") == [waiting]
+        assert bob.ask("GET", f"/user/{bob.name}/api/status").status_code == 200
+    finally:
+        end_server(bob)
+    assert job("PD,R") == []
+
+
+def test_a_server_whose_job_ends_while_the_hub_is_away_is_said_to_have_ended_and_can_be_started_again(
+    hub, people_at_work, full_gpus, as_user
+):
+    _, bob, _ = people_at_work
+    _, job = full_gpus
+    waiting = ask_for_a_gpu(bob, job)
+    hub.end("hub", signal.SIGKILL)
+    as_user("root", "scancel", waiting)
+    hub.start_hub()
+    assert until(20, lambda: not bob.server())
+    page = bob.browser.look(f"/hub/spawn-pending/{bob.name}").text
+    assert f"job {waiting} ended before JupyterLab answered: it was cancelled" in page
+    bob.start(profile="cpu")
+    end_server(bob)
 
 
 def test_after_the_proxy_was_killed_and_started_every_way_through_it_comes_back(hub, people_at_work):
