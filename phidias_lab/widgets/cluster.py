@@ -17,6 +17,7 @@ from phidias_lab.widgets.controls import button, control, live, prepare, say, se
 
 #: Milliseconds between two looks at the workers.
 PERIOD = 1000
+_STYLE = "table { border-collapse: collapse } th, td { text-align: left; padding: 2px 14px 2px 0 }"
 
 
 class ClusterView(pn.viewable.Viewer):
@@ -32,7 +33,7 @@ class ClusterView(pn.viewable.Viewer):
         self._close = button("End the cluster", action=self._clicked_close, role="danger", width=130, align="end")
         self._counts = sentence(sizing_mode="stretch_width")
         self._problem = sentence(sizing_mode="stretch_width")
-        self._table = pn.pane.HTML("", sizing_mode="stretch_width")
+        self._table = pn.pane.HTML("", stylesheets=[_STYLE], sizing_mode="stretch_width")
         self._layout = pn.Column(
             pn.Row(self._wanted, self._scale, self._pages, self._close, margin=0),
             self._counts,

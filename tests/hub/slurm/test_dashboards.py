@@ -185,6 +185,11 @@ def test_dasks_pages_of_a_cluster_on_gpu_nodes_show_live_what_it_does_and_go_wit
     assert sorted(jobs)[-2:] == ["gpu RUNNING", "gpu RUNNING"]
     assert len(left()) > len(before)
     page.goto(f"{hub.address}/hub/home")
+    page.wait_for_load_state("networkidle")  # the button works by a script
     page.click("#stop")
-    assert until(60, lambda: as_user("root", "squeue", "-h", "-u", "alice").stdout == "")
+
+    def queue() -> str:
+        return as_user("root", "squeue", "-h", "-u", "alice").stdout
+
+    assert until(60, lambda: not queue()), queue()
     assert until(30, lambda: left() == before), left()
