@@ -47,7 +47,7 @@ def _places() -> list[Path]:
     """Where socket folders may lie, the best place first: the system's own for it, else that of temporary files."""
     asked = [os.environ.get("XDG_RUNTIME_DIR"), tempfile.gettempdir(), "/tmp"]
     places = [Path(place) for place in asked if place and os.path.isdir(place) and os.access(place, os.W_OK | os.X_OK)]
-    room = LONGEST - len(PREFIX + "12345678/socket") - 1
+    room = LONGEST - len(PREFIX + "12345678/phidias-0123456789ab") - 1
     return [place for place in places if len(os.fsencode(place)) <= room] or places
 
 

@@ -6,8 +6,8 @@
     ...     phidias_lab.run("ocean.gridding", on=cluster).result()
 
 The places and what may be asked of them stand in the site file. Everything is spoken over TLS with keys of the cluster's
-own, and no pages are served: Dask's pages know no log-in, so anyone on the node could read them. `Cluster.workers` tells
-what they would.
+own. Dask's pages are served when they are asked for (`Cluster.dashboard`), and to the owner alone; a port for them is never
+opened, because they know no log-in and anyone on the node could read them.
 
 A lost worker is replaced. When the owner ends, however it ends, the jobs end.
 """
@@ -26,12 +26,13 @@ import threading
 import time
 import weakref
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from phidias_lab.compute import environment, keys, slurm
+from phidias_lab.compute import pages as dask_pages
 from phidias_lab.compute import request as requests
 from phidias_lab.compute import site as sites
 from phidias_lab.compute import worker as workers_of
@@ -136,6 +137,7 @@ class Cluster:
         self._lock = threading.RLock()
         self._client = None
         self._dask: Any = None
+        self._pages: dask_pages.Pages | None = None
         self._dog: subprocess.Popen | None = None
         self._closed = threading.Event()
         self._trouble: str | None = None
@@ -232,7 +234,8 @@ class Cluster:
     def _keep(self, least: int, most: int) -> None:
         with self._lock:
             self._open()
-            self._wanted, self._failures = (least, most), 0
+            self._wanted, self._failures, self._trouble = (least, most), 0, None
+            (self.folder / workers_of.REFUSED).unlink(missing_ok=True)
             if least == most:
                 self._dask.scale(least)
             # Also with a fixed number: only this asks again for a worker that was lost.
@@ -276,6 +279,17 @@ class Cluster:
 
                 self._client = Client(self._dask)
             return self._client
+
+    def dashboard(self) -> str:
+        """Serve Dask's pages of this cluster (tasks, memory, profile), and give their address on your Jupyter server.
+
+        They open in the browser in which you are logged in there; nobody else gets them. They end with the cluster.
+        """
+        with self._lock:
+            self._open()
+            if self._pages is None:
+                self._pages = dask_pages.Pages(self)
+            return self._pages.address
 
     @property
     def address(self) -> str:
@@ -346,9 +360,12 @@ class Cluster:
             self._closed.set()
             with contextlib.suppress(OSError):
                 (self.folder / "alive").unlink(missing_ok=True)
+            # Whatever Dask says at its end, the jobs are cancelled below.
+            if self._pages is not None:
+                with contextlib.suppress(Exception):
+                    self._pages.close()
             for part in (self._client, self._dask):
                 if part is not None:
-                    # Whatever Dask says at its end, the jobs are cancelled below.
                     with contextlib.suppress(Exception):
                         part.close(timeout=10)
             ended = keys.end(self.folder, read_json(self.folder / "about.json"))
@@ -365,8 +382,10 @@ class Cluster:
     def __repr__(self):
         if self._closed.is_set():
             return f"<Cluster {self.name} on {self.request.place}: closed>"
-        lines = [f"<Cluster {self.name}: {self.request}>", *(f"  {w}" for w in self.workers)]
-        return "\n".join([*lines, f"  {self.notes}"] if self.notes else lines)
+        lines = [f"<Cluster {self.name}: {self._asked()}>", *(f"  {w}" for w in self.workers)]
+        lines += [f"  {self.notes}"] if self.notes else []
+        lines += [f"  Dask's pages: {self._pages.address}"] if self._pages is not None else []
+        return "\n".join(lines)
 
     def _repr_html_(self) -> str:
         if self._closed.is_set():
@@ -375,10 +394,16 @@ class Cluster:
             "<tr>" + "".join(f"<td>{html.escape(str(cell))}</td>" for cell in _cells(w)) + "</tr>" for w in self.workers
         )
         head = "".join(f"<th>{title}</th>" for title in ("Worker", "State", "Why", "Expected start", "Job", "Node"))
+        link = f"<br>Dask's pages: {self._pages.address._repr_html_()}" if self._pages is not None else ""
         return (
-            f"<p><b>{html.escape(str(self.request))}</b><br>{html.escape(self.notes)}</p>"
+            f"<p><b>{html.escape(self._asked())}</b><br>{html.escape(self.notes)}{link}</p>"
             f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
         )
+
+    def _asked(self) -> str:
+        """What is asked for now, which may not be what was asked for first."""
+        least, most = self._wanted
+        return f"{least} to " * (least < most and self._trouble is None) + str(replace(self.request, workers=most))
 
     # What goes on beside ------------------------------------------------------------------------------------------
 

@@ -5,6 +5,7 @@
   about.json          name, place, host and process of the owner, the scheduler's address, how Slurm is reached
   settings.json       the environment a worker has to have, and its GPUs
   worker-N.sh         the batch script of a worker, as it was submitted
+  pages               where Dask's pages are asked for: a link to their socket, which goes with the folder
   alive               touched while the owner lives, removed first when it ends: a job that starts later goes at once
 """
 
@@ -13,7 +14,6 @@ from __future__ import annotations
 import contextlib
 import getpass
 import os
-import re
 import shutil
 import socket
 import stat
@@ -23,7 +23,7 @@ from pathlib import Path
 
 import psutil
 
-from phidias_lab.compute import slurm
+from phidias_lab.compute import pages, slurm
 from phidias_lab.compute.runs import read_json
 from phidias_lab.errors import MissingExtraError, ProductError
 
@@ -107,14 +107,11 @@ def owner_lives(folder: Path, about: Mapping) -> bool:
         return False
 
 
-_NAME = re.compile(r"phidias-[0-9a-f]{12}")
-
-
 def clean(above: Path) -> list[str]:
     """Remove what clusters of dead processes left: jobs that still wait, and keys. Gives the names of those clusters."""
     gone = []
     for folder in above.iterdir():
-        if not _NAME.fullmatch(folder.name) or folder.is_symlink():
+        if not pages.NAME.fullmatch(folder.name) or folder.is_symlink():
             continue
         about = read_json(folder / "about.json")
         try:
@@ -132,6 +129,8 @@ def end(folder: Path, about: Mapping) -> bool:
     """Cancel all jobs of a cluster, then remove its folder; False where Slurm does not answer."""
     with contextlib.suppress(OSError):
         (folder / "alive").unlink(missing_ok=True)  # a job that starts from now on goes at once
+    with contextlib.suppress(OSError):
+        os.unlink(os.readlink(folder / pages.LINK))
     if about.get("kind") == "slurm":
         try:
             slurm.Slurm({"slurm": about["slurm"]}).cancel_named(folder.name)

@@ -52,6 +52,9 @@ def scheduler_options(owner: Cluster) -> dict:
 class Members(SpecCluster):
     """What the clusters of all places do alike."""
 
+    #: Where Dask's own displays say that the pages are. It would be a port at which nothing is served.
+    dashboard_link = ""
+
     def _new_worker_name(self, number: int) -> str:
         return f"worker-{number}"
 

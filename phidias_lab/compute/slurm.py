@@ -72,7 +72,7 @@ _WAITING = {"PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED",
 #: What of the environment a job gets, by name: enough to find Python, the package, the lake and the runs, and no token.
 PASSED = ("HOME", "USER", "LOGNAME", "LANG", "LC_ALL", "PATH", "PYTHONPATH", "LD_LIBRARY_PATH", "TZ", "SLURM_CONF")
 PASSED_BEGINNINGS = ("PHIDIAS_", "XDG_DATA_", "XDG_CONFIG_", "XDG_CACHE_", "XDG_STATE_")
-_NOT_PASSED = re.compile("TOKEN|SECRET|PASSWORD|^PHIDIAS_SERVER_ENDS$")
+_NOT_PASSED = re.compile("TOKEN|SECRET|PASSWORD|^PHIDIAS_(SERVER_ENDS|DASK_PAGES)$")
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import Any
 
 _NAMES = {
+    "ClusterView": "phidias_lab.widgets.cluster",
     "Form": "phidias_lab.widgets.form",
     "Workbench": "phidias_lab.widgets.workbench",
     "view": "phidias_lab.widgets.views",

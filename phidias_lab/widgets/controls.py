@@ -6,6 +6,7 @@ module of the lab spells either. Text that comes from data or users goes through
 
 from __future__ import annotations
 
+import asyncio
 import html
 from collections.abc import Callable
 from functools import cache
@@ -70,8 +71,17 @@ def button(text: str, action: Callable[[], Any] | None = None, *, role: str = "d
     """A button; `action` is called without arguments."""
     made = control(pn.widgets.Button, text, **{_ROLE: role}, **settings)
     if action is not None:
-        made.on_click(lambda event: action())
+        made.on_click(lambda event: _do(action))
     return made
+
+
+def _do(action: Callable[[], Any]) -> None:
+    # In a notebook a click comes in one message with the value that was typed just before, and Panel drops the value when
+    # something is changed on the page while it still reads that message.
+    if live() and getattr(pn.state.curdoc, "session_context", None) is None:
+        asyncio.get_running_loop().call_soon(action)
+    else:
+        action()
 
 
 def download(text: str, source: Callable[[], Any], filename: str, **settings: Any) -> pn.widgets.FileDownload:
@@ -111,6 +121,15 @@ def fold(title: str, *content: Any, collapsed: bool = True, **settings: Any) -> 
 def heading(text: str) -> pn.pane.HTML:
     """A second-level heading, escaped."""
     return pn.pane.HTML(f'<h2 style="margin: 4px 0">{html.escape(text)}</h2>', margin=(0, 10))
+
+
+def live() -> bool:
+    """Whether what changes later is seen: on a page that is served, or in a notebook."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return pn.state.curdoc is not None
+    return True
 
 
 def later(part: pn.viewable.Viewable, action: Callable[[], Any]) -> None:

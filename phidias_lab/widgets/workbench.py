@@ -33,7 +33,7 @@ from phidias_lab.contract import registry, said
 from phidias_lab.contract.order import Order
 from phidias_lab.contract.resources import Resources, show_memory
 from phidias_lab.errors import ParameterError, PhidiasError
-from phidias_lab.widgets.controls import button, control, download, fold, prepare, say, sentence
+from phidias_lab.widgets.controls import button, control, download, fold, live, prepare, say, sentence
 from phidias_lab.widgets.form import Form
 from phidias_lab.widgets.inputs import InputChooser
 from phidias_lab.widgets.views import view
@@ -390,7 +390,7 @@ class Workbench(pn.viewable.Viewer):
         if self._clock is not None:
             self._clock.stop()
             self._clock = None
-        if on and (pn.state.curdoc is not None or _in_notebook()):
+        if on and live():
             self._clock = pn.state.add_periodic_callback(self.refresh, period=PERIOD)
 
     # What the buttons call: the methods above, with errors on the page -------------------------------------------
@@ -445,13 +445,3 @@ def _escaped(text: str) -> str:
     import html
 
     return html.escape(text, quote=True)
-
-
-def _in_notebook() -> bool:
-    import asyncio
-
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return False
-    return True

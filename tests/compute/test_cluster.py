@@ -466,12 +466,14 @@ def test_a_frozen_worker_counts_as_lost(pair):
 
 def test_the_number_of_workers_can_be_changed_within_the_bounds(pair):
     pair.scale(1)
+    assert "1 worker on local" in repr(pair)
     until(lambda: pair.running == 1 and len(pair.workers) == 1)
     with pytest.raises(ParameterError, match="at most 4"):
         pair.scale(5)
     with pytest.raises(ParameterError, match="2 workers cannot come: 1 are asked for"):
         pair.wait_for_workers(2)
     pair.adapt(0, 2)
+    assert "0 to 2 workers on local" in pair._repr_html_()
     assert pair.client.submit(abs, -3).result(60) == 3
 
 
@@ -486,6 +488,9 @@ def test_workers_of_another_environment_do_no_work_and_the_difference_is_named(h
         assert cluster.running == 0
         with pytest.raises(RunFailedError, match="another environment"):
             _ = cluster.client
+        cluster.scale(1)  # nothing was mended, so it is said again
+        with pytest.raises(RunFailedError, match="another environment"):
+            cluster.wait_for_workers(timeout=60)
 
 
 def test_workers_that_end_at_once_are_not_asked_for_without_end(here, monkeypatch, tmp_path):
@@ -495,11 +500,14 @@ def test_workers_that_end_at_once_are_not_asked_for_without_end(here, monkeypatc
     import distributed  # noqa: F401 - this process has the real one already
 
     monkeypatch.setattr(environment, "python_path", lambda: f"{broken}{os.pathsep}{ROOT}")
-    with (
-        phidias_lab.cluster("local") as cluster,
-        pytest.raises(RunFailedError, match=r"3 workers on local ended.*no such luck"),
-    ):
+    with phidias_lab.cluster("local") as cluster:
+        with pytest.raises(RunFailedError, match=r"3 workers on local ended.*no such luck"):
+            cluster.wait_for_workers(timeout=90)
+        # As the sentence says: when the cause is mended, one may ask again.
+        monkeypatch.undo()
+        cluster.scale(1)
         cluster.wait_for_workers(timeout=90)
+        assert "ended one after the other" not in cluster.notes
 
 
 def test_when_the_owner_is_killed_its_workers_and_keys_go(here):

@@ -7,8 +7,8 @@ import time
 import pytest
 
 import phidias_lab
-from phidias_lab.widgets import Workbench
-from phidias_lab.widgets.cluster import ClusterView
+from phidias_lab.compute import pages
+from phidias_lab.widgets import ClusterView, Workbench
 
 SITE = """
 name = "trial"
@@ -29,9 +29,10 @@ def here(tmp_path, monkeypatch):
     file = tmp_path / "site.toml"
     file.write_text(SITE.replace("SHARED", str(tmp_path / "shared")))
     monkeypatch.setenv("PHIDIAS_SITE", str(file))
+    monkeypatch.delenv(pages.VARIABLE, raising=False)
 
 
-def test_the_page_tells_asked_pending_running_and_lost_and_its_buttons_scale_and_end(here):
+def test_the_page_tells_asked_pending_running_and_lost_and_its_buttons_scale_and_end(here, monkeypatch):
     with phidias_lab.cluster("local", workers=1) as cluster:
         page = ClusterView(cluster)
         assert "running" in page._counts.object
@@ -45,6 +46,13 @@ def test_the_page_tells_asked_pending_running_and_lost_and_its_buttons_scale_and
         page._wanted.value = 0
         page._scale.clicks += 1
         assert "at most" not in page._problem.object
+        page._pages.clicks += 1
+        assert "no such server started this process" in page._problem.object
+        monkeypatch.setenv(pages.VARIABLE, "")
+        pages.offer("/user/me/")
+        page._pages.clicks += 1
+        assert page._problem.object == ""
+        assert f'href="/user/me/phidias-dask/{cluster.name}/status"' in page._table.object
         end = time.monotonic() + 60
         while cluster.running and time.monotonic() < end:
             time.sleep(0.1)

@@ -214,6 +214,14 @@ def dashboards_socket(facts: dict) -> str:
     return "connected"
 
 
+def pages_socket(facts: dict) -> str:
+    with socket.socket(socket.AF_UNIX) as line:
+        line.settimeout(10)
+        line.connect(facts["pages_socket"])
+        line.sendall(b"GET /status HTTP/1.0\r\n\r\n")
+        return line.recv(4096).partition(b"\r\n")[0].decode()
+
+
 def spilled(facts: dict) -> str:
     return str(list(Path(facts["spill"]).iterdir()) or "an empty folder")
 

@@ -10,6 +10,7 @@ import socket
 from pathlib import Path
 from urllib.parse import quote, urlsplit
 
+import nbformat
 import pytest
 from slurm_lab.slurm import until
 
@@ -29,6 +30,17 @@ WEBSOCKET = "/user/alice/phidias/ws"
 CONNECT = (
     "import socket, sys; s = socket.socket(socket.AF_UNIX); s.settimeout(5); s.connect(sys.argv[1]); print('open')"
 )
+
+#: A notebook with a cluster on the GPU nodes, whose pages are asked for while it works.
+NOTEBOOK = (
+    "import phidias_lab\ncluster = phidias_lab.cluster('slurm-gpu', workers=2)\n"
+    "cluster.wait_for_workers(timeout=90)\ncluster.dashboard()",
+    "import time\n\ndef slowly(number):\n    time.sleep(0.2)\n    return number\n\n"
+    "cluster.client.gather(cluster.client.map(slowly, range(400)))",
+)
+#: Whether the task stream of a page shows tasks of this name.
+SHOWN = """name => window.Bokeh?.documents?.some(
+    d => [...d._all_models.values()].some(m => (m.data?.name ?? []).includes?.(name)))"""
 
 
 def log_in(page, hub, name: str, path: str = "") -> None:
@@ -125,3 +137,59 @@ def test_the_socket_of_the_dashboards_opens_to_its_user_alone(alices, hub, as_us
     assert "PermissionError" in refused.stderr
     listening = as_user("root", "ss", "-ltnpH", check=False).stdout
     assert "phidias_lab.widgets.serve" not in listening
+
+
+@pytest.fixture
+def notebook(as_user):
+    """A notebook of alice's in her home, for this test."""
+    made = nbformat.v4.new_notebook()
+    made.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    made.cells = [nbformat.v4.new_code_cell(source) for source in NOTEBOOK]
+    file = Path("/home/alice/cluster-with-pages.ipynb")
+    as_user("alice", "python3", "-c", f"open({str(file)!r}, 'w').write({nbformat.writes(made)!r})")
+    yield file
+    file.unlink()
+
+
+def test_dasks_pages_of_a_cluster_on_gpu_nodes_show_live_what_it_does_and_go_with_the_server(
+    page, keep, hub, notebook, as_user
+):
+    def left() -> list[str]:
+        sockets = [str(f) for place in (Path("/tmp"), *Path("/run/user").glob("*")) for f in place.glob("phidias-d*")]
+        return sockets + [str(f) for f in Path("/home/alice/.phidias/keys").glob("phidias-*")]
+
+    before = left()
+    log_in(page, hub, "alice", f"/hub/user-redirect/lab/tree/{notebook.name}")
+    page.click("#spawn_form input[type=submit], #spawn_form button[type=submit]")
+    page.locator(".jp-NotebookPanel:visible .jp-CodeCell").first.wait_for()
+    page.get_by_text("Python 3 (ipykernel) | Idle").wait_for()
+    for item in ("Run", "Run All Cells"):
+        page.get_by_role("menuitem", name=item, exact=True).click()
+    link = page.locator(".jp-OutputArea-output a[href^='/user/alice/phidias-dask/phidias-']")
+    link.wait_for()
+    with page.context.expect_page() as opened:
+        link.click()
+    frames = []
+    page.on("websocket", lambda ws: ws.on("framereceived", lambda frame: frames.append(str(frame))))
+    page.goto(opened.value.url)
+    opened.value.close()
+    assert urlsplit(page.url).path.startswith("/user/alice/phidias-dask/phidias-")
+    page.wait_for_function(SHOWN, arg="slowly")
+    page.wait_for_timeout(3000)
+    assert any("ColumnDataChanged" in frame for frame in frames)
+    keep("hub-dask-status")
+    page.get_by_role("link", name="Info", exact=True).click()
+    page.get_by_text("worker-1").first.wait_for()
+    keep("hub-dask-workers")
+    jobs = as_user("root", "squeue", "-h", "-u", "alice", "-o", "%P %T").stdout.splitlines()
+    assert sorted(jobs)[-2:] == ["gpu RUNNING", "gpu RUNNING"]
+    assert len(left()) > len(before)
+    page.goto(f"{hub.address}/hub/home")
+    page.wait_for_load_state("networkidle")  # the button works by a script
+    page.click("#stop")
+
+    def queue() -> str:
+        return as_user("root", "squeue", "-h", "-u", "alice").stdout
+
+    assert until(60, lambda: not queue()), queue()
+    assert until(30, lambda: left() == before), left()

@@ -29,6 +29,7 @@ import phidias_lab, psutil
 from ipykernel.connect import get_connection_file
 cluster = phidias_lab.cluster("slurm", workers=1)
 cluster.wait_for_workers(timeout=90)
+cluster.dashboard()
 run = phidias_lab.run("ocean.gridding", on="slurm-gpu")
 Path.home().joinpath("notes-of-alice.txt").write_text("hers")
 spill = cluster.client.run(lambda dask_worker: dask_worker.local_directory)
@@ -41,7 +42,8 @@ facts = {{
     "cluster": str(cluster.folder), "scheduler": cluster.address, "worker": list(cluster.dask.scheduler_info["workers"])[0],
     "spill": list(spill.values())[0], "run": str(run.folder), "sockets": [
         c.laddr for p in psutil.process_iter() if p.uids().real == os.getuid() for c in p.net_connections("unix")
-        if "phidias-dashboards-" in c.laddr],
+        if "phidias-dashboards-" in c.laddr and c.laddr.endswith("/socket")],
+    "dask": cluster.name, "pages_socket": os.path.join(os.environ["PHIDIAS_DASK_PAGES"], cluster.name),
     "server": os.environ["JUPYTERHUB_SERVICE_URL"],
     "jobs": [os.environ["SLURM_JOB_ID"], cluster.workers[0].job, run.launched["job"]],
     "secrets": [os.environ["JUPYTERHUB_API_TOKEN"], json.loads(Path(get_connection_file()).read_text())["key"],
@@ -144,7 +146,7 @@ def tries(deployment, scene, slurm):
 HERS = (
     "scheduler", "worker", "home", "notebook", "run_store", "run_record", "run_by_command", "job_list", "job_facts",
     "job_history", "batch_script", "into_the_job", "process_environment", "process_files", "process_memory",
-    "process_signal", "kernel", "dashboards_socket", "spilled", "public_places", "secrets_in_files",
+    "process_signal", "kernel", "dashboards_socket", "pages_socket", "spilled", "public_places", "secrets_in_files",
 )  # fmt: skip
 #: Attempts at what belongs to root, or at what nobody gets.
 ROOTS = ("jobs_in_files", "accounting_database")
@@ -250,12 +252,15 @@ PATHS = (
     "api/terminals",
     "files/notes-of-alice.txt",
     "phidias/",
+    "phidias-dask/{dask}/status",
+    "phidias-dask/{dask}/info/main/workers.html",
     "metrics",
 )
 
 
 @pytest.mark.parametrize("path", PATHS)
 def test_no_path_of_alices_server_answers_bob_or_a_stranger(scene, path, visit):
+    path = path.format(**scene.facts)
     address = f"{scene.alice.address}/user/{scene.alice.name}/{path}"
     assert scene.alice.ask("GET", f"/user/{scene.alice.name}/{path}").status_code == 200
     assert scene.bob.ask("GET", f"/user/{scene.alice.name}/{path}").status_code in (403, 404)
@@ -283,17 +288,22 @@ def cookies(user: HubUser, path: str) -> dict[str, str]:
     return {"Cookie": "; ".join(f"{name}={value}" for name, value in sent.items())}
 
 
-WEBSOCKETS = ("phidias/ws", "api/kernels/{kernel}/channels")
+#: Each with the page that opens it, where Bokeh's server asks for the token of a session that stands there.
+WEBSOCKETS = {
+    "phidias/ws": "phidias/",
+    "phidias-dask/{dask}/status/ws": "phidias-dask/{dask}/status",
+    "api/kernels/{kernel}/channels": None,
+}
 
 
 @pytest.mark.parametrize("path", WEBSOCKETS)
 def test_websockets_below_alices_address_open_to_her_alone(scene, path):
     alice, bob = scene.alice, scene.bob
-    path = path.format(kernel=scene.kernel)
-    # What Bokeh's server asks of a websocket besides: the token of a session, which bob may have overheard.
-    page = alice.ask("GET", f"/user/{alice.name}/phidias/").text
-    token = page.split('"token":"', 1)[1].split('"', 1)[0]
-    more = {"subprotocols": ["bokeh", token]} if path.startswith("phidias") else {}
+    page, path = WEBSOCKETS[path], path.format(kernel=scene.kernel, **scene.facts)
+    more = {}
+    if page:  # the token of its session bob may have overheard
+        text = alice.ask("GET", f"/user/{alice.name}/{page.format(**scene.facts)}").text
+        more = {"subprotocols": ["bokeh", text.split('"token":"', 1)[1].split('"', 1)[0]]}
     origin = {"Origin": alice.address}
     assert alice.refused(path, {"Authorization": f"token {alice.token}"}, **more) == 101
     assert alice.refused(path, origin | cookies(alice, f"/user/{alice.name}/lab"), **more) == 101
@@ -303,6 +313,20 @@ def test_websockets_below_alices_address_open_to_her_alone(scene, path):
     # A page elsewhere that alice's browser opens must not speak with her server in her name.
     elsewhere = {"Origin": "http://elsewhere.example"} | cookies(alice, f"/user/{alice.name}/lab")
     assert alice.refused(path, elsewhere, **more) == 403
+
+
+def test_by_bobs_own_server_no_pages_of_alices_cluster_are_reached(scene, as_user):
+    """Neither by its name nor by a link to its socket that bob puts where his own server looks."""
+    alice, bob, name = scene.alice, scene.bob, scene.facts["dask"]
+    mine = bob.run(bob.kernel(), "import os; print(os.environ['PHIDIAS_DASK_PAGES'])").strip()
+    path = f"/user/{bob.name}/phidias-dask/{name}/status"
+    assert bob.ask("GET", path).status_code == 410
+    as_user(bob.name, "ln", "-s", scene.facts["pages_socket"], f"{mine}/{name}")
+    assert bob.ask("GET", path).status_code == 410
+    as_user(bob.name, "rm", f"{mine}/{name}")
+    for trick in (f"..%2f..%2f{scene.facts['pages_socket'].lstrip('/')}", f"../../{alice.name}/phidias-dask/{name}"):
+        assert bob.ask("GET", f"/user/{bob.name}/phidias-dask/{trick}/status").status_code in (403, 404)
+    assert alice.ask("GET", f"/user/{alice.name}/phidias-dask/{name}/status").status_code == 200
 
 
 def test_bob_can_neither_start_nor_stop_nor_change_alices_server(scene):
