@@ -33,6 +33,8 @@ CHROMIUM_ARGUMENTS = [
 
 
 def pytest_configure(config):
+    # nbformat goes on without it; it compiles a grammar at its import, which takes seconds in each worker.
+    sys.modules["rfc3987_syntax"] = None
     import hypothesis
 
     # A first import may take seconds, so no deadline; few examples, because there are many properties.
@@ -109,6 +111,16 @@ def own_folders(monkeypatch, tmp_path_factory):
     monkeypatch.setenv("PHIDIAS_RUNS", str(home / "runs"))
     monkeypatch.setenv("PHIDIAS_LAKE", str(home / "lake"))
     return home
+
+
+@pytest.fixture(scope="session")
+def commands():
+    """Runs `phidias` commands in processes of their own, quickly: see tests/commands.py."""
+    from commands import Commands
+
+    running = Commands()
+    yield running
+    running.close()
 
 
 @pytest.fixture(scope="session")
