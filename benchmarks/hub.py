@@ -15,6 +15,7 @@ import argparse
 import contextlib
 import json
 import os
+import secrets
 import shutil
 import signal
 import statistics
@@ -22,9 +23,12 @@ import sys
 import tempfile
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+
+import requests
 
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "hub-config"), str(ROOT / "tests" / "hub"), str(ROOT / "tests" / "hub" / "slurm")]
@@ -166,39 +170,55 @@ class Bench:
         }
 
     def restart(self) -> dict:
-        """How long the hub's API is away when it is killed and started, and what a working user notices."""
+        """How long the hub's API is away when it is killed and started, and what people at their server notice.
+
+        Known ones the server has seen just before. About new ones, a token or a browser's cookie each time in another
+        session, it has to ask the hub with each request.
+        """
         self.running()
         alice = self.user("alice")
         alice.start()
-        gaps, good, bad, over = [], 0, [], threading.Event()
+        alice.browser.look("/user/alice/lab")
+        cookies = {c.name: c.value for c in alice.browser.cookies if c.path in ("/", "/user/alice/")}
+        kinds = {"known": (1, 0), "token": (4, 1), "cookie": (4, 1)}
+        good, bad, gaps, over = Counter(), [], [], threading.Event()
 
-        def browse() -> None:
-            nonlocal good
+        def browse(kind: str, new: bool) -> None:
             while not over.wait(0.02):
+                session = {"jupyterhub-session-id": secrets.token_hex(8)} if new else {}
+                sent = {"cookies": cookies | session} if kind == "cookie" else {"cookies": session, "headers": headers}
                 try:
-                    answer = alice.ask("GET", "/user/alice/api/status", seconds=20)
-                    good += answer.status_code == 200
+                    answer = requests.get(address, timeout=60, **sent)
                     if answer.status_code != 200:
-                        bad.append(str(answer.status_code))
+                        bad.append(f"{kind}: {answer.status_code}")
+                    good[kind] += answer.status_code == 200
                 except OSError as error:
-                    bad.append(repr(error))
+                    bad.append(f"{kind}: {error!r}")
 
-        browser = threading.Thread(target=browse)
-        browser.start()
+        address, headers = f"{self.hub.address}/user/alice/api/me", {"Authorization": f"token {alice.token}"}
+        people = [
+            threading.Thread(target=browse, args=(kind, bool(new)))
+            for kind, (n, new) in kinds.items()
+            for _ in range(n)
+        ]
+        for person in people:
+            person.start()
         try:
-            # A server asks the hub about a browser it has not seen for five minutes; this one is at work.
-            waited(lambda: good > 20, 30)
+            waited(lambda: all(good[kind] > 20 for kind in kinds), 60)
             for _ in range(self.asked.times):
                 self.hub.end("hub", signal.SIGKILL)
                 begun = time.monotonic()
                 self.hub.start_hub()
                 gaps.append(time.monotonic() - begun)
+                before = good.copy()
+                waited(lambda before=before: all(good[kind] > before[kind] + 5 for kind in kinds), 60)
         finally:
             over.set()
-            browser.join()
+            for person in people:
+                person.join()
         self.hub.slurm.cancel_jobs()
         waited(lambda: not alice.server(), 60)
-        return {"gap": figures(gaps), "requests": good, "failed": len(bad), "failures": bad[:5]}
+        return {"gap": figures(gaps), "requests": dict(good), "failed": len(bad), "failures": bad[:5]}
 
     def cluster(self) -> dict:
         """A cluster over TLS with two workers ready, as jobs of Slurm."""

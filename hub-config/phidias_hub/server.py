@@ -1,16 +1,34 @@
-"""The program of a user's server: JupyterHub's own, patient with a hub that is away. A job carries its text along."""
+"""The program of a user's server: JupyterHub's own, patient with a hub that is away, and quicker to start.
+
+A job carries the text of this file along.
+"""
 
 import asyncio
 import sys
+from types import ModuleType
 
-# Compiles a grammar at its import, a second of the start, for a check of internationalized addresses in JSON that nothing
-# here asks for; jsonschema goes on without it.
-sys.modules["rfc3987_syntax"] = None
+# Slow to import and optional where they are: checks of formats in JSON that nothing here asks for, and httpx's command.
+sys.modules |= dict.fromkeys(("rfc3987_syntax", "rfc3986_validator", "isoduration", "httpx._main"))
 
-import aiohttp  # noqa: E402  all of them after the line above
+
+class Absent(ModuleType):
+    """Stands in for alembic while JupyterHub is imported: it upgrades the hub's database, and a server has none."""
+
+    def __getattr__(self, name):
+        return Absent(name)
+
+
+absent = ("alembic", "alembic.command", "alembic.config", "alembic.script")
+sys.modules |= {name: Absent(name) for name in absent}
+
+import aiohttp  # noqa: E402  all of them after the lines above
 from jupyterhub.services import auth  # noqa: E402
 from jupyterhub.singleuser import main  # noqa: E402
 from jupyterhub.singleuser.extension import JupyterHubSingleUser  # noqa: E402
+from jupyterlab import commands  # noqa: E402
+
+for name in absent:
+    del sys.modules[name]
 
 #: How long a request waits for a hub that is away, in seconds: a restart takes a few.
 PATIENCE = 30
@@ -47,4 +65,6 @@ async def unasked(self):
 
 auth.fetch = ask_again
 JupyterHubSingleUser.check_hub_version = unasked
+# JupyterLab starts Node.js only to ask where yarn would get packages; nothing is built here.
+commands._yarn_config = lambda logger: {"yarn config": {}, "npm config": {}}
 main()

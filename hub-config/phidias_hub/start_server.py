@@ -19,8 +19,9 @@ HUB_SECONDS = 900
 
 #: Where the batch script hands over the server's own program, server.py.
 SERVER = 8
-#: Panel's preview inside JupyterLab loads all of Panel at the start. The dashboards are a process of their own.
-LEFT_OUT = "--ServerApp.jpserver_extensions={'panel.io.jupyter_server_extension': False}"
+#: Panel's preview inside JupyterLab loads all of Panel at the start; the dashboards are a process of their own. And
+#: notebook_shim looks for settings of the notebook before version 7.
+LEFT_OUT = "--ServerApp.jpserver_extensions={'panel.io.jupyter_server_extension': False, 'notebook_shim': False}"
 #: A user's JupyterLab asks no other host for news, and installs nothing into an environment that others use as well.
 JUPYTERLAB = (
     "--LabApp.news_url=None",

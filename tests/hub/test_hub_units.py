@@ -72,6 +72,19 @@ def test_the_hub_starts_without_what_is_slow_to_import_and_used_by_nobody():
     assert not {name for name in imported if name.split(".")[0] in ("lark", "oauthenticator")}
 
 
+def test_a_server_starts_without_what_is_slow_to_import_and_used_by_nobody_and_extensions_have_it_all():
+    server = HUB_CONFIG / "phidias_hub" / "server.py"
+    code = (
+        f"import sys\ntry:\n    exec(compile(open({str(server)!r}).read(), 'server', 'exec'))\n"
+        "except SystemExit:\n    import jupyterlab.labapp\n"
+        "slow = {'lark', 'arrow', 'rich', 'alembic.context'} & sys.modules.keys()\n"
+        "import alembic.command\nprint(slow, alembic.__version__)\n"
+    )
+    done = subprocess.run([sys.executable, "-P", "-c", code, "--version"], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == f"set() {version('alembic')}"
+
+
 def test_only_the_hub_may_become_another_user():
     free = {unit.stem for unit in UNITS if parsed(unit)["Service"].get("NoNewPrivileges") != "yes"}
     assert free == {"phidias-hub"}
