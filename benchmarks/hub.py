@@ -3,35 +3,44 @@
     SYSTEM=1 python benchmarks/hub.py                       # as root, where the tests of the hub may run
     SYSTEM=1 python benchmarks/hub.py slurm restart --times 3
     SYSTEM=1 python benchmarks/hub.py visitors --visitors 50
+    SYSTEM=1 python benchmarks/hub.py crowd --crowd 500
 
 It works below /srv/phidias-benchmark with accounts of its own, and removes what it created. The servers of `visitors` are
-light: they answer with their user's name, so that the hub is measured and not 50 times JupyterLab on one host. Results:
-benchmarks/results/hub.json.
+light: they answer with their user's name, so that the hub is measured and not 50 times JupyterLab on one host. For `crowd`
+Slurm is pretended as well (`_pretended_slurm`), while hub, proxy, log-in, sudo and the accounts are real: sudo takes no
+account from elsewhere than the machine. Creating and removing 500 takes a few minutes. Results: benchmarks/results/hub.json.
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import contextlib
 import json
 import os
 import secrets
 import shutil
 import signal
+import socket
 import statistics
+import subprocess
 import sys
 import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import psutil
 import requests
 
 ROOT = Path(__file__).parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "hub-config"), str(ROOT / "tests" / "hub"), str(ROOT / "tests" / "hub" / "slurm")]
+sys.path[:0] = [
+    *(str(Path(__file__).parent), str(ROOT), str(ROOT / "hub-config")),
+    *(str(ROOT / "tests" / "hub"), str(ROOT / "tests" / "hub" / "slurm")),
+]
 os.environ["PYTHONPATH"] = str(ROOT)
 PLACE = Path("/srv/phidias-benchmark")
 #: A server that tells the hub its port and answers every request with its user's name.
@@ -86,9 +95,9 @@ class Bench:
         }.items():
             assert site.count(old) == 1, f"{SITE} no longer says {old}."
             site = site.replace(old, new)
-        many = ["alice", "bob"]
-        if "visitors" in (asked.what or MEASUREMENTS):
-            many += [f"phidias-v{number:03d}" for number in range(asked.visitors)]
+        what = asked.what or MEASUREMENTS
+        others = max([getattr(asked, name) for name in ("visitors", "crowd") if name in what], default=0)
+        many = ["alice", "bob", *(f"phidias-v{number:03d}" for number in range(others))]
         site = site.replace('["alice", "bob"]', json.dumps(many))
         light = f'[servers.environments.light]\ntitle = "Light servers"\nfolder = "{PLACE}/light"\n\n'
         site = site.replace("[servers.profiles.cpu]", light + "[servers.profiles.cpu]")
@@ -285,7 +294,7 @@ class Bench:
                 return f"{name}: {error!r}", time.monotonic() - begun
             return "", time.monotonic() - begun
 
-        everybody = names.users[2:]
+        everybody = names.users[2 : 2 + self.asked.visitors]
         begun = time.monotonic()
         with ThreadPoolExecutor(len(everybody)) as pool:
             told = list(pool.map(visit, everybody))
@@ -300,7 +309,76 @@ class Bench:
             "each": figures([took for _, took in told]),
         }
 
+    def crowd(self) -> dict:
+        """More people than one host can serve log in and start a server at the same moment, before a pretended Slurm."""
+        with self.pretended(self.asked.crowd) as slurm:
+            return asyncio.run(self._crowd(slurm))
+
     # Parts ----------------------------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def pretended(self, room: int) -> Iterator[Path]:
+        """Hub and proxy before a pretended Slurm with room for so many servers; gives the socket at which it answers."""
+        from slurm_lab import people
+
+        self.hub.stop()
+        names, folder, site = self.hub.names, PLACE / "pretended", PLACE / "site.toml"
+        shutil.rmtree(self.hub.state, ignore_errors=True)
+        names.programs = folder / "bin"
+        people.create(names, self.hub.manifest)
+        before = site.read_text()
+        site.write_text(before.replace("[slurm]\n", f'[slurm]\nprograms = "{names.programs}"\n'))
+        program = Path(__file__).with_name("_pretended_slurm.py")
+        slurm = subprocess.Popen([sys.executable, program, folder, str(room)], stdout=subprocess.PIPE, text=True)
+        try:
+            slurm.stdout.readline()
+            self.hub.start_proxy()
+            self.hub.start_hub()
+            yield folder / "socket"
+        finally:
+            self.hub.stop()
+            slurm.terminate()
+            slurm.wait()
+            slurm.stdout.close()
+            site.write_text(before)
+            names.programs = Path("/usr/bin")
+            people.create(names, self.hub.manifest)
+
+    async def _crowd(self, slurm: Path) -> dict:
+        from _browsers import Browser, failures
+
+        names = self.hub.names.users[2 : 2 + self.asked.crowd]
+        async with contextlib.AsyncExitStack() as opened:
+            browsers = [Browser(self.hub.address, name, self.hub.password, patience=900) for name in names]
+            for browser in browsers:
+                await opened.enter_async_context(browser)
+
+            def took(step: str) -> dict:
+                return figures([browser.seconds[step] for browser in browsers if step in browser.seconds] or [0.0])
+
+            hub = psutil.Process(self.hub.processes["hub"].pid)
+            told = {"people": len(names), "memory_before": hub.memory_info().rss / 2**20}
+            with Meter(hub, slurm) as meter:
+                failed = await failures(browsers, "visit")
+            told |= {"failed": len(failed), "failures": failed[:5], "login": took("login"), "all": took("all")}
+            told |= {"coming": meter.told(), "memory": hub.memory_info().rss / 2**20}
+            # All are at work, and nobody starts or stops: how often is the queue asked, and what does that cost?
+            with Meter(hub, slurm) as meter:
+                await asyncio.sleep(self.asked.watch)
+            told["at_work"] = meter.told()
+            await asyncio.to_thread(self.hub.end, "hub", signal.SIGKILL)
+            begun = time.monotonic()
+            await asyncio.to_thread(self.hub.start_hub)
+            told["restart"] = time.monotonic() - begun
+            failed = await failures(browsers, "come_again")
+            told |= {"lost_by_restart": len(failed), "lost": failed[:5]}
+            hub = psutil.Process(self.hub.processes["hub"].pid)
+            with Meter(hub, slurm) as meter:
+                failed = await failures(browsers, "stop")
+                while tally(slurm)["running"]:
+                    await asyncio.sleep(0.2)
+            told |= {"not_stopped": len(failed), "stop_failures": failed[:5], "stopping": meter.told()}
+        return told
 
     def _at_the_site(self) -> dict:
         """This process at the site, where a worker counts as lost after the site's own time."""
@@ -315,23 +393,68 @@ class Bench:
         return self.hub.slurm._client("squeue", "-h", "-o", "%i")
 
 
+class Meter:
+    """What the hub used and asked while something went on."""
+
+    def __init__(self, hub: psutil.Process, slurm: Path):
+        self.hub, self.slurm, self.files = hub, slurm, 0
+
+    def __enter__(self) -> Meter:
+        self.begun, self.asked, self.used = time.monotonic(), tally(self.slurm), self.hub.cpu_times()
+        self.over = threading.Event()
+        self.watch = threading.Thread(target=self._watch)
+        self.watch.start()
+        return self
+
+    def _watch(self) -> None:
+        while not self.over.wait(0.5):
+            self.files = max(self.files, self.hub.num_fds())
+
+    def __exit__(self, *_) -> None:
+        self.over.set()
+        self.watch.join()
+        self.seconds, asked, used = time.monotonic() - self.begun, tally(self.slurm), self.hub.cpu_times()
+        self.processor = used.user + used.system - self.used.user - self.used.system
+        self.questions = {name: asked[name] - self.asked.get(name, 0) for name in asked if name != "running"}
+
+    def told(self) -> dict:
+        """Seconds, the hub's seconds of a processor, its most open files, and how often which program was asked."""
+        return {"seconds": self.seconds, "processor": self.processor, "files": self.files, **self.questions}
+
+
+def tally(slurm: Path) -> dict[str, int]:
+    """How often each program of the pretended Slurm was asked, and how many jobs run."""
+    with socket.socket(socket.AF_UNIX) as line:
+        line.connect(str(slurm))
+        line.sendall(b'{"program": "tally"}\n')
+        return json.loads(line.makefile().read())
+
+
 def _square(i: int) -> int:
     time.sleep(0.5)
     return i * i
 
 
-MEASUREMENTS = ("slurm", "overhead", "restart", "cluster", "nodes", "visitors")
+MEASUREMENTS = ("slurm", "overhead", "restart", "cluster", "nodes", "visitors", "crowd")
 
 
-def main(words: list[str] | None = None) -> None:
+def parsed(words: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", nargs="*", default=[], help=f"of {', '.join(MEASUREMENTS)}; all of them by default")
     parser.add_argument("--times", type=int, default=20, help="how often each is measured")
     parser.add_argument("--visitors", type=int, default=50, help="how many people come at once")
+    parser.add_argument("--crowd", type=int, default=500, help="how many people come at once before a pretended Slurm")
+    parser.add_argument("--watch", type=float, default=20, help="for how many seconds the crowd at work is watched")
+    parser.add_argument("--results", type=Path, default=Path(__file__).parent / "results", help="folder of hub.json")
     asked = parser.parse_args(words)
     if unknown := set(asked.what) - set(MEASUREMENTS):
         parser.error(f"{', '.join(sorted(unknown))} cannot be measured; choose of {', '.join(MEASUREMENTS)}")
-    file = Path(__file__).parent / "results" / "hub.json"
+    return asked
+
+
+def main(words: list[str] | None = None) -> None:
+    asked = parsed(words)
+    file = asked.results / "hub.json"
     file.parent.mkdir(exist_ok=True)
     with Bench(asked) as bench:
         for name in asked.what or MEASUREMENTS:

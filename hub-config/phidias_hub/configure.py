@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from phidias_hub import local, proxy, rules
+from phidias_hub.database import Connection
 from phidias_hub.port import HANDLERS
 from phidias_hub.rules import Secrets
 from phidias_hub.site import HUB_CONFIG, SiteError, read
@@ -91,16 +92,18 @@ def _hub(site: Mapping[str, Any], state: Path) -> dict[str, Any]:
         "JupyterHub.hub_connect_url": f"{scheme}://{inner}:{hub['internal_port']}",
         "JupyterHub.db_url": f"sqlite:///{state / 'jupyterhub.sqlite'}",
         # Another process may hold the database for a moment, a backup for one.
-        "JupyterHub.db_kwargs": {"connect_args": {"timeout": 30}},
+        "JupyterHub.db_kwargs": {"connect_args": {"timeout": 30, "factory": Connection}},
         "JupyterHub.cookie_secret_file": str(state / "cookie-secret"),
         # A page of a user's server on the same host cannot set this hub's cookies (GHSA-7r3h-4ph8-w38g).
         "JupyterHub.cookie_host_prefix_enabled": secure,
         "JupyterHub.tornado_settings": {"cookie_options": {"samesite": "Lax", "secure": secure}},
         "JupyterHub.internal_ssl": hub["internal_tls"],
         "JupyterHub.internal_certs_location": str(state / "certificates"),
-        "JupyterHub.concurrent_spawn_limit": hub["servers_at_once"],
         # After a restart the hub looks after each server; it answers meanwhile, and servers may wait in the queue for hours.
         "JupyterHub.init_spawners_timeout": 1,
+        # JupyterHub counts those who wait in Slurm's queue too, and sends everybody else away with an error. What has to
+        # be bounded is bounded by turns (`Queue.run_as`), where people wait on a page that says so.
+        "JupyterHub.concurrent_spawn_limit": 0,
         "JupyterHub.allow_named_servers": False,
         "JupyterHub.authenticate_prometheus": True,
         "JupyterHub.template_paths": [str(HUB_CONFIG / "phidias_hub" / "templates")],
@@ -131,13 +134,12 @@ def _proxy(site: Mapping[str, Any], secrets: Secrets) -> dict[str, Any]:
     scheme = "https" if hub["internal_tls"] else "http"
     told: dict[str, Any] = {
         "JupyterHub.cleanup_proxy": not apart,
-        # At each of these looks a proxy that was restarted gets its routes again; JupyterHub's own pause is 300 s.
-        "JupyterHub.last_activity_interval": 5,
         "ConfigurableHTTPProxy.should_start": not apart,
         "ConfigurableHTTPProxy.api_url": f"{scheme}://127.0.0.1:{hub['proxy_api_port']}",
         "ConfigurableHTTPProxy.log_level": "warn",
     }
     if apart:
+        told["JupyterHub.proxy_class"] = "phidias_hub.routes.ProxyApart"
         told["ConfigurableHTTPProxy.auth_token"] = secrets.get(Secrets.PROXY) or ""
     else:
         told["ConfigurableHTTPProxy.command"] = proxy.command()

@@ -279,6 +279,8 @@ class Queue:
     FIELDS = "%i|%u|%T|%r|%B|%S|%e|%k"
     #: Between two questions while a server starts or stops.
     SOON = 0.25
+    #: Programs run under users' accounts at the same time; each is a process or three on the hub's machine.
+    AT_ONCE = 8
 
     def __init__(self, site: Mapping[str, Any]):
         slurm = site.get("slurm", {})
@@ -298,6 +300,8 @@ class Queue:
         self._wake = asyncio.Event()
         self._task: asyncio.Task | None = None
         self._nodes: tuple[float, list[Node]] = (0.0, [])
+        self._nodes_asked: asyncio.Task | None = None
+        self._turns = asyncio.Semaphore(self.AT_ONCE)
         #: Called after each answer, with the queue.
         self.after: list[Callable[[Queue], Any]] = []
 
@@ -332,18 +336,35 @@ class Queue:
             )
         except OSError as error:
             raise QueueSilent(f"{command[0]} cannot be started: {error.strerror}") from None
+        answer = asyncio.ensure_future(process.communicate(None if given is None else given.encode()))
         try:
-            out, said = await asyncio.wait_for(
-                process.communicate(None if given is None else given.encode()), self.query_timeout
-            )
-        except (TimeoutError, asyncio.CancelledError) as error:
-            _end(process)
-            if isinstance(error, asyncio.CancelledError):
-                raise
-            raise QueueSilent(f"{command[0]} gave no answer within {self.query_timeout:g} s") from None
+            # In pieces: when many log in at once the hub itself may be late by more than the whole wait, which says nothing
+            # about Slurm; between two pieces it takes up what has come meanwhile.
+            for _ in range(10):
+                await asyncio.wait([answer], timeout=self.query_timeout / 10)
+            if not answer.done():
+                raise QueueSilent(f"{command[0]} gave no answer within {self.query_timeout:g} s")
+        finally:
+            if not answer.done():
+                answer.cancel()
+                _end(process)
+        out, said = answer.result()
         if process.returncode != 0:
             raise QueueSilent(said.decode(errors="replace").strip()[-400:] or f"{command[0]} failed")
         return (out + said if both else out).decode(errors="replace")
+
+    async def run_as(self, user: str, command: list[str], **how: Any) -> str:
+        """What a program of Slurm answers under a user's account, by sudo. Of many at once most wait for their turn here."""
+        async with self._turns:
+            if self.silent is not None:
+                # Who waited hears at once what those before them have found out.
+                raise QueueSilent(self.silent)
+            return await self.run(sudo(user, command), **how)
+
+    @property
+    def crowded(self) -> bool:
+        """Whether who wants a program run under an account has to wait for their turn."""
+        return self._turns.locked()
 
     def start(self) -> None:
         """Begins to ask, once."""
@@ -427,11 +448,9 @@ class Queue:
     async def as_user(self, user: str, number: str) -> Job | None:
         """A job as its owner sees it; needed where the hub's account may not see the jobs of others, and once at an end."""
         token = secrets.token_hex(8)
-        command = sudo(
-            user, [self.program("squeue"), "-h", "-a", "-t", "all", "-j", number, "-o", f"{token}|{self.FIELDS}"]
-        )
+        command = [self.program("squeue"), "-h", "-a", "-t", "all", "-j", number, "-o", f"{token}|{self.FIELDS}"]
         try:
-            return read_jobs(await self.run(command), token).get(number)
+            return read_jobs(await self.run_as(user, command), token).get(number)
         except QueueSilent as error:
             if "Invalid job id" in str(error):
                 return None
@@ -446,10 +465,15 @@ class Queue:
         return read_exit(told)
 
     async def nodes(self, fresh: float = 1.0) -> list[Node]:
-        """What the nodes have and have free, at most `fresh` seconds old."""
+        """What the nodes have and have free, at most `fresh` seconds old. Who asks meanwhile gets the same answer."""
         when_asked, known = self._nodes
         if time.monotonic() - when_asked < fresh and known:
             return known
+        if self._nodes_asked is None or self._nodes_asked.done():
+            self._nodes_asked = asyncio.ensure_future(self._ask_nodes())
+        return await asyncio.shield(self._nodes_asked)
+
+    async def _ask_nodes(self) -> list[Node]:
         fields = "NodeList:|,PartitionName:|,StateCompact:|,CPUsState:|,Memory:|,AllocMem:|,Gres:|,GresUsed:|"
         known = read_nodes(await self.run([self.program("sinfo"), "-h", "-N", "-O", fields]))
         self._nodes = time.monotonic(), known
@@ -463,9 +487,9 @@ class Queue:
             handed["SLURM_CONF"] = configuration
         # Names only: the values of tokens and keys are in the environment, where other users cannot look.
         names = ",".join(sorted(environment))
-        command = sudo(user, [self.program("sbatch"), "--parsable", f"--export={names}", *options])
+        command = [self.program("sbatch"), "--parsable", f"--export={names}", *options]
         try:
-            told = await self.run(command, given=script, environment=handed)
+            told = await self.run_as(user, command, given=script, environment=handed)
         except QueueSilent as error:
             text = str(error)
             if "sbatch: error" in text and "Unable to contact" not in text and "timed out" not in text:
@@ -478,10 +502,12 @@ class Queue:
         return number
 
     async def would_start(self, user: str, request: Request) -> float | None:
-        """When Slurm expects that a job for `request` would start; nothing when it does not tell."""
-        command = sudo(user, [self.program("sbatch"), "--test-only", *request_options(request)])
+        """When Slurm expects that a job for `request` would start; nothing when it does not tell, or more is to be done."""
+        if self.crowded:
+            return None
+        command = [self.program("sbatch"), "--test-only", *request_options(request)]
         try:
-            told = await self.run(command, given="#!/bin/bash\n", both=True)
+            told = await self.run_as(user, command, given="#!/bin/bash\n", both=True)
         except QueueSilent:
             return None
         found = re.search(r"to start at ([0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:]{8}|[0-9]{9,11})", told)
@@ -493,7 +519,7 @@ class Queue:
     async def cancel(self, user: str, number: str) -> None:
         """Ends a job."""
         try:
-            await self.run(sudo(user, [self.program("scancel"), number]))
+            await self.run_as(user, [self.program("scancel"), number])
         except QueueSilent as error:
             if "Invalid job id" not in str(error):
                 raise

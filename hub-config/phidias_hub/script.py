@@ -28,6 +28,7 @@ EXITS = {
     75: "the log could not be written into the home folder: it is missing, full or read-only on that node",
     76: "a module that the site asks for could not be loaded",
     77: "the Python of the environment is missing on that node or may not be started",
+    78: "the node has no place for the sockets of kernels: its folder for temporary files is full, missing or closed",
     126: "the server's program may not be started",
     127: "the server's program is missing",
 }

@@ -32,6 +32,7 @@ log = logging.getLogger("phidias_hub.spawner")
 _ACCOUNT = re.compile(r"[a-z_][a-z0-9_-]{0,31}\$?")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 SILENT = "The queue of the machine does not answer at this moment."
+IN_TURN = "Many people start a server at this moment; yours is handed to the queue when its turn comes."
 
 
 class NotStarted(SpawnException):
@@ -55,8 +56,6 @@ class SlurmServer(Spawner):
     #: Jobs of this hub that nobody claims, with the number of answers in which they were seen so.
     _astray: ClassVar[dict[str, int]] = {}
     _tasks: ClassVar[set[asyncio.Task]] = set()
-    #: Calls of sbatch at the same time; each is a process or three on the hub's machine.
-    _submitting: ClassVar[asyncio.Semaphore] = asyncio.Semaphore(8)
 
     job: str = ""
     _launch: str = ""
@@ -69,6 +68,8 @@ class SlurmServer(Spawner):
     _heard: asyncio.Event | None = None
     _say: str = "Your server is handed to the queue."
     _percent: int = 5
+    #: Set at the next word; a page that waits for it makes one.
+    _said: asyncio.Event | None = None
     _unseen_warned: bool = False
 
     @default("poll_interval")
@@ -235,13 +236,12 @@ class SlurmServer(Spawner):
 
     async def _hand_in(self) -> str:
         """The number of the new job."""
-        self._tell("Your server is handed to the queue.", 5)
+        self._tell(IN_TURN if self.queue.crowded else "Your server is handed to the queue.", 5)
         account = self._account()
         script = render(self._request, self.site)
         options = [f"--comment={self._mark}", f"--chdir={account.pw_dir}"]
         try:
-            async with self._submitting:
-                return await self.queue.submit(account.pw_name, script, options, self.get_env())
+            return await self.queue.submit(account.pw_name, script, options, self.get_env())
         except Refused as error:
             raise NotStarted(str(error), reason="refused") from None
         except QueueSilent as error:
@@ -490,10 +490,10 @@ class SlurmServer(Spawner):
         """Cancels jobs of this hub that belong to no server it knows: left over by a crash between two steps."""
         seen = {}
         for job in queue.jobs.values():
-            mark = Mark.read(job.comment)
-            if job.ended or mark is None or mark.hub != hub or mark.user != job.user:
+            if job.ended or job.id in cls._claimed:
                 continue
-            if job.id in cls._claimed or mark.start in cls._under_way:
+            mark = Mark.read(job.comment)
+            if mark is None or mark.hub != hub or mark.user != job.user or mark.start in cls._under_way:
                 continue
             seen[job.id] = cls._astray.get(job.id, 0) + 1
             if seen[job.id] in (3, 30, 300):
@@ -580,12 +580,16 @@ class SlurmServer(Spawner):
         self._say = sentence
         if percent is not None:
             self._percent = percent
+        if self._said is not None:
+            self._said.set()
+            self._said = None
 
     async def progress(self) -> AsyncIterator[dict]:
         told = None
         while True:
+            self._said = said = self._said or asyncio.Event()
             now = (self._percent, self._say)
             if now != told:
                 told = now
                 yield {"progress": now[0], "message": now[1]}
-            await asyncio.sleep(0.3)
+            await said.wait()

@@ -3,11 +3,13 @@
 import base64
 import json
 import os
+import shutil
 import signal
 import socket
 import ssl
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -28,8 +30,11 @@ JUPYTERLAB = (
     "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
     "--LabApp.extension_manager=readonly",
 )
-#: A kernel listens on ports of the node, and what it prints went to everybody there who connects to one of them.
-ENCRYPTED = "--MappingKernelManager.transport_encryption=auto"
+#: What a kernel prints is told to everybody who connects to one of its ports. Not every kernel can encrypt that, so none
+#: has a port: whatever their language, they speak over sockets in a folder that only their user can enter.
+SOCKETS = "--KernelManager.transport=ipc"
+#: Bytes of the place of that folder. A socket's path holds 107, of which the folder's and the kernel's own names take 67.
+PLACE_BYTES = 40
 
 
 def end(code, sentence):
@@ -76,6 +81,16 @@ def free_port(address):
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         probe.bind(("", 0))
         return "0.0.0.0", probe.getsockname()[1]
+
+
+def own_folder():
+    """A folder on this node for the sockets and connection files of the kernels, closed to others."""
+    try:
+        place = tempfile.gettempdir()
+        short = len(os.fsencode(place)) <= PLACE_BYTES
+        return tempfile.mkdtemp(prefix="phidias-", dir=place if short else "/tmp")
+    except OSError as error:
+        end(78, f"No folder for the sockets of kernels can be made on {socket.gethostname()}: {error}.")
 
 
 def take_keys():
@@ -218,6 +233,7 @@ def main():
     base = os.environ.get("JUPYTERHUB_SERVICE_PREFIX", "/")
     os.environ["JUPYTERHUB_SERVICE_URL"] = f"{scheme}://{shown}:{port}{base}"
     os.environ.pop("PHIDIAS_ADDRESSES", None)
+    os.environ["JUPYTER_RUNTIME_DIR"] = folder = own_folder()
     programs = os.path.dirname(os.path.abspath(sys.executable))
     os.environ["PATH"] = programs + os.pathsep + os.environ.get("PATH", "/usr/bin:/bin")
     print(f"Job {os.environ['SLURM_JOB_ID']} on {socket.gethostname()}: server on {shown}:{port}", flush=True)
@@ -228,11 +244,13 @@ def main():
         os.closerange(3, 64)
         try:
             # -P: a file of the user's, random.py in the home for one, is no module of the server.
-            os.execv(sys.executable, [sys.executable, "-P", "-c", program, LEFT_OUT, ENCRYPTED, *JUPYTERLAB])
+            os.execv(sys.executable, [sys.executable, "-P", "-c", program, LEFT_OUT, SOCKETS, *JUPYTERLAB])
         except OSError as error:
             end(72, f"The server cannot be started: {error.strerror}.")
     pass_on(server)
-    os._exit(watch(server, port))
+    code = watch(server, port)
+    shutil.rmtree(folder, ignore_errors=True)
+    os._exit(code)
 
 
 if __name__ == "__main__":

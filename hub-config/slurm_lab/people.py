@@ -33,13 +33,15 @@ class Names:
     hub: str = "phidias-hub"
     state: Path = Path("/srv/phidias/hub")
     sudoers: Path = Path("/etc/sudoers.d/phidias-lab")
+    #: Folder of sbatch, squeue and scancel.
+    programs: Path = Path("/usr/bin")
 
 
-def sudoers(names: Names, programs: str = "/usr/bin") -> str:
+def sudoers(names: Names) -> str:
     """The hub may submit, look at and cancel jobs as a member of the group, and nothing else."""
     # The hub's name, since sudo knows all files of all labs on this host at once.
     alias = "PHIDIAS_" + names.hub.upper().replace("-", "_")
-    commands = ", ".join(f"{programs}/{name}" for name in ("sbatch", "squeue", "scancel"))
+    commands = ", ".join(f"{names.programs}/{name}" for name in ("sbatch", "squeue", "scancel"))
     return (
         f"Cmnd_Alias {alias} = {commands}\n"
         f"{names.hub} ALL=(%{names.group}) NOPASSWD:SETENV: {alias}\n"
@@ -74,9 +76,9 @@ def create(names: Names, manifest: Path = MANIFEST) -> list[list[str]]:
     for user in names.users:
         if not _user(user):
             _note(manifest, "user", user)
-            _do("useradd", "--create-home", "--user-group", "--shell", "/bin/bash", user)
+            _do("useradd", "--create-home", "--user-group", "--groups", names.group, "--shell", "/bin/bash", user)
             Path(pwd.getpwnam(user).pw_dir).chmod(0o700)
-        if user not in grp.getgrnam(names.group).gr_mem:
+        elif user not in grp.getgrnam(names.group).gr_mem:
             _note(manifest, "member", user, names.group)
             _do("usermod", "--append", "--groups", names.group, user)
     if not _user(names.hub):

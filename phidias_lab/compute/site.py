@@ -68,24 +68,20 @@ def checked(content: Mapping[str, Any], source: str) -> dict:
     for key, most in (("workers", own), ("cores", own)):
         local.setdefault(key, {"default": 1, "max": most})
     site["clusters"] = {LOCAL: local} | site["clusters"] | {LOCAL: local}
-    if site["servers"]["kind"] == "slurm" and not site["servers"]["profiles"]:
-        raise ParameterError(
-            f"In {source}, servers.kind is 'slurm' but there is no profile; add [servers.profiles.NAME] with a partition."
-        )
     for name, cluster in site["clusters"].items():
-        if cluster["kind"] == "slurm" and "partition" not in cluster:
-            raise ParameterError(f"In {source}, clusters.{name} names no partition of Slurm; add partition = '...'.")
         environment = cluster.get("environment")
         if environment is not None and environment not in site["servers"]["environments"]:
             raise ParameterError(
                 f"In {source}, clusters.{name}.environment is {environment!r}, which servers.environments does not have. "
                 f"{nearest(environment, site['servers']['environments'])}"
             )
-        for key in ("workers", "cores", "memory_gib", "gpus", "hours"):
-            amount = cluster.get(key)
-            if amount and amount.get("default", 0) > amount["max"]:
+    bounded = [(f"servers.profiles.{name}", profile) for name, profile in site["servers"]["profiles"].items()]
+    bounded += [(f"clusters.{name}", cluster) for name, cluster in site["clusters"].items()]
+    for where, part in bounded:
+        for key, amount in part.items():
+            if isinstance(amount, Mapping) and amount.get("default", 0) > amount["max"]:
                 raise ParameterError(
-                    f"In {source}, clusters.{name}.{key} has the default {amount['default']:g}, above its max "
+                    f"In {source}, {where}.{key} has the default {amount['default']:g}, above its max "
                     f"{amount['max']:g}; lower one or raise the other."
                 )
     return site

@@ -70,9 +70,9 @@ class HubLab(Lab):
 
     def configuration(self) -> dict:
         """What each user's JupyterLab is told; the hub tells it the rest."""
-        told = super().configuration()["LabApp"]
-        del told["default_url"]
-        return {"LabApp": told}
+        told = super().configuration()
+        del told["LabApp"]["default_url"]
+        return {part: told[part] for part in ("LabApp", "MappingKernelManager")}
 
     def command(self, configuration: Path) -> list[str]:
         program = super().command(configuration)[0]

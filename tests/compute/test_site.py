@@ -77,11 +77,14 @@ def test_the_environment_names_the_site(monkeypatch, tmp_path):
         ('title = "x"', "lacks the key 'name'"),
         ('name = "x"\n[login]\nkind = "magic"', "login.kind is 'magic'"),
         ('name = "x"\n[hub]\ninternal_port = 80', "hub.internal_port is 80"),
-        ('name = "x"\n[clusters.a]\ncores = {max = 2}', "clusters.a names no partition"),
+        ('name = "x"\n[clusters.a]\ncores = {max = 2}', "clusters.a lacks the key 'partition'"),
         ('name = "x"\n[clusters.a]\npartition = "p; rm -rf /"', "clusters.a.partition"),
         ('name = "x"\n[clusters.a]\npartition = "p"\ncores = {default = 3, max = 2}', "above its max 2"),
         ('name = "x"\n[clusters.a]\npartition = "p"\nenvironment = "e"', "servers.environments does not have"),
-        ('name = "x"\n[servers]\nkind = "slurm"', "there is no profile"),
+        (
+            'name = "x"\n[servers]\nkind = "slurm"',
+            "servers lacks the key 'profiles': With kind \"slurm\" a profile",
+        ),
         ('name = "x', "not valid TOML"),
     ],
 )

@@ -5,13 +5,15 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import re
 import secrets
 import threading
+import tomllib
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, urlencode, urlsplit
 
 import pytest
-from running_hub import free_ports
+from running_hub import ROOT, free_ports
 
 CLIENT, SECRET = "phidias-lab", "the-secret-of-this-test"
 
@@ -97,7 +99,7 @@ def provider():
     server.server_close()
 
 
-SITE = """
+HUB = """
 name = "federated"
 [hub]
 url = "http://127.0.0.1:{port}"
@@ -105,6 +107,10 @@ internal_port = {inner}
 proxy_api_port = {api}
 [login]
 kind = "oidc"
+"""
+SITE = (
+    HUB
+    + """
 [login.oidc]
 title = "Log in with the test federation"
 client_id = "phidias-lab"
@@ -116,6 +122,7 @@ groups_claim = "groups"
 allowed_groups = ["earth-observation"]
 accounts = {{ "0000-0001-2345-6789@orcid.org" = "ada" }}
 """
+)
 ADA = {"sub": "0000-0001-2345-6789@orcid.org", "groups": ["earth-observation", "others"]}
 
 
@@ -128,11 +135,12 @@ def hub(provider, tmp_path, start_hub):
     return start_hub(file, f"http://127.0.0.1:{port}", PHIDIAS_OIDC_SECRET=SECRET)
 
 
-def log_in(hub):
+def log_in(hub, button="Log in with the test federation"):
     """Follow the log-in button, through the provider and back."""
     visitor = hub.visitor()
     page = visitor.look("/hub/login")
-    assert "Log in with the test federation" in page.text
+    page.encoding = "utf-8"  # which the page says, and its header does not
+    assert re.search(rf">\s*{re.escape(button)}\s*</a>", page.text)
     return visitor, visitor.look("/hub/oauth_login?next=%2Fhub%2Fhome")
 
 
@@ -190,3 +198,44 @@ def test_a_provider_that_does_not_answer_is_a_page_and_not_a_hanging_hub(hub, pr
     provider.codes.clear()  # the provider has forgotten the code
     assert visitor.get(back, timeout=60).status_code in (400, 403, 500)
     assert hub.visitor().look("/hub/api/").status_code == 200
+
+
+PAGE = (ROOT / "docs" / "operate" / "hub.md").read_text(encoding="utf-8")
+#: The page's examples of a federation, by the name in the title's parentheses or at its end.
+EXAMPLES = {
+    re.search(r'title = ".*?(\w+)\)?"', text)[1]: text
+    for text in re.findall(r"```toml\n(.*?)```", PAGE, re.S)
+    if "[login.oidc]" in text
+}
+
+
+def test_the_documentation_shows_three_federations():
+    assert list(EXAMPLES) == ["eduGAIN", "RENATER", "ORCID"]
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_a_documented_federation_lets_in_whom_it_names_and_nobody_else(name, provider, tmp_path, start_hub):
+    text, oidc = EXAMPLES[name], tomllib.loads(EXAMPLES[name])["login"]["oidc"]
+    port, inner, api = free_ports(3)
+    for key, instead in {
+        "authorize_url": f"{provider.address}/authorize",
+        "token_url": f"{provider.address}/token",
+        "userdata_url": f"{provider.address}/userinfo",
+        "client_id": CLIENT,
+    }.items():
+        text = text.replace(f'{key} = "{oidc[key]}"', f'{key} = "{instead}"')
+    file = tmp_path / "documented.toml"
+    file.write_text(HUB.format(port=port, inner=inner, api=api) + text, encoding="utf-8")
+    hub = start_hub(file, f"http://127.0.0.1:{port}", PHIDIAS_OIDC_SECRET=SECRET)
+    ((known_as, account),) = oidc["accounts"].items()
+    claims = {oidc["username_claim"]: known_as}
+    if "groups_claim" in oidc:
+        claims[oidc["groups_claim"]] = [*oidc["allowed_groups"], "another"]
+    provider.claims = claims
+    _, page = log_in(hub, oidc["title"])
+    assert page.url.endswith("/hub/home"), page.text
+    assert f'user: "{account}"' in page.text
+    provider.claims = {oidc["username_claim"]: "somebody-else"}
+    _, page = log_in(hub, oidc["title"])
+    assert page.status_code == 403
+    assert "somebody-else" in page.text

@@ -105,6 +105,8 @@ def test_the_lab_behind_its_hub_from_the_first_line_to_the_last_process(open_lab
         timeout=60,
     )
     assert kernel.status_code == 201, kernel.text
+    (connection,) = (tmp_path / "data").rglob(f"kernel-{kernel.json()['id']}.json")
+    assert json.loads(connection.read_text())["curve_publickey"], "What it prints goes unencrypted over the ports."
     (record,) = [json.loads(p.read_text()) for p in (tmp_path / "data").rglob(f"labs/{port}.json")]
     running = marked(record["id"])
     said = [" ".join(p.cmdline()) for p in running]

@@ -219,3 +219,72 @@ def test_a_program_that_is_missing_is_a_silent_queue(tmp_path):
     queue = Queue({"slurm": {"programs": str(tmp_path)}})
     with pytest.raises(QueueSilent, match="cannot be started"):
         asyncio.run(queue.run([queue.program("squeue")]))
+
+
+def test_a_hub_that_is_late_itself_does_not_call_the_queue_silent(fake):
+    site, _, _ = fake
+
+    async def look():
+        question = asyncio.ensure_future(Queue(site).run(["/bin/sh", "-c", "sleep 0.5; echo answered"]))
+        await asyncio.sleep(0.3)
+        time.sleep(1.5)  # a crowd of log-ins, longer than the queue may take
+        return await question
+
+    assert asyncio.run(look()) == "answered\n"
+
+
+@pytest.fixture
+def without_sudo(monkeypatch):
+    monkeypatch.setattr("phidias_hub.queue.sudo", lambda user, command: command)
+
+
+def test_of_many_programs_under_accounts_a_few_run_at_once_and_the_rest_take_turns(tmp_path, without_sudo):
+    program = tmp_path / "scancel"
+    # Each notes at its start how many there are.
+    program.write_text(
+        f"#!/bin/sh\ncd {tmp_path}\necho >now-$$\nls | grep -c now- >>seen\nsleep 0.2\nrm now-$$\n", encoding="ascii"
+    )
+    program.chmod(0o755)
+
+    async def cancel():
+        queue = Queue({"slurm": {"programs": str(tmp_path)}})
+        everybody = [asyncio.ensure_future(queue.cancel("alice", str(number))) for number in range(30)]
+        await asyncio.sleep(0.1)
+        crowded = queue.crowded
+        await asyncio.gather(*everybody)
+        return crowded, queue.crowded
+
+    assert asyncio.run(cancel()) == (True, False)
+    seen = [int(number) for number in (tmp_path / "seen").read_text().split()]
+    assert len(seen) == 30
+    assert 2 <= max(seen) <= Queue.AT_ONCE
+
+
+def test_who_waits_for_a_turn_hears_of_a_silent_queue_at_once(fake, without_sudo):
+    site, say, _ = fake
+    say(sleep=30)
+
+    async def look():
+        queue, begun = Queue(site), time.monotonic()
+        asked = [queue.as_user("alice", str(number)) for number in range(40)]
+        told = await asyncio.gather(queue.ask(), *asked, return_exceptions=True)
+        return told[1:], time.monotonic() - begun
+
+    told, seconds = asyncio.run(look())
+    assert [type(answer) for answer in told] == [QueueSilent] * 40
+    # Five turns one after the other would be five times the site's query_timeout of 1 s.
+    assert seconds < 3.5
+
+
+def test_nodes_are_asked_for_once_however_many_want_to_know(tmp_path):
+    program = tmp_path / "sinfo"
+    line = "cpu1|cpu*|idle|0/8/0/8|16000|0|(null)|gpu:0|"
+    program.write_text(f"#!/bin/sh\necho asked >>{tmp_path}/asked\nsleep 0.2\necho '{line}'\n")
+    program.chmod(0o755)
+
+    async def look():
+        queue = Queue({"slurm": {"programs": str(tmp_path)}})
+        return await asyncio.gather(*(queue.nodes() for _ in range(500)))
+
+    assert {nodes[0].name for nodes in asyncio.run(look())} == {"cpu1"}
+    assert (tmp_path / "asked").read_text() == "asked\n"

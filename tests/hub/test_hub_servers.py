@@ -306,6 +306,8 @@ def test_a_server_is_a_job_of_the_user_with_what_was_chosen_and_ends_with_it(hub
     assert abs(int(variables["PHIDIAS_SERVER_ENDS"]) - time.time()) < 13 * 3600
     assert variables["CUDA_VISIBLE_DEVICES"] == "0,1"
     assert variables["HOME"] == pwd.getpwnam("alice").pw_dir
+    sockets = Path(variables["JUPYTER_RUNTIME_DIR"])
+    assert (sockets.owner(), sockets.stat().st_mode & 0o777) == ("alice", 0o700)
     log = Path(variables["HOME"]) / f".phidias/logs/server-{job}.log"
     assert log.stat().st_mode & 0o777 == 0o600
     assert log.owner() == "alice"
@@ -318,6 +320,7 @@ def test_a_server_is_a_job_of_the_user_with_what_was_chosen_and_ends_with_it(hub
     assert bob.browser.get(f"{hub.address}/user/alice/api/status", timeout=30).status_code in (403, 404)
     alice.end()
     assert not hub.jobs("PD,R,CF")
+    until(10, lambda: not sockets.exists(), "the folder of the kernels' sockets went with the server")
 
 
 def test_nothing_hostile_passes_any_of_the_three_doors_and_none_of_it_is_remembered(hub):

@@ -3,19 +3,37 @@
 from __future__ import annotations
 
 import ast
+import copy
+import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from phidias_hub import site
 
 from phidias_lab.compute import site as lab_site
+from phidias_lab.errors import ParameterError
 
 ROOT = Path(__file__).parents[2]
 HUB_CONFIG = ROOT / "hub-config"
 SITES = sorted((HUB_CONFIG / "sites").glob("*.toml"))
+
+
+def verdicts(content: dict) -> tuple[dict | str, dict | str]:
+    """What the hub and the clusters make of a site: the site with its defaults, or the sentence that refuses it."""
+
+    def verdict(checked, refusal):
+        try:
+            return checked(copy.deepcopy(content), "a site")
+        except refusal as error:
+            return str(error)
+
+    return verdict(site.checked, site.SiteError), verdict(lab_site.checked, ParameterError)
 
 
 @pytest.mark.parametrize("file", SITES, ids=lambda f: f.stem)
@@ -23,31 +41,84 @@ def test_hub_and_clusters_understand_a_shipped_site_alike(file):
     assert site.read(file) == lab_site.read(file)
 
 
-def test_an_unknown_key_is_refused_with_the_nearest_one():
-    with pytest.raises(site.SiteError, match=r"hub has the unknown key 'intrenal_tls'. Did you mean 'internal_tls'"):
-        site.checked({"name": "here", "hub": {"intrenal_tls": True}})
-
-
 @pytest.mark.parametrize(
     ("content", "said"),
     [
         ({}, "its top level lacks the key 'name'"),
-        ({"name": "x", "hub": {"url": "ftp://x"}}, "hub.url is 'ftp://x'"),
-        ({"name": "x", "servers": {"kind": "slurm"}}, "there is no profile"),
-        ({"name": "x", "login": {"kind": "oidc"}}, r"there is no \[login.oidc\]"),
-        ({"name": "x", "clusters": {"big": {}}}, "clusters.big names no partition"),
         (
-            {
-                "name": "x",
-                "servers": {"kind": "slurm", "profiles": {"p": {"partition": "p", "cores": {"default": 9, "max": 2}}}},
-            },
+            {"name": "x", "hub": {"intrenal_tls": 1}},
+            "hub has the unknown key 'intrenal_tls'. Did you mean 'internal_tls'",
+        ),
+        ({"name": "x", "hub": {"url": "ftp://x"}}, "hub.url is 'ftp://x'"),
+        (
+            {"name": "x", "servers": {"kind": "slurm"}},
+            "servers lacks the key 'profiles': With kind \"slurm\" a profile is",
+        ),
+        ({"name": "x", "servers": {"kind": "slurm", "profiles": {}}}, "servers.profiles is {}"),
+        ({"name": "x", "login": {"kind": "oidc"}}, "login lacks the key 'oidc': With kind \"oidc\" the provider's"),
+        ({"name": "x", "clusters": {"big": {}}}, "clusters.big lacks the key 'partition'"),
+        (
+            {"name": "x", "clusters": {"big": {"partition": "p", "environment": "e"}}},
+            "servers.environments does not have",
+        ),
+        (
+            {"name": "x", "servers": {"profiles": {"p": {"partition": "p", "cores": {"default": 9, "max": 2}}}}},
             "servers.profiles.p.cores has the default 9, above its max 2",
+        ),
+        (
+            {"name": "x", "clusters": {"p": {"partition": "p", "workers": {"default": 9, "max": 2}}}},
+            "clusters.p.workers has the default 9, above its max 2",
         ),
     ],
 )
-def test_what_a_site_lacks_or_contradicts_is_one_sentence(content, said):
-    with pytest.raises(site.SiteError, match=said):
-        site.checked(content)
+def test_what_a_site_lacks_or_contradicts_is_one_sentence_and_the_same_for_hub_and_clusters(content, said):
+    hub, clusters = verdicts(content)
+    assert said in hub
+    assert hub == clusters
+
+
+DOCUMENTED = [
+    pytest.param(text, id=f"{page.stem}-{number}")
+    for page in sorted((ROOT / "docs").rglob("*.md"))
+    for number, text in enumerate(re.findall(r"```toml\n(.*?)```", page.read_text(encoding="utf-8"), re.S), 1)
+]
+
+
+@pytest.mark.parametrize("text", DOCUMENTED)
+def test_what_the_documentation_shows_of_a_site_file_is_accepted(text):
+    content = {"name": "x", **tomllib.loads(text)}
+    hub, clusters = verdicts(content)
+    assert isinstance(hub, dict), hub
+    assert hub == clusters
+    assert all(content[part].keys() <= hub[part].keys() for part in content if part != "name")
+
+
+def places(value, path=()):
+    """Every place in a site, as the keys that lead there."""
+    for key, inner in value.items():
+        yield (*path, key)
+        if isinstance(inner, dict):
+            yield from places(inner, (*path, key))
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    content=st.sampled_from(SITES).map(lambda f: tomllib.loads(f.read_text())),
+    do=st.sampled_from(["remove", "replace", "add"]),
+    value=st.sampled_from(["", "slurm", "oidc", "x; y", 0, -1, 99, 0.5, True, [], ["a"], {}, {"max": 1, "default": 2}]),
+    data=st.data(),
+)
+def test_whatever_is_changed_in_a_site_hub_and_clusters_agree_about_it(content, do, value, data):
+    *above, key = data.draw(st.sampled_from(list(places(content))))
+    part = content
+    for step in above:
+        part = part[step]
+    if do == "remove":
+        del part[key]
+    else:
+        part[key if do == "replace" else key + "s"] = value
+    hub, clusters = verdicts(content)
+    assert hub == clusters
 
 
 def test_a_site_file_that_is_missing_or_broken_is_named(tmp_path):

@@ -15,6 +15,7 @@ import pytest
 from playwright.sync_api import Error as PlaywrightError
 
 from phidias_lab.services.server import entrance, notices
+from phidias_lab.services.workspace import prepare_workspace
 
 CHECKOUT = Path(__file__).parents[2]
 EXTENSION = CHECKOUT / "phidias_lab" / "services" / "server"
@@ -67,10 +68,21 @@ def test_the_page_side_is_named_as_jupyterlab_looks_for_it():
 
 
 @pytest.fixture
-def server(tmp_path):
-    """A JupyterLab with the extension: an end in five minutes, and one minute of idleness."""
-    site = tmp_path / "site.toml"
-    site.write_text('name = "test"\n[servers]\nidle_minutes = 1\nwarn_minutes = 10\n')
+def start(tmp_path):
+    """``start(VARIABLE=...)``: a JupyterLab with the extension, which ends with the test."""
+    running = []
+
+    def start_one(**variables: str) -> SimpleNamespace:
+        running.append(started(tmp_path, variables))
+        return running[-1]
+
+    yield start_one
+    for server in running:
+        server.process.kill()
+        server.process.wait()
+
+
+def started(tmp_path: Path, variables: dict[str, str]) -> SimpleNamespace:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -87,17 +99,15 @@ def server(tmp_path):
         **{k: v for k, v in os.environ.items() if not k.startswith("PHIDIAS_")},
         "HOME": str(tmp_path),
         "PYTHONPATH": str(CHECKOUT),
-        "PHIDIAS_SITE": str(site),
-        "PHIDIAS_SERVER_ENDS": str(time.time() + 290),
+        **variables,
     }
     with open(tmp_path / "log", "wb") as log:
         process = subprocess.Popen(command, env=environment, cwd=tmp_path, stdout=log, stderr=log)
-    yield SimpleNamespace(url=f"http://127.0.0.1:{port}", process=process, log=tmp_path / "log")
-    process.kill()
-    process.wait()
+    return SimpleNamespace(url=f"http://127.0.0.1:{port}", process=process, log=tmp_path / "log")
 
 
-def test_the_user_reads_it_in_jupyterlab_and_a_server_that_nobody_uses_ends(server, page, keep):
+def opened(page, server) -> None:
+    """JupyterLab in the browser."""
     deadline = time.monotonic() + 60
     while True:
         try:
@@ -107,6 +117,13 @@ def test_the_user_reads_it_in_jupyterlab_and_a_server_that_nobody_uses_ends(serv
             assert time.monotonic() < deadline, server.log.read_text()
             assert server.process.poll() is None, server.log.read_text()
             time.sleep(0.5)
+
+
+def test_the_user_reads_it_in_jupyterlab_and_a_server_that_nobody_uses_ends(start, tmp_path, page, keep):
+    site = tmp_path / "site.toml"
+    site.write_text('name = "test"\n[servers]\nidle_minutes = 1\nwarn_minutes = 10\n')
+    server = start(PHIDIAS_SITE=str(site), PHIDIAS_SERVER_ENDS=str(time.time() + 290))
+    opened(page, server)
     notice = page.locator(".Toastify__toast", has_text="reaches its time limit")
     notice.wait_for()
     assert "This server ends in 5 minutes" in notice.inner_text() or "in 4 minutes" in notice.inner_text()
@@ -118,6 +135,46 @@ def test_the_user_reads_it_in_jupyterlab_and_a_server_that_nobody_uses_ends(serv
     assert page.context.browser.new_context().request.get(f"{server.url}/phidias-lab/notices?idle=0").status == 403
     server.process.wait(150)
     assert "Nobody has used this server" in server.log.read_text()
+
+
+def test_what_became_of_the_notebooks_is_told_once_in_jupyterlab(start, tmp_path, page, keep):
+    shipped, mine = tmp_path / "shipped", tmp_path / "phidias"
+    shipped.mkdir()
+    (shipped / "start_here.ipynb").write_text("an earlier version")
+    prepare_workspace(mine, shipped=shipped)
+    (mine / "start_here.ipynb").write_text("what the user made of it")
+    # As a hub starts it.
+    server = start(JUPYTERHUB_SERVICE_PREFIX="/", PHIDIAS_WORKSPACE=str(mine))
+    opened(page, server)
+    told = "A newer start_here.ipynb was shipped; you changed yours, so it is placed beside as start_here.new.ipynb."
+    page.locator(".Toastify__toast", has_text=told).wait_for()
+    keep("jupyterlab-newer-notebook")
+    assert (mine / "start_here.new.ipynb").is_file()
+    assert told in server.log.read_text()
+    with page.expect_response("**/phidias-lab/notices*") as asked:
+        page.reload()
+    # Another browser gets it as well; this one has shown it.
+    assert [notice["message"] for notice in asked.value.json()["notices"]] == [told]
+    page.wait_for_timeout(1000)
+    assert page.locator(".Toastify__toast", has_text=told).count() == 0
+
+
+def test_a_workspace_that_cannot_be_written_is_told_in_jupyterlab(start, tmp_path, page, keep):
+    (tmp_path / "file").write_text("in the way")
+    (tmp_path / "site.toml").write_text('name = "here"\n[hub]\nurll = "http://127.0.0.1"\n')
+    server = start(
+        JUPYTERHUB_SERVICE_PREFIX="/",
+        PHIDIAS_WORKSPACE=str(tmp_path / "file" / "mine"),
+        PHIDIAS_SITE=str(tmp_path / "site.toml"),
+    )
+    opened(page, server)
+    for told in (
+        "cannot be written (Not a directory). Free some space",
+        "Nothing announces the end of this server. In",
+    ):
+        page.locator(".Toastify__toast", has_text=told).wait_for()
+        assert told in server.log.read_text()
+    keep("jupyterlab-workspace-refused")
 
 
 @pytest.fixture

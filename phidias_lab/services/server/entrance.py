@@ -12,6 +12,7 @@ from urllib.parse import quote
 
 from phidias_lab import settings
 from phidias_lab.errors import PhidiasError
+from phidias_lab.services.server.notices import note
 from phidias_lab.services.workspace import ENTRANCE, prepare_workspace
 
 #: Jupyter's settings for everybody: JupyterLab neither asks for news nor looks for updates.
@@ -28,26 +29,25 @@ def with_our_configuration(path: str | None) -> str:
     return os.pathsep.join([*(part for part in parts if part != str(CONFIGURATION)), str(CONFIGURATION)])
 
 
-def prepare(app) -> None:
-    """Bring the workspace up to date and make its first notebook the server's first page."""
+def prepare(app) -> list[dict]:
+    """Bring the workspace up to date and make its first notebook the server's first page; what the user should know."""
     from jupyter_server.base.handlers import RedirectWithParams
     from jupyter_server.utils import url_path_join
 
     os.environ["JUPYTER_CONFIG_PATH"] = with_our_configuration(os.environ.get("JUPYTER_CONFIG_PATH"))
     try:
-        for sentence in prepare_workspace():
-            app.log.info("%s", sentence)
+        notes = [note(sentence) for sentence in prepare_workspace()]
         first = page(settings.workspace(), Path(app.root_dir))
     except PhidiasError as error:
         # A full disk is no reason to be without a server: in JupyterLab the user can make room.
-        app.log.warning("%s", error)
-        return
+        return [note(str(error), "warning")]
     base = app.web_app.settings["base_url"]
     # The hub's administrator may have chosen another page than JupyterLab's own; that one stays.
     if first is not None and app.default_url == url_path_join(base, "lab"):
         app.default_url = app.web_app.settings["default_url"] = url_path_join(base, first)
         # The server has made its own rule already, of what the hub had said.
         app.web_app.add_handlers(".*", [(base, RedirectWithParams, {"url": app.default_url})])
+    return notes
 
 
 def page(workspace: Path, root: Path) -> str | None:

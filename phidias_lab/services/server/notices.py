@@ -1,4 +1,4 @@
-"""When a server ends, and what its user is told before.
+"""When a server ends, what its user is told before, and what else the user has to know.
 
 A server knows two ends: the time limit of its job, which the hub hands over in PHIDIAS_SERVER_ENDS (seconds since 1970),
 and idleness, after the site's servers.idle_minutes. Idle means that no kernel and no terminal works and that nobody touches
@@ -8,11 +8,13 @@ a person, and the page reports keys and clicks itself.
 
 from __future__ import annotations
 
+import hashlib
 import math
 import os
 import time
 from datetime import UTC, datetime
 
+STARTED = time.time()  # of this server, whose notes are not those of an earlier one
 STAGES = (2, 10, 60)  # further warnings, in minutes before the end, below the site's warn_minutes
 REPORTS_COUNT_FOR = 180.0  # seconds: pages report every minute, background tabs are slowed down by browsers
 
@@ -29,7 +31,7 @@ def ends() -> float | None:
 def notices(now: float, *, ends: float | None, idle: float, idle_minutes: float, warn_minutes: float) -> list[dict]:
     """What is to be said at `now` to a user who has been idle for `idle` seconds.
 
-    Each notice has an id that changes when it is time to say it again, a message, and the seconds that are left.
+    Each notice has an id that changes when it is time to say it again, a type, a message, and the seconds that are left.
     """
     told = []
     if ends is not None and ends - now <= warn_minutes * 60:
@@ -38,6 +40,7 @@ def notices(now: float, *, ends: float | None, idle: float, idle_minutes: float,
         told.append(
             {
                 "id": f"limit-{_stage(left, warn_minutes)}",
+                "type": "warning",
                 "left": left,
                 "message": f"This server ends {_in(left)} ({clock}): its job reaches its time limit. Save your work. "
                 "Runs sent to a cluster (--on) go on without it.",
@@ -48,12 +51,19 @@ def notices(now: float, *, ends: float | None, idle: float, idle_minutes: float,
         told.append(
             {
                 "id": f"idle-{_stage(left, warn_minutes)}",
+                "type": "warning",
                 "left": left,
                 "message": f"Nobody has used this server for {_amount(idle)}. It is stopped {_in(left)} unless you use it. "
                 "Files stay; variables of kernels are lost.",
             }
         )
     return told
+
+
+def note(sentence: str, kind: str = "info") -> dict:
+    """A notice of what happened at this server's start; a browser shows it once."""
+    mark = hashlib.sha256(f"{STARTED} {sentence}".encode()).hexdigest()[:16]
+    return {"id": f"note-{mark}", "type": kind, "message": sentence}
 
 
 def _stage(left: float, warn_minutes: float) -> int:

@@ -12,8 +12,9 @@ EVERY = 15.0  # seconds between two looks
 class Watch:
     """One server's use: what its kernels and terminals did, and what its pages report of their users."""
 
-    def __init__(self, app, *, idle_minutes: float, warn_minutes: float, ends: float | None):
+    def __init__(self, app, *, idle_minutes: float, warn_minutes: float, ends: float | None, notes: list[dict]):
         self.app = app
+        self.notes = notes
         self.idle_minutes = idle_minutes
         self.warn_minutes = warn_minutes
         self.ends = ends
@@ -51,7 +52,7 @@ class Watch:
         return now() - self.reported < REPORTS_COUNT_FOR
 
     def told(self) -> list[dict]:
-        return notices(
+        return self.notes + notices(
             now(),
             ends=self.ends,
             idle=self.idle(),

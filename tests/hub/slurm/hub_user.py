@@ -54,9 +54,9 @@ class HubUser:
             assert time.monotonic() < end, f"The server of {self.name} is not ready: {self.server()}"
             time.sleep(0.2)
 
-    def kernel(self) -> str:
+    def kernel(self, kind: str = "python3") -> str:
         """A new kernel's id."""
-        made = self.ask("POST", f"/user/{self.name}/api/kernels", {"name": "python3"})
+        made = self.ask("POST", f"/user/{self.name}/api/kernels", {"name": kind})
         assert made.status_code == 201, made.text
         return made.json()["id"]
 

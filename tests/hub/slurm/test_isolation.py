@@ -9,6 +9,7 @@ import contextlib
 import json
 import os
 import pwd
+import shutil
 import subprocess
 import time
 from pathlib import Path
@@ -52,6 +53,15 @@ facts = {{
 print(json.dumps(facts))
 threading.Thread(target=speak, daemon=True).start()
 """
+#: The output of another kernel, whose kind cannot encrypt, as is so for most that are not Python's.
+PLAIN = f"""
+import threading, time
+def speak():
+    while True:
+        print({WORD!r}, flush=True)
+        time.sleep(0.2)
+threading.Thread(target=speak, daemon=True).start()
+"""
 #: The same things as other programs start them: a kernel and a scheduler that nothing guards.
 UNGUARDED = f"""
 import json, sys
@@ -79,9 +89,14 @@ def scene(hub, people_here, slurm, one_host):
     run_as("root", ["scontrol", "update", "partitionname=gpu", "state=down"], slurm.environment())
     alice, bob = (HubUser(hub.address, name, hub.password) for name in (people_here.alice, people_here.bob))
     kernel = None
+    own = Path(pwd.getpwnam(alice.name).pw_dir, ".local", "share", "jupyter", "kernels", "plain", "kernel.json")
     try:
+        argv = ["python", "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+        spec = json.dumps({"argv": argv, "display_name": "Plain", "language": "python"})
+        run_as(alice.name, ["sh", "-c", f"mkdir -p {own.parent} && echo '{spec}' >{own}"], {})
         alice.start()
         kernel = alice.kernel()
+        alice.run(alice.kernel("plain"), PLAIN)
         assert alice.ask("GET", f"/user/{alice.name}/phidias/", seconds=90).status_code == 200
         facts = alice.words(kernel, NOTEBOOK)
         spare = run_as(
@@ -106,6 +121,7 @@ def scene(hub, people_here, slurm, one_host):
         slurm.cancel_jobs()
         for user in (alice, bob):
             until(40, lambda user=user: not user.server())
+        shutil.rmtree(own.parent)
         with contextlib.suppress(FileNotFoundError):
             Path("/home", alice.name, "notes-of-alice.txt").unlink()
 
@@ -146,7 +162,8 @@ def tries(deployment, scene, slurm):
 HERS = (
     "scheduler", "worker", "home", "notebook", "run_store", "run_record", "run_by_command", "job_list", "job_facts",
     "job_history", "batch_script", "into_the_job", "process_environment", "process_files", "process_memory",
-    "process_signal", "kernel", "dashboards_socket", "pages_socket", "spilled", "public_places", "secrets_in_files",
+    "process_signal", "kernel", "sockets_of_kernels", "dashboards_socket", "pages_socket", "spilled", "public_places",
+    "secrets_in_files",
 )  # fmt: skip
 #: Attempts at what belongs to root, or at what nobody gets.
 ROOTS = ("jobs_in_files", "accounting_database")

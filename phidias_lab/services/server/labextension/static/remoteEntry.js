@@ -2,14 +2,21 @@
 // a container with the two functions that JupyterLab calls, holding one plugin that needs nothing but the application.
 (() => {
   const EVERY = 60000;
+  const SHOWN = 'phidias-lab:notes';
 
   const plugin = {
     id: 'phidias-lab:notices',
-    description: 'Tells when this server will end, by its time limit or because nobody uses it.',
+    description: 'Tells when this server will end, and what its start did with the notebooks of the workspace.',
     autoStart: true,
     activate: app => {
       const settings = app.serviceManager.serverSettings;
       const told = new Set();
+      // What a start of the server did is told once in a browser, however often the page is loaded.
+      try {
+        for (const id of JSON.parse(localStorage.getItem(SHOWN) || '[]')) { told.add(id); }
+      } catch (error) {
+        // no storage in this browser: it is told again
+      }
       let touched = Date.now();
       for (const event of ['keydown', 'pointerdown', 'wheel']) {
         window.addEventListener(event, () => { touched = Date.now(); }, { capture: true, passive: true });
@@ -27,10 +34,15 @@
         } catch (error) {
           return; // the server is away; JupyterLab says so itself
         }
-        for (const { id, message } of answer.notices) {
+        for (const { id, type, message } of answer.notices) {
           if (told.has(id)) { continue; }
           told.add(id);
-          app.commands.execute('apputils:notify', { message, type: 'warning', options: { autoClose: false } });
+          app.commands.execute('apputils:notify', { message, type, options: { autoClose: false } });
+        }
+        try {
+          localStorage.setItem(SHOWN, JSON.stringify([...told].filter(id => id.startsWith('note-')).slice(-100)));
+        } catch (error) {
+          // as above
         }
         for (const id of [...told]) {
           // used again: an idle warning that is over may be said anew another time

@@ -1,0 +1,48 @@
+"""The proxy as the hub sees it where it is a process of its own: after a restart it knows no way to anybody's server."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from aiohttp import ClientResponseError
+from jupyterhub.proxy import ConfigurableHTTPProxy
+
+#: A route that the proxy has as long as it has all others. Nothing leads there; the hub's own pages answer with 404.
+MARK = "/phidias/routes-are-complete"
+#: Seconds between two looks for it. Each is one question, however many servers there are; JupyterHub's own look goes
+#: through all of them and their users in the database, every five minutes.
+EVERY = 5.0
+
+
+class ProxyApart(ConfigurableHTTPProxy):
+    """configurable-http-proxy, which gets all its routes again within seconds when it was restarted."""
+
+    _watch: asyncio.Task | None = None
+
+    async def check_routes(self, user_dict: Any, service_dict: Any, routes: Any = None) -> None:
+        await super().check_routes(user_dict, service_dict, routes)
+        # Without the word "jupyterhub" in it, JupyterHub leaves the route alone.
+        await self.api_request(MARK, method="POST", body={"target": self.hub.host})
+        if self._watch is None:
+            self._watch = asyncio.ensure_future(self._keep())
+
+    async def _keep(self) -> None:
+        while True:
+            await asyncio.sleep(EVERY)
+            try:
+                if not await self.complete():
+                    self.log.warning("The proxy was restarted; it gets its routes again.")
+                    await self.check_routes(self.app.users, self.app._service_map)
+            except (OSError, TimeoutError, ClientResponseError) as error:
+                self.log.warning("The proxy does not answer: %s", error)
+
+    async def complete(self) -> bool:
+        """Whether the proxy still has the routes that it got."""
+        try:
+            await self.api_request(MARK)
+        except ClientResponseError as error:
+            if error.status != 404:
+                raise
+            return False
+        return True

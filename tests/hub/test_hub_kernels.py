@@ -1,0 +1,113 @@
+"""How kernels of a hub's server speak: over sockets that only their user reaches, whatever their language."""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+import tempfile
+import time
+import uuid
+from pathlib import Path
+
+import psutil
+import pytest
+import zmq
+from jupyter_client import KernelManager, MultiKernelManager
+from jupyter_client.kernelspec import KernelSpecManager
+from phidias_hub import start_server
+from traitlets.config import Config
+
+WORD = "only its user may hear this"
+SPEAK = f"""
+import threading, time
+def speak():
+    while True:
+        print({WORD!r}, flush=True)
+        time.sleep(0.1)
+threading.Thread(target=speak, daemon=True).start()
+"""
+
+
+@pytest.fixture
+def run_plain_kernel(tmp_path):
+    """``run_plain_kernel(trait=...)``: a kernel whose kind cannot encrypt, which prints again and again."""
+    spec = tmp_path / "kernels" / "plain" / "kernel.json"
+    spec.parent.mkdir(parents=True)
+    argv = ["python", "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+    spec.write_text(json.dumps({"argv": argv, "display_name": "Plain", "language": "python"}))
+    folder, running = Path(start_server.own_folder()), []
+
+    def run(**traits: str) -> KernelManager:
+        kernels = MultiKernelManager(
+            kernel_spec_manager=KernelSpecManager(kernel_dirs=[str(spec.parents[1])]),
+            connection_dir=str(folder),
+            config=Config({"KernelManager": traits}),
+        )
+        running.append(kernels)
+        kernel = kernels.get_kernel(kernels.start_kernel(kernel_name="plain"))
+        client = kernel.blocking_client()
+        client.start_channels()
+        client.wait_for_ready(60)
+        told = client.execute_interactive(SPEAK, timeout=30, output_hook=lambda message: None)
+        assert told["content"]["status"] == "ok"
+        client.stop_channels()
+        return kernel
+
+    run.folder = folder
+    yield run
+    for kernels in running:
+        kernels.shutdown_all(now=True)
+    folder.rmdir()
+
+
+def heard(kernel: KernelManager) -> bool:
+    """Whether the ports of a kernel tell what it prints to somebody who just listens."""
+    context = zmq.Context()
+    listener = context.socket(zmq.SUB)
+    listener.setsockopt(zmq.SUBSCRIBE, b"")
+    for connection in psutil.Process(kernel.provisioner.pid).net_connections("tcp"):
+        if connection.status == psutil.CONN_LISTEN:
+            listener.connect(f"tcp://127.0.0.1:{connection.laddr.port}")
+    got, end = b"", time.monotonic() + 3
+    while time.monotonic() < end and WORD.encode() not in got:
+        if listener.poll(100):
+            got += b" ".join(listener.recv_multipart())
+    context.destroy(linger=0)
+    return WORD.encode() in got
+
+
+def test_what_a_kernel_prints_that_cannot_encrypt_is_told_at_no_port(run_plain_kernel):
+    section, trait, value = re.fullmatch(r"--(\w+)\.(\w+)=(\w+)", start_server.SOCKETS).groups()
+    assert section == "KernelManager"
+    kernel = run_plain_kernel(**{trait: value})
+    assert not heard(kernel)
+    assert len([path for path in run_plain_kernel.folder.iterdir() if path.is_socket()]) == 5
+
+
+def test_encryption_where_it_can_be_had_leaves_such_a_kernel_open(run_plain_kernel):
+    """Why encryption alone is not the answer: it is left out without a word where a kernel does not know it."""
+    kernel = run_plain_kernel(transport_encryption="auto")
+    assert kernel.curve_publickey is None
+    assert heard(kernel)
+
+
+def test_the_folder_of_the_sockets_is_closed_to_others_and_never_too_deep(tmp_path, monkeypatch):
+    deep = tmp_path / ("x" * 60)
+    deep.mkdir()
+    for place in (tempfile.gettempdir(), str(deep)):
+        monkeypatch.setattr(tempfile, "tempdir", place)
+        folder = Path(start_server.own_folder())
+        assert folder.stat().st_mode & 0o777 == 0o700
+        with socket.socket(socket.AF_UNIX) as one:
+            one.bind(str(folder / f"kernel-{uuid.uuid4()}-ipc-5"))
+        (path,) = folder.iterdir()
+        path.unlink()
+        folder.rmdir()
+
+
+def test_a_node_without_a_place_for_sockets_ends_the_job_with_a_code_that_has_words(monkeypatch, capsys):
+    monkeypatch.setattr(tempfile, "tempdir", "/nowhere")
+    monkeypatch.setattr(start_server.os, "_exit", lambda code: pytest.fail(f"exit {code}") if code != 78 else None)
+    assert start_server.own_folder() is None
+    assert "No folder for the sockets of kernels can be made on" in capsys.readouterr().out
