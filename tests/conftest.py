@@ -112,6 +112,16 @@ def own_folders(monkeypatch, tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def commands():
+    """Runs `phidias` commands in processes of their own, quickly: see tests/commands.py."""
+    from commands import Commands
+
+    running = Commands()
+    yield running
+    running.close()
+
+
+@pytest.fixture(scope="session")
 def demo_lake_folder(tmp_path_factory):
     """The demo lake, built once for all tests and, with xdist, for all workers. Nobody changes it."""
     from phidias_lab.demo import build_demo

@@ -7,6 +7,7 @@ PHIDIAS_SITE, then in the user's settings, then at /etc/phidias/site.toml; witho
 from __future__ import annotations
 
 import os
+import sys
 import tomllib
 from collections.abc import Mapping
 from functools import cache
@@ -57,10 +58,7 @@ def read(path: str | Path) -> dict:
 
 def checked(content: Mapping[str, Any], source: str) -> dict:
     """`content` with every default filled in; the first key that is unknown or wrong is refused in a sentence."""
-    from jsonschema import Draft202012Validator
-    from jsonschema.exceptions import best_match
-
-    error = best_match(Draft202012Validator(schema()).iter_errors(dict(content)))
+    error = _first_error(content)
     if error is not None:
         raise ParameterError(_sentence(error, source))
     site = _filled(content, schema())
@@ -90,6 +88,21 @@ def checked(content: Mapping[str, Any], source: str) -> dict:
                     f"{amount['max']:g}; lower one or raise the other."
                 )
     return site
+
+
+def _first_error(content: Mapping[str, Any]):
+    """The error of jsonschema that says most, or None."""
+    # It goes on without rfc3987_syntax, which compiles a grammar at its import: a second, for addresses that no site has.
+    name = "rfc3987_syntax"
+    if absent := name not in sys.modules:
+        sys.modules[name] = None
+    try:
+        from jsonschema import Draft202012Validator
+        from jsonschema.exceptions import best_match
+    finally:
+        if absent:
+            del sys.modules[name]
+    return best_match(Draft202012Validator(schema()).iter_errors(dict(content)))
 
 
 def _sentence(error, source: str) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -93,3 +95,10 @@ def test_a_wrong_site_file_is_refused_in_a_sentence(tmp_path, text, said):
 def test_a_site_file_that_is_not_there_is_named(tmp_path):
     with pytest.raises(ParameterError, match=r"There is no site file .*none\.toml"):
         site.read(tmp_path / "none.toml")
+
+
+def test_a_site_is_read_without_compiling_a_grammar_that_no_site_needs():
+    """jsonschema imports it for addresses with letters of any script; it takes longer than all else of `phidias use`."""
+    code = "import sys; from phidias_lab.compute import site; site.current(); print('rfc3987_syntax' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"

@@ -138,18 +138,11 @@ def inside(environment, toy, tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def command(environment, tmp_path):
+def command(commands, environment, tmp_path):
     """``command("run", "toy.waves")`` runs phidias to its end."""
 
     def run(*words, timeout=60, **more):
-        return subprocess.run(
-            [sys.executable, "-m", "phidias_lab", *map(str, words)],
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-            env={**environment, **more},
-            cwd=tmp_path,
-        )
+        return commands.run(*words, environment={**environment, **more}, folder=tmp_path, timeout=timeout)
 
     return run
 

@@ -91,10 +91,24 @@ def test_bad_input_gets_one_sentence_and_an_exit_code(words, code, said, inside,
         (["run", "toy.waves", "--amplitude", "41"], 2),
         (["rerun", "no/such/folder"], 4),
         (["runs", "--help"], 0),
+        (["describe", "toy.odd"], 70),
     ],
 )
-def test_the_shell_sees_the_exit_code(words, code, command):
-    assert command(*words).returncode == code
+def test_the_shell_sees_the_exit_code(words, code, command, environment, tmp_path):
+    whole = [sys.executable, "-m", "phidias_lab", *words]
+    done = subprocess.run(whole, capture_output=True, text=True, env=environment, cwd=tmp_path)
+    assert done.returncode == code
+    # What the other tests see comes from a process that has imported everything before.
+    seen = command(*words)
+    assert (seen.returncode, seen.stdout, seen.stderr) == (code, done.stdout, done.stderr)
+
+
+def test_a_command_that_does_not_end_is_killed_and_its_output_kept(command):
+    with pytest.raises(subprocess.TimeoutExpired) as caught:
+        command("run", "toy.waves", "--pieces", "100", "--wait", "0.5", timeout=10)
+    assert "toy.waves" in caught.value.stderr
+    assert "is cancelled" in command("runs", "cancel", "last").stdout
+    assert command("chains", timeout=60).returncode == 0
 
 
 @pytest.mark.parametrize("words", [["--debug", "describe", "toy.broken"], ["describe", "toy.broken", "--debug"]])
