@@ -33,6 +33,8 @@ CHROMIUM_ARGUMENTS = [
 
 
 def pytest_configure(config):
+    # nbformat goes on without it; it compiles a grammar at its import, which takes seconds in each worker.
+    sys.modules["rfc3987_syntax"] = None
     import hypothesis
 
     # A first import may take seconds, so no deadline; few examples, because there are many properties.

@@ -38,6 +38,14 @@ SPACE = 2**30
 PATIENCE = 120.0
 #: Seconds Jupyter may take to leave by itself, before what is left of it is killed.
 FAREWELL = 6.0
+#: JupyterLab. rfc3987_syntax compiles a grammar at its import, a second of the start, for a check of internationalized
+#: addresses that nothing here asks for; jsonschema goes on without it.
+_JUPYTERLAB = """\
+import sys
+sys.modules["rfc3987_syntax"] = None
+from jupyterlab.labapp import main
+sys.exit(main())
+"""
 _NEEDED = ("jupyterlab", "jupyter_server_proxy", "ipykernel", "panel")
 
 
@@ -181,7 +189,7 @@ class Lab:
 
     def command(self, configuration: Path) -> list[str]:
         """The program that answers at the address."""
-        return [sys.executable, "-m", "jupyterlab", f"--config={configuration}"]
+        return [sys.executable, "-c", _JUPYTERLAB, f"--config={configuration}"]
 
     def variables(self, configuration: Path) -> dict[str, str]:
         """What this program finds in its environment beside what this process has."""
