@@ -24,8 +24,9 @@ lab:  ## set everything up and open the lab behind its hub on 127.0.0.1 (PORT=88
 lab-slurm:  ## as root: a Slurm on this host, users, and the hub before them on 127.0.0.1 (SYSTEM=1 creates the users)
 	@export PYTHONPATH=$(CURDIR)/hub-config; $(PREPARE) dev --system -- -m slurm_lab lab $(if $(SITE),--site $(SITE))
 
+# More workers than processors, because many tests wait; one thread each for linear algebra, or those would be too many.
 test:  ## set everything up and run all tests (SYSTEM=1 installs the system packages they need)
-	@$(PREPARE) dev --system -- -m pytest -n 2 --dist loadfile $(PYTEST_ARGS)
+	@export OPENBLAS_NUM_THREADS=1; $(PREPARE) dev --system -- -m pytest -n 4 --dist loadfile $(PYTEST_ARGS)
 
 lint:  ## check style and the direction of imports
 	@$(PREPARE) dev -- -m ruff check .

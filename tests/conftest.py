@@ -12,8 +12,11 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-#: One Slurm and one set of users fit on a host, so one worker runs all of these tests.
+#: One place for these tests is on a host, so one worker runs all of them.
 _ONE_WORKER = "tests/hub/slurm/"
+#: In this order files are handed out, then all others. The first ones start programs and wait for them, so they begin early
+#: and end beside what computes, not after it.
+_FIRST = [f"tests/{part}" for part in ("hub/slurm/", "hub/", "widgets/", "services/", "test_", "compute/", "chains/")]
 #: How the reason of a test begins that was left out for want of a system package.
 _LEFT_OUT = "not run: needs the system package "
 #: The package `phidias_probe`, laid out as pip would install it.
@@ -52,6 +55,7 @@ def pytest_xdist_make_scheduler(config, log):
     """A file's tests stay together, as with --dist loadfile, and those of one folder too."""
     if config.getvalue("dist") != "loadfile":
         return None
+    config.option.loadscopereorder = False  # the order is that of the collection
     from xdist.scheduler import LoadFileScheduling
 
     class Scheduling(LoadFileScheduling):
@@ -60,6 +64,11 @@ def pytest_xdist_make_scheduler(config, log):
             return _ONE_WORKER if file.startswith(_ONE_WORKER) else file
 
     return Scheduling(config, log)
+
+
+def pytest_collection_modifyitems(config, items):
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: [not item.nodeid.startswith(part) for part in _FIRST])
 
 
 def _set_up():

@@ -19,7 +19,7 @@ import requests
 ROOT = Path(__file__).parents[2]
 #: A ready environment for the users' servers, where one is at hand; else it is made, which takes a minute.
 ENVIRONMENT = os.environ.get("PHIDIAS_TEST_ENVIRONMENT", "/srv/phidias/environment")
-#: Deployments of this machine keep their own account and rules.
+#: Deployments of this machine keep their own users, account and rules. The tests in `slurm` run at the same time as these.
 ACCOUNT, SUDOERS = "phidias-try", Path("/etc/sudoers.d/phidias-try")
 
 SITE = """
@@ -33,8 +33,8 @@ state = "{folder}/state"
 internal_tls = {tls}
 [login]
 kind = "demo"
-users = ["alice", "bob"]
-group = "phidias"
+users = ["carol", "dave"]
+group = "phidias-try-users"
 [servers]
 kind = "slurm"
 start_timeout = 60
@@ -156,7 +156,7 @@ class Deployed:
 
     def quiet(self) -> None:
         """Ends all servers and jobs."""
-        for name in ("alice", "bob"):
+        for name in ("carol", "dave"):
             self.user(name).end_all()
         until(20, lambda: not self.jobs() or (self._cancel_rest() and False), "the queue is empty")
 
@@ -272,8 +272,11 @@ def hub(deployed):
 
 def environment_of(job: str) -> dict[str, str]:
     """The environment of a job's server, which root may read."""
+    ours = {pwd.getpwnam(name).pw_uid for name in ("carol", "dave")}  # another Slurm has a job of this number too
     for folder in Path("/proc").glob("[0-9]*"):
         try:
+            if folder.stat().st_uid not in ours:
+                continue
             text = (folder / "environ").read_bytes().decode(errors="replace")
             words = (folder / "cmdline").read_bytes()
         except OSError:
@@ -284,17 +287,17 @@ def environment_of(job: str) -> dict[str, str]:
 
 
 def test_a_server_is_a_job_of_the_user_with_what_was_chosen_and_ends_with_it(hub):
-    alice = hub.user("alice")
-    stranger = Path(pwd.getpwnam("alice").pw_dir) / "random.py"
+    carol = hub.user("carol")
+    stranger = Path(pwd.getpwnam("carol").pw_dir) / "random.py"
     stranger.write_text("raise SystemExit('This is no module of the server.')\n")
     try:
-        assert alice.form(profile="gpu", **{"gpu.gpus": "2", "gpu.cores": "3"}).status_code == 200
-        alice.ready()
+        assert carol.form(profile="gpu", **{"gpu.gpus": "2", "gpu.cores": "3"}).status_code == 200
+        carol.ready()
     finally:
         stranger.unlink()
     (job,) = hub.jobs()
     shown = hub.slurm("scontrol", "show", "job", job)
-    for fact in ("UserId=alice(", "Partition=gpu", "NumCPUs=3", "gres:gpu:2", "MinMemoryNode=1G", "Requeue=0"):
+    for fact in ("UserId=carol(", "Partition=gpu", "NumCPUs=3", "gres:gpu:2", "MinMemoryNode=1G", "Requeue=0"):
         assert fact in shown, shown
     variables = environment_of(job)
     token = variables["JUPYTERHUB_API_TOKEN"]
@@ -305,26 +308,26 @@ def test_a_server_is_a_job_of_the_user_with_what_was_chosen_and_ends_with_it(hub
     assert token.encode() not in commands
     assert abs(int(variables["PHIDIAS_SERVER_ENDS"]) - time.time()) < 13 * 3600
     assert variables["CUDA_VISIBLE_DEVICES"] == "0,1"
-    assert variables["HOME"] == pwd.getpwnam("alice").pw_dir
+    assert variables["HOME"] == pwd.getpwnam("carol").pw_dir
     sockets = Path(variables["JUPYTER_RUNTIME_DIR"])
-    assert (sockets.owner(), sockets.stat().st_mode & 0o777) == ("alice", 0o700)
+    assert (sockets.owner(), sockets.stat().st_mode & 0o777) == ("carol", 0o700)
     log = Path(variables["HOME"]) / f".phidias/logs/server-{job}.log"
     assert log.stat().st_mode & 0o777 == 0o600
-    assert log.owner() == "alice"
+    assert log.owner() == "carol"
     assert token not in log.read_text()
     answer = requests.get(
-        f"{hub.address}/user/alice/api/status", headers={"Authorization": f"token {alice.token}"}, timeout=30
+        f"{hub.address}/user/carol/api/status", headers={"Authorization": f"token {carol.token}"}, timeout=30
     )
     assert answer.status_code == 200
-    bob = hub.user("bob")
-    assert bob.browser.get(f"{hub.address}/user/alice/api/status", timeout=30).status_code in (403, 404)
-    alice.end()
+    dave = hub.user("dave")
+    assert dave.browser.get(f"{hub.address}/user/carol/api/status", timeout=30).status_code in (403, 404)
+    carol.end()
     assert not hub.jobs("PD,R,CF")
     until(10, lambda: not sockets.exists(), "the folder of the kernels' sockets went with the server")
 
 
 def test_nothing_hostile_passes_any_of_the_three_doors_and_none_of_it_is_remembered(hub):
-    alice, before = hub.user("alice"), hub.jobs("all")
+    carol, before = hub.user("carol"), hub.jobs("all")
     for body in (
         {"profile": "cpu; touch /tmp/x"},
         {"profile": ["cpu"]},
@@ -338,42 +341,42 @@ def test_nothing_hostile_passes_any_of_the_three_doors_and_none_of_it_is_remembe
         b'{"cores": 1e999}',
         b'{"hours": NaN}',
     ):
-        answer = alice.ask(body)
+        answer = carol.ask(body)
         assert answer.status_code == 400, (body, answer.text)
         assert answer.json()["message"].endswith((".", "?"))
     for query in ("profile=gpu;id", "cores=1%0A2", "profile=cpu&profile=gpu", "opt-cmd=id", "cores=%EF%BC%91"):
-        answer = alice.browser.get(f"{hub.address}/hub/spawn?{query}", timeout=30)
+        answer = carol.browser.get(f"{hub.address}/hub/spawn?{query}", timeout=30)
         assert answer.status_code == 400, query
         assert "spawn-error-msg" in answer.text
     for fields in ({"profile": "cpu", "cpu.cores": "$(id)"}, {"profile": "cpu", "<script>": "1"}, {"profile": "no"}):
-        answer = alice.form(**fields)
+        answer = carol.form(**fields)
         assert answer.status_code == 400, fields
         assert "spawn-error-msg" in answer.text
     # JupyterHub stores what was sent before anybody looks at it, and starts with it again when nothing is sent.
-    assert alice.ask({"profile": "evil"}).status_code == 400
+    assert carol.ask({"profile": "evil"}).status_code == 400
     assert hub.jobs("all") == before
-    assert alice.ask().status_code in (201, 202)
-    alice.ready()
-    assert alice.server()["user_options"]["profile"] == "cpu"
+    assert carol.ask().status_code in (201, 202)
+    carol.ready()
+    assert carol.server()["user_options"]["profile"] == "cpu"
 
 
 def test_the_port_is_told_by_the_servers_own_token_and_as_a_port_alone(hub):
-    alice, bob = hub.user("alice"), hub.user("bob")
+    carol, dave = hub.user("carol"), hub.user("dave")
     # A server that runs and never tells its port by itself, so that there is one to be told.
     hub.slurm("scontrol", "update", "partitionname=cpu", "state=down")
     try:
-        assert alice.ask({"profile": "cpu"}).status_code in (201, 202)
-        assert bob.ask({"profile": "gpu"}).status_code in (201, 202)
-        bob.ready()
-        (bobs,) = (job for job, user in hub.jobs().items() if user == "bob")
-        own = environment_of(bobs)["JUPYTERHUB_API_TOKEN"]
+        assert carol.ask({"profile": "cpu"}).status_code in (201, 202)
+        assert dave.ask({"profile": "gpu"}).status_code in (201, 202)
+        dave.ready()
+        (daves,) = (job for job, user in hub.jobs().items() if user == "dave")
+        own = environment_of(daves)["JUPYTERHUB_API_TOKEN"]
 
         def tell(body, token):
-            return bob.api("POST", "/phidias/port", body, token=token).status_code
+            return dave.api("POST", "/phidias/port", body, token=token).status_code
 
         assert tell({"port": 8888}, "nonsense") == 403
-        assert tell({"port": 8888}, alice.token) == 403
-        assert tell({"port": 8888}, bob.token) == 403
+        assert tell({"port": 8888}, carol.token) == 403
+        assert tell({"port": 8888}, dave.token) == 403
         for body in (
             {"port": 8888.0},
             {"port": True},
@@ -389,39 +392,39 @@ def test_the_port_is_told_by_the_servers_own_token_and_as_a_port_alone(hub):
             b"{",
         ):
             assert tell(body, own) == 400, body
-        # Told once; a second, different word is not taken, and alice's waiting server has heard nothing.
+        # Told once; a second, different word is not taken, and carol's waiting server has heard nothing.
         assert tell({"port": 8888}, own) == 409
-        assert alice.server()["pending"] == "spawn"
+        assert carol.server()["pending"] == "spawn"
     finally:
         hub.slurm("scontrol", "update", "partitionname=cpu", "state=up")
-    alice.ready()
+    carol.ready()
 
 
 def test_a_waiting_server_says_why_and_when_and_leaves_the_queue_when_stopped(hub):
-    alice = hub.user("alice")
+    carol = hub.user("carol")
     for _ in range(2):
         hub.slurm(
-            "sbatch", "-p", "gpu", "--gres=gpu:2", "-t", "5", "-o", "/dev/null", "--wrap", "sleep 300", user="bob"
+            "sbatch", "-p", "gpu", "--gres=gpu:2", "-t", "5", "-o", "/dev/null", "--wrap", "sleep 300", user="dave"
         )
     until(20, lambda: len(hub.jobs("R")) == 2, "both nodes are taken")
     time.sleep(1.5)  # what is free is looked up once a second
-    form = alice.browser.get(f"{hub.address}/hub/spawn", timeout=30).text
+    form = carol.browser.get(f"{hub.address}/hub/spawn", timeout=30).text
     said = re.findall(r'text-muted">(.*?)</div>', form)
     assert re.fullmatch(
         r"All full; expected to start at \d\d:\d\d, in about [45] minutes: 0 of 2 nodes idle, 0 of 4 GPUs free.",
         said[1],
     ), said
-    assert alice.ask({"profile": "gpu"}).status_code == 202
-    told = alice.says(15, r"no node has enough room free now.*expected to start at")
-    assert "bob" not in "".join(told)
-    page = alice.browser.get(f"{hub.address}/hub/spawn-pending/alice", timeout=30).text
+    assert carol.ask({"profile": "gpu"}).status_code == 202
+    told = carol.says(15, r"no node has enough room free now.*expected to start at")
+    assert "dave" not in "".join(told)
+    page = carol.browser.get(f"{hub.address}/hub/spawn-pending/carol", timeout=30).text
     assert "your place in the queue is kept" in page
-    alice.end()
-    assert "alice" not in hub.jobs("PD,R,CF").values()
+    carol.end()
+    assert "carol" not in hub.jobs("PD,R,CF").values()
 
 
 def test_what_no_node_has_is_refused_at_once_with_what_would_fit(hub):
-    answer = hub.user("alice").ask({"profile": "gpu", "gpus": 3})
+    answer = hub.user("carol").ask({"profile": "gpu", "gpus": 3})
     assert answer.status_code == 400
     assert "No node of the partition gpu has" in answer.text
     assert "and 2 GPUs." in answer.text
@@ -429,9 +432,9 @@ def test_what_no_node_has_is_refused_at_once_with_what_would_fit(hub):
 
 
 def test_a_job_that_dies_before_its_server_answers_says_why_within_seconds(hub):
-    alice = hub.user("alice")
+    carol = hub.user("carol")
     begun = time.monotonic()
-    answer = alice.ask({"environment": "broken"})
+    answer = carol.ask({"environment": "broken"})
     assert answer.status_code == 500
     assert time.monotonic() - begun < 10
     told = answer.json()["message"]
@@ -439,98 +442,98 @@ def test_a_job_that_dies_before_its_server_answers_says_why_within_seconds(hub):
     assert "exit code 77" in told
     log = re.search(r"/\S+/\.phidias/logs/server-\d+\.log", told)[0]
     assert "nowhere/bin/python" in Path(log).read_text()
-    page = alice.browser.get(f"{hub.address}/hub/spawn-pending/alice", timeout=30).text
+    page = carol.browser.get(f"{hub.address}/hub/spawn-pending/carol", timeout=30).text
     assert "Python of the environment is missing" in page
 
 
 def test_a_job_that_is_cancelled_while_its_user_waits_says_so(hub):
-    alice = hub.user("alice")
+    carol = hub.user("carol")
     hub.slurm("scontrol", "update", "partitionname=cpu", "state=down")
     try:
-        alice.ask({"profile": "cpu"})
-        alice.says(10, "the partition is closed for now")
+        carol.ask({"profile": "cpu"})
+        carol.says(10, "the partition is closed for now")
         (job,) = hub.jobs()
         hub.slurm("scancel", job)
-        alice.says(10, "it was cancelled.*Its log is")
+        carol.says(10, "it was cancelled.*Its log is")
     finally:
         hub.slurm("scontrol", "update", "partitionname=cpu", "state=up")
 
 
 def test_a_queue_that_hangs_leaves_servers_alone_and_is_said_to_be_silent(hub):
-    alice, bob = hub.user("alice"), hub.user("bob")
-    alice.ask({"profile": "cpu"})
-    alice.ready()
+    carol, dave = hub.user("carol"), hub.user("dave")
+    carol.ask({"profile": "cpu"})
+    carol.ready()
     hub.controller(signal.SIGSTOP)
     try:
         time.sleep(6)
-        assert "does not answer" in bob.browser.get(f"{hub.address}/hub/spawn", timeout=60).text
-        answer = bob.ask({"profile": "cpu"})
+        assert "does not answer" in dave.browser.get(f"{hub.address}/hub/spawn", timeout=60).text
+        answer = dave.ask({"profile": "cpu"})
         assert answer.status_code == 503
         assert "does not answer" in answer.text
-        assert alice.server()["ready"]
-        status = {"Authorization": f"token {alice.token}"}
-        assert requests.get(f"{hub.address}/user/alice/api/status", headers=status, timeout=30).status_code == 200
+        assert carol.server()["ready"]
+        status = {"Authorization": f"token {carol.token}"}
+        assert requests.get(f"{hub.address}/user/carol/api/status", headers=status, timeout=30).status_code == 200
     finally:
         hub.controller(signal.SIGCONT)
     # Whatever sbatch had handed over when it was given up belongs to nobody, and is cancelled.
-    until(30, lambda: list(hub.jobs().values()) == ["alice"], "only alice's server is in the queue")
-    assert alice.server()["ready"]
+    until(30, lambda: list(hub.jobs().values()) == ["carol"], "only carol's server is in the queue")
+    assert carol.server()["ready"]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=["stopped", "killed"])
 def test_a_server_outlives_the_hub(hub, number):
-    alice = hub.user("alice")
-    alice.ask({"profile": "cpu"})
-    alice.ready()
+    carol = hub.user("carol")
+    carol.ask({"profile": "cpu"})
+    carol.ready()
     jobs = hub.jobs()
     hub.lab.end("hub", number)
-    status = {"Authorization": f"token {alice.token}"}
+    status = {"Authorization": f"token {carol.token}"}
     hub.lab.start_hub()
-    alice = hub.user("alice")
-    assert alice.ready()["ready"]
+    carol = hub.user("carol")
+    assert carol.ready()["ready"]
     assert hub.jobs() == jobs
-    assert requests.get(f"{hub.address}/user/alice/api/status", headers=status, timeout=30).status_code == 200
-    alice.end()
+    assert requests.get(f"{hub.address}/user/carol/api/status", headers=status, timeout=30).status_code == 200
+    carol.end()
     assert not hub.jobs("PD,R,CF")
 
 
 def test_a_server_that_waits_when_the_hub_is_killed_keeps_its_job_and_its_token(hub):
-    alice = hub.user("alice")
+    carol = hub.user("carol")
     hub.slurm("scontrol", "update", "partitionname=cpu", "state=down")
     try:
-        alice.ask({"profile": "cpu"})
-        alice.says(10, "closed for now")
+        carol.ask({"profile": "cpu"})
+        carol.says(10, "closed for now")
         jobs = hub.jobs()
-        assert list(jobs.values()) == ["alice"]
+        assert list(jobs.values()) == ["carol"]
         hub.lab.end("hub", signal.SIGKILL)
         hub.lab.start_hub()
-        alice = hub.user("alice")
-        alice.says(10, "closed for now")
+        carol = hub.user("carol")
+        carol.says(10, "closed for now")
     finally:
         hub.slurm("scontrol", "update", "partitionname=cpu", "state=up")
-    alice.ready()
+    carol.ready()
     assert hub.jobs() == jobs
-    status = {"Authorization": f"token {alice.token}"}
-    assert requests.get(f"{hub.address}/user/alice/api/status", headers=status, timeout=30).status_code == 200
+    status = {"Authorization": f"token {carol.token}"}
+    assert requests.get(f"{hub.address}/user/carol/api/status", headers=status, timeout=30).status_code == 200
 
 
 def test_a_job_that_belongs_to_no_server_is_cancelled_and_a_forged_mark_harms_nobody_else(hub):
-    alice = hub.user("alice")
-    alice.ask({"profile": "cpu"})
-    alice.ready()
+    carol = hub.user("carol")
+    carol.ask({"profile": "cpu"})
+    carol.ready()
     (kept,) = hub.jobs()
     mark = re.search(r"Comment=(phidias \S+ \S+ \S+ \S+)", hub.slurm("scontrol", "show", "job", kept))[1]
     stray = re.sub("start=.*", "start=0", mark)
     more = ("-p", "cpu", "-o", "/dev/null", "--wrap", "sleep 300", "--job-name=phidias-server")
-    lost = hub.slurm("sbatch", "--parsable", f"--comment={stray}", *more, user="alice")
+    lost = hub.slurm("sbatch", "--parsable", f"--comment={stray}", *more, user="carol")
     until(20, lambda: lost not in hub.jobs("PD,R,CF"), "the stray job is cancelled")
-    # bob pretends to be alice's server, and that alice's job has failed.
+    # dave pretends to be carol's server, and that carol's job has failed.
     token = "0" * 16
-    forged = f"{stray}\n{kept}|alice|FAILED|None|n|1|2|x\n{token}|{kept}|alice|FAILED|None|n|1|2|x"
-    bobs = hub.slurm("sbatch", "--parsable", f"--comment={forged}", *more, user="bob")
+    forged = f"{stray}\n{kept}|carol|FAILED|None|n|1|2|x\n{token}|{kept}|carol|FAILED|None|n|1|2|x"
+    daves = hub.slurm("sbatch", "--parsable", f"--comment={forged}", *more, user="dave")
     time.sleep(5)
-    assert alice.server()["ready"]
-    assert {kept, bobs} <= hub.jobs().keys()
+    assert carol.server()["ready"]
+    assert {kept, daves} <= hub.jobs().keys()
 
 
 def test_hub_and_server_speak_tls_with_keys_that_only_the_user_can_read(proxy_installed):
@@ -542,25 +545,25 @@ def test_hub_and_server_speak_tls_with_keys_that_only_the_user_can_read(proxy_in
     hub = Deployed(folder, tls=True)
     try:
         hub.start()
-        alice = hub.user("alice")
-        assert alice.ask({"profile": "cpu"}).status_code in (201, 202)
-        alice.ready()
+        carol = hub.user("carol")
+        assert carol.ask({"profile": "cpu"}).status_code in (201, 202)
+        carol.ready()
         (job,) = hub.jobs()
         variables = environment_of(job)
         assert variables["JUPYTERHUB_SERVICE_URL"].startswith("https://")
         assert variables["JUPYTERHUB_API_URL"].startswith("https://")
         key = Path(variables["JUPYTERHUB_SSL_KEYFILE"])
         assert key.stat().st_mode & 0o777 == 0o600
-        assert key.owner() == "alice"
+        assert key.owner() == "carol"
         assert key.parent.stat().st_mode & 0o777 == 0o700
         assert not any(name.startswith("PHIDIAS_TLS_") for name in variables)
-        status = {"Authorization": f"token {alice.token}"}
-        answer = requests.get(f"{hub.address}/user/alice/api/status", headers=status, timeout=30)
+        status = {"Authorization": f"token {carol.token}"}
+        answer = requests.get(f"{hub.address}/user/carol/api/status", headers=status, timeout=30)
         assert answer.status_code == 200
         # Without a certificate of the hub's, the server's own port answers nobody.
-        address = variables["JUPYTERHUB_SERVICE_URL"].removesuffix("/user/alice/")
+        address = variables["JUPYTERHUB_SERVICE_URL"].removesuffix("/user/carol/")
         with pytest.raises(requests.exceptions.ConnectionError):
-            requests.get(f"{address}/user/alice/api/status", headers=status, verify=False, timeout=10)
+            requests.get(f"{address}/user/carol/api/status", headers=status, verify=False, timeout=10)
     finally:
         try:
             hub.quiet()

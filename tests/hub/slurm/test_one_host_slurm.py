@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pwd
 import time
 from pathlib import Path
 
@@ -49,10 +50,11 @@ def sleeper(as_user, submit, state):
 
 
 def task(job: str) -> int | None:
-    """The pid of the `sleep` of a job."""
+    """The pid of the `sleep` of a job of alice's."""
+    alice = pwd.getpwnam("alice").pw_uid  # another Slurm has a job of this number too
     for entry in Path("/proc").iterdir():
         try:
-            asleep = entry.name.isdigit() and (entry / "comm").read_text() == "sleep\n"
+            asleep = entry.stat().st_uid == alice and (entry / "comm").read_text() == "sleep\n"
             if asleep and f"SLURM_JOB_ID={job}".encode() in (entry / "environ").read_bytes().split(b"\0"):
                 return int(entry.name)
         except OSError:
