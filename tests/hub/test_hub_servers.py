@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import os
 import pwd
@@ -9,8 +11,8 @@ import re
 import shutil
 import signal
 import subprocess
-import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,6 +22,7 @@ ROOT = Path(__file__).parents[2]
 #: A ready environment for the users' servers, where one is at hand; else it is made, which takes a minute.
 ENVIRONMENT = os.environ.get("PHIDIAS_TEST_ENVIRONMENT", "/srv/phidias/environment")
 #: Deployments of this machine keep their own users, account and rules. The tests in `slurm` run at the same time as these.
+PLACE = Path("/srv/phidias-hub-tests")
 ACCOUNT, SUDOERS = "phidias-try", Path("/etc/sudoers.d/phidias-try")
 
 SITE = """
@@ -249,19 +252,42 @@ def until(seconds: float, condition, what: str) -> None:
         time.sleep(0.2)
 
 
+@contextlib.contextmanager
+def alone() -> Iterator[None]:
+    """The right to use this machine's one place for these tests."""
+    PLACE.mkdir(mode=0o755, exist_ok=True)
+    with open(PLACE / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def cleared(name: str) -> Path:
+    """An empty folder for a deployment; what a killed run has left there, and what it had created, is ended and removed."""
+    from slurm_lab import people
+    from slurm_lab.deployment import Deployment
+
+    folder = PLACE / name
+    if (folder / "site.toml").exists():
+        left = Deployment(folder / "site.toml", manifest=folder / "created.json")
+        left.clear()
+        people.remove(left.manifest)
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(mode=0o755)
+    return folder
+
+
 @pytest.fixture(scope="module")
 def deployed(proxy_installed):
     reason = _unfit()
     if reason:
         pytest.fail(reason) if os.environ.get("CI") else pytest.skip(reason)
-    folder = Path(tempfile.mkdtemp(prefix="phidias-hub-", dir="/srv"))
-    folder.chmod(0o755)
-    running = Deployed(folder)
-    try:
-        running.start()
-        yield running
-    finally:
-        running.stop()
+    with alone():
+        running = Deployed(cleared("plain"))
+        try:
+            running.start()
+            yield running
+        finally:
+            running.stop()
 
 
 @pytest.fixture
@@ -540,9 +566,7 @@ def test_hub_and_server_speak_tls_with_keys_that_only_the_user_can_read(proxy_in
     reason = _unfit()
     if reason:
         pytest.fail(reason) if os.environ.get("CI") else pytest.skip(reason)
-    folder = Path(tempfile.mkdtemp(prefix="phidias-hub-", dir="/srv"))
-    folder.chmod(0o755)
-    hub = Deployed(folder, tls=True)
+    hub = Deployed(cleared("tls"), tls=True)
     try:
         hub.start()
         carol = hub.user("carol")
