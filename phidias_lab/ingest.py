@@ -27,13 +27,14 @@ from phidias_lab.methods.formats import flags, vocabulary
 from phidias_lab.methods.formats.observations import Faults, NotReadable, Observations
 from phidias_lab.products import observations as writers
 from phidias_lab.sources import observations as sources
+from phidias_lab.sources.netcdf import Trial
 from phidias_lab.sources.observations import NoObservations, Words
 
 VERSION = "1"
 FOLDER = "observations"
 FAULTS = "faults.txt"
 #: Values that are in memory at once: before they are put aside, and while they are brought together.
-TOGETHER = 8_000_000
+TOGETHER = 4_000_000
 _UNFINISHED = ".building-"
 
 Progress = Callable[[float, str], None]
@@ -125,9 +126,9 @@ def _listed(files: Iterable[str | Path]) -> list[Path]:
     return list(found)
 
 
-def _read_one(path: Path, faults: Faults, words: Words) -> Iterator[Observations]:
+def _read_one(path: Path, faults: Faults, words: Words, trial: Trial) -> Iterator[Observations]:
     """The blocks of a file; whatever is wrong with it is `NotReadable`, so that the other files go on."""
-    blocks = sources.blocks(path, faults, words)
+    blocks = sources.blocks(path, faults, words, trial.read)
     while True:
         try:
             table = next(blocks, None)
@@ -165,7 +166,7 @@ class _Ingestion:
         self.work = self.base / f"{_UNFINISHED}{self.name}-{uuid.uuid4().hex[:8]}"
         self.work.mkdir()
         try:
-            with open(self.work / FAULTS, "w", encoding="utf-8") as self.log:
+            with open(self.work / FAULTS, "w", encoding="utf-8") as self.log, Trial() as self.trial:
                 self._read()
             if not self.said.rows:
                 raise InputError(self._nothing())
@@ -196,7 +197,7 @@ class _Ingestion:
             self.tell(0.8 * done / whole, f"{label} ({index + 1} of {len(self.files)})")
             faults, before = Faults(), (self.said.rows, self.said.without_place, self.said.without_time)
             try:
-                for table in _read_one(path, faults, self.words):
+                for table in _read_one(path, faults, self.words, self.trial):
                     self._take(table, index, label)
                 self.said.files += 1
             except NotReadable as error:

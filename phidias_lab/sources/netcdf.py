@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import select
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +17,8 @@ from phidias_lab.methods.formats.observations import NotReadable
 #: A file that holds more than this, unpacked, is not taken into memory.
 LARGEST = 2**30
 MOST_VARIABLES = 5_000
+#: Seconds after which a file that is still being read is given up.
+PATIENCE = 600.0
 
 
 def read(path: str | Path) -> File:
@@ -24,9 +30,9 @@ def read(path: str | Path) -> File:
             data.set_auto_maskandscale(False)
             data.set_auto_chartostring(False)
             return _read(data, Path(path))
-    except (OSError, RuntimeError, IndexError, ValueError, MemoryError) as error:
-        if isinstance(error, NotReadable):
-            raise
+    except NotReadable:
+        raise
+    except (OSError, RuntimeError, LookupError, ValueError, TypeError, AttributeError, MemoryError) as error:
         said = str(getattr(error, "strerror", None) or error).splitlines()
         raise NotReadable(f"it cannot be read as NetCDF ({said[0] if said else type(error).__name__}).") from None
 
@@ -79,3 +85,70 @@ def _attributes(of: Any) -> dict[str, Any]:
         except UnicodeDecodeError:
             found[name] = of.getncattr(name, encoding="latin-1")
     return found
+
+
+class Trial:
+    """Reads files in a process of its own first: on some damaged files the NetCDF library ends the process it runs in.
+
+    Without it such a file would end the reading of all others. After a file that was refused the process is a new one,
+    because the library may be left in disorder.
+    """
+
+    def __init__(self) -> None:
+        self.child: subprocess.Popen | None = None
+
+    def __enter__(self) -> Trial:
+        return self
+
+    def __exit__(self, *exc: Any) -> None:
+        self._end()
+
+    def read(self, path: str | Path) -> File:
+        """As `read`; a file that ends the process, or takes too long, is `NotReadable`."""
+        said = self._tried(str(path))
+        if said:
+            self._end()
+            raise NotReadable(said)
+        return read(path)
+
+    def _tried(self, path: str) -> str:
+        if self.child is None:
+            # A session of its own, so that Ctrl-C reaches this process alone, which then ends the other.
+            self.child = subprocess.Popen(
+                [sys.executable, "-m", "phidias_lab.sources.netcdf"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+        try:
+            self.child.stdin.write(f"{json.dumps(path)}\n".encode())
+            self.child.stdin.flush()
+            if not select.select([self.child.stdout], [], [], PATIENCE)[0]:
+                return f"it is not read within {PATIENCE:.0f} s, so it is damaged or too large."
+            return str(json.loads(self.child.stdout.readline()))
+        except (BrokenPipeError, ValueError):
+            return "it is damaged: the NetCDF library breaks down on it. Fetch it again."
+
+    def _end(self) -> None:
+        if self.child is not None:
+            self.child.kill()
+            self.child.wait()
+            self.child.stdin.close()
+            self.child.stdout.close()
+            self.child = None
+
+
+def _try_each() -> None:
+    """The other process: for each path on standard input one line, '' or why the file is not readable."""
+    for line in sys.stdin:
+        said = ""
+        try:
+            read(json.loads(line))
+        except NotReadable as error:
+            said = str(error)
+        print(json.dumps(said), flush=True)
+
+
+if __name__ == "__main__":
+    _try_each()

@@ -7,7 +7,7 @@ whole raises `NotReadable`.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -54,12 +54,12 @@ class Words:
 PLAIN = Words()
 
 
-def recognise(path: str | Path) -> str:
+def recognise(path: str | Path, netcdf_reader: Callable[[Path], File] = netcdf.read) -> str:
     """The format of a file, by its first bytes and, of NetCDF, by what it holds."""
-    return _recognise(Path(path))[0]
+    return _recognise(Path(path), netcdf_reader)[0]
 
 
-def _recognise(path: Path) -> tuple[str, File | None]:
+def _recognise(path: Path, read: Callable[[Path], File] = netcdf.read) -> tuple[str, File | None]:
     try:
         with open(path, "rb") as file:
             start = file.read(_HEAD)
@@ -70,7 +70,7 @@ def _recognise(path: Path) -> tuple[str, File | None]:
     if start.startswith(b"PAR1"):
         return PARQUET, None
     if start.startswith(_NETCDF):
-        found = netcdf.read(path)
+        found = read(path)
         kind = argo.recognise(found)
         if kind == "profiles":
             return ARGO, found
@@ -101,10 +101,12 @@ def _recognise(path: Path) -> tuple[str, File | None]:
     raise NotReadable(f"its first line does not name columns. {_GUESS}")
 
 
-def blocks(path: str | Path, faults: Faults, words: Words = PLAIN) -> Iterator[Observations]:
+def blocks(
+    path: str | Path, faults: Faults, words: Words = PLAIN, netcdf_reader: Callable[[Path], File] = netcdf.read
+) -> Iterator[Observations]:
     """The observations of a file, block by block, with the lab's names."""
     path = Path(path)
-    kind, file = _recognise(path)
+    kind, file = _recognise(path, netcdf_reader)
     if kind == CSV:
         with open(path, "rb") as stream:
             for table in delimited.blocks(stream, faults, words.columns, words.scheme):

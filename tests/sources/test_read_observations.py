@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from pathlib import Path
 
 import netCDF4
@@ -65,6 +67,24 @@ def test_a_truncated_file_is_refused_and_not_read_as_zeros(tmp_path):
     assert netcdf.read(tmp_path / "whole.nc").variables["PRES"].data.shape == (3, 1000)
     for share in (0.3, 0.9):
         refused(tmp_path / "cut.nc", whole[: int(len(whole) * share)], "cut off|cannot be read as NetCDF")
+
+
+def test_a_file_on_which_the_library_breaks_down_is_refused_and_the_next_is_read(tmp_path, monkeypatch):
+    netcdf3(tmp_path / "good.nc")
+    with netcdf.Trial() as trial:
+        assert "PRES" in trial.read(tmp_path / "good.nc").variables
+        first = trial.child.pid
+        # What the library does on some damaged files cannot be foreseen, so the process is ended here as it would end it.
+        os.kill(first, signal.SIGSEGV)
+        with pytest.raises(NotReadable, match="the NetCDF library breaks down on it"):
+            trial.read(tmp_path / "good.nc")
+        assert "PRES" in trial.read(tmp_path / "good.nc").variables
+        second = trial.child
+        assert second.pid != first
+        monkeypatch.setattr(netcdf, "PATIENCE", 0.0)
+        with pytest.raises(NotReadable, match="is not read within 0 s"):
+            trial.read(tmp_path / "good.nc")
+    assert second.poll() is not None
 
 
 def test_a_file_that_claims_to_be_huge_is_refused_before_it_is_read(tmp_path):

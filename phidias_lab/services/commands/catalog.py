@@ -134,12 +134,14 @@ def _refuse_profiles(file: str) -> None:
 
     from phidias_lab.methods.formats.observations import NotReadable
     from phidias_lab.sources import observations
+    from phidias_lab.sources.netcdf import Trial
 
     path = Path(file).expanduser()
     if path.suffix.lower() not in (".txt", ".nc", ".odv") or not path.is_file():
         return
     try:
-        kind = observations.recognise(path)
+        with Trial() as trial:
+            kind = observations.recognise(path, trial.read)
     except NotReadable:
         return
     if kind in (observations.ODV, observations.SEADATANET, observations.ARGO):
