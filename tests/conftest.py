@@ -109,6 +109,24 @@ def needs(set_up):
     return need
 
 
+@pytest.fixture(scope="session")
+def sample_data(set_up):
+    """``sample_data("ocean")``: real files, kept beside the checkout in ../shared/data and never in it.
+
+    Where they are missing the test is skipped with the reason, and it fails in continuous integration, which has them.
+    """
+
+    def folder(name: str) -> Path:
+        # The checkout may be a working tree one folder deeper than the repository it belongs to.
+        for place in (ROOT.parent, ROOT.parent.parent):
+            if (place / "shared" / "data" / name).is_dir():
+                return place / "shared" / "data" / name
+        reason = f"not run: the real files ../shared/data/{name} are not beside this checkout"
+        pytest.fail(reason) if set_up.in_ci() else pytest.skip(reason)
+
+    return folder
+
+
 @pytest.fixture(autouse=True)
 def own_folders(monkeypatch, tmp_path_factory):
     """Each test has its own user folders, so none sees the user's settings, lake or runs."""

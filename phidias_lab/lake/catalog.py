@@ -381,12 +381,8 @@ def add(
     address = _full(file)
     trust.check_path(address)
     kind = _kind_of(address)
-    name = re.sub(r"\W+", "_", Path(address).stem).strip("_").lower() if name is None else name
-    if not re.fullmatch(r"[A-Za-z_]\w{0,63}", name, re.ASCII):
-        raise ParameterError(
-            f"{name!r} is no name for an entry. Use letters, digits and underscores, beginning with a letter, such as "
-            f"{re.sub(r'[^A-Za-z0-9]+', '_', 'data_' + name).strip('_').lower()!r}."
-        )
+    name = name_for(address) if name is None else name
+    check_name(name)
     words = {"columns": columns, "units": units, "standard_names": standard_names}
     words = {key: dict(value) for key, value in words.items() if value}
     found = _FILES[kind](path=address, **words)
@@ -403,14 +399,35 @@ def add(
     target = settings.user_catalog_file()
     with lock(target.with_name(f".{target.name}.lock"), what="The catalogue of your own data"):
         content = _content(target)
-        if name in content["sources"] and not replace:
-            raise ParameterError(
-                f"The catalogue already has an entry 'mine.{name}' ({content['sources'][name]['args'].get('path')}). "
-                "Give another name (--name), or replace it with --replace (in Python: replace=True)."
-            )
+        if not replace:
+            _refuse_taken(name, content)
         content["sources"][name] = entry
         _write(target, content)
     return f"{MINE}.{name}"
+
+
+def name_for(path: str | Path) -> str:
+    """The name that an entry has after its file, if its user gives none."""
+    return re.sub(r"\W+", "_", Path(path).stem).strip("_").lower()
+
+
+def check_name(name: str, free: bool = False) -> None:
+    """Refuse what is no name for an entry; with `free`, a name that an entry of the user's own has already."""
+    if not re.fullmatch(r"[A-Za-z_]\w{0,63}", name, re.ASCII):
+        raise ParameterError(
+            f"{name!r} is no name for an entry. Use letters, digits and underscores, beginning with a letter, such as "
+            f"{re.sub(r'[^A-Za-z0-9]+', '_', 'data_' + name).strip('_').lower()!r}."
+        )
+    if free:
+        _refuse_taken(name, _content(settings.user_catalog_file()))
+
+
+def _refuse_taken(name: str, content: Mapping) -> None:
+    if name in content["sources"]:
+        raise ParameterError(
+            f"The catalogue already has an entry 'mine.{name}' ({content['sources'][name]['args'].get('path')}). "
+            "Give another name (--name), or replace it with --replace (in Python: replace=True)."
+        )
 
 
 def remove(name: str) -> None:

@@ -7,7 +7,7 @@ that is not there is always damage. Tables are Parquet: see `tiles`. Equal data 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +53,6 @@ def write_table(table: pd.DataFrame, folder: Path, *, entry: str, version: str, 
     into the metadata of the schema.
     """
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     number = tiles.tile(table["longitude"], table["latitude"])
     cell = tiles.morton_cell(table["longitude"], table["latitude"])
@@ -64,18 +63,40 @@ def write_table(table: pd.DataFrame, folder: Path, *, entry: str, version: str, 
     whole = whole.cast(schema).replace_schema_metadata(schema.metadata)
     number = number[order]
     values, starts = np.unique(number, return_index=True)
-    for value, start, end in zip(values, starts, [*starts[1:], len(number)], strict=True):
-        part = folder / f"tile={value}" / "part-0.parquet"
-        part.parent.mkdir(parents=True)
-        pq.write_table(
-            whole.slice(start, end - start),
-            part,
-            compression="zstd",
-            row_group_size=row_group,
-            write_page_checksum=True,
-            coerce_timestamps="us",
-        )
-    facts = {"rows": len(table), "layout": {"tile_degrees": tiles.DEGREES}}
+    parts = zip(values, starts, [*starts[1:], len(number)], strict=True)
+    write_tiles(((value, whole.slice(start, end - start)) for value, start, end in parts), folder, row_group)
+    return table_manifest(folder, entry=entry, version=version, rows=len(table))
+
+
+def write_tiles(parts: Iterable[tuple[int, Any]], folder: Path, row_group: int = ROW_GROUP) -> None:
+    """Write (tile, Arrow table) pairs, sorted by tile and within it as the lake sorts; a tile may come in several parts."""
+    import pyarrow.parquet as pq
+
+    writer, last = None, None
+    try:
+        for tile, part in parts:
+            if tile != last:
+                if writer is not None:
+                    writer.close()
+                place = folder / f"tile={tile}"
+                place.mkdir(parents=True)
+                writer = pq.ParquetWriter(
+                    place / "part-0.parquet",
+                    part.schema,
+                    compression="zstd",
+                    write_page_checksum=True,
+                    coerce_timestamps="us",
+                )
+                last = tile
+            writer.write_table(part, row_group_size=row_group)
+    finally:
+        if writer is not None:
+            writer.close()
+
+
+def table_manifest(folder: Path, *, entry: str, version: str, rows: int) -> dict:
+    """Record a table that was written with `write_tiles`."""
+    facts = {"rows": rows, "layout": {"tile_degrees": tiles.DEGREES}}
     return manifest.write(folder, entry=entry, kind="table", version=version, facts=facts)
 
 

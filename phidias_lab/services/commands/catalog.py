@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+
 import click
 
 from phidias_lab.errors import ParameterError
@@ -104,11 +106,14 @@ def add(
 ) -> None:
     """Make an entry of FILE: NetCDF, Zarr, Parquet or CSV. The file stays where it is.
 
+    Observations in ODV, SeaDataNet's or Argo's files, or in many files, come in with 'phidias lake ingest'.
+
     \b
     phidias catalog add casts.csv --column lon=longitude --column TEMP=temperature --units temperature=degree_Celsius
     """
     from phidias_lab.lake import catalog
 
+    _refuse_profiles(file)
     address = catalog.add(
         file,
         name,
@@ -116,14 +121,37 @@ def add(
         licence=licence,
         source=source,
         replace=replace,
-        columns=_pairs("--column", columns, "lon=longitude"),
-        units=_pairs("--units", units, "temperature=degree_Celsius"),
-        standard_names=_pairs("--standard-name", standard_names, "temperature=sea_water_temperature"),
+        columns=pairs("--column", columns, "lon=longitude"),
+        units=pairs("--units", units, "temperature=degree_Celsius"),
+        standard_names=pairs("--standard-name", standard_names, "temperature=sea_water_temperature"),
     )
     click.echo(f"Added {address}. Name it as an input of a chain, as in --input 'NAME={address}'.")
 
 
-def _pairs(option: str, texts: tuple[str, ...], example: str) -> dict[str, str]:
+def _refuse_profiles(file: str) -> None:
+    """Refuse a file of profiles, of which a table has to be made first, and say how."""
+    from pathlib import Path
+
+    from phidias_lab.methods.formats.observations import NotReadable
+    from phidias_lab.sources import observations
+    from phidias_lab.sources.netcdf import Trial
+
+    path = Path(file).expanduser()
+    if path.suffix.lower() not in (".txt", ".nc", ".odv") or not path.is_file():
+        return
+    try:
+        with Trial() as trial:
+            kind = observations.recognise(path, trial.read)
+    except NotReadable:
+        return
+    if kind in (observations.ODV, observations.SEADATANET, observations.ARGO):
+        raise ParameterError(
+            f"{file} holds observations ({observations.TITLES[kind]}), of which a table has to be made first:  "
+            f"phidias lake ingest {shlex.quote(file)} --name NAME"
+        )
+
+
+def pairs(option: str, texts: tuple[str, ...], example: str) -> dict[str, str]:
     """{"lon": "longitude"} of the texts "lon=longitude"."""
     found: dict[str, str] = {}
     for text in texts:

@@ -6,10 +6,13 @@ import click
 
 from phidias_lab.services.commands.show import ProgressLine, print_table
 
+#: Lines of each kind that are printed; all of them stand in a file.
+SHOWN = 20
+
 
 @click.group("lake")
 def command() -> None:
-    """Build the demo lake, verify what is stored, tell where it is."""
+    """Bring observations in and out, build the demo lake, verify what is stored, tell where it is."""
 
 
 @command.command("where")
@@ -43,6 +46,111 @@ def build_demo(only: str | None = None, rebuild: bool = False, quiet: bool = Fal
 
     with signals_stop(hangup=True), ProgressLine("Building the demo lake (synthetic data)", quiet) as line:
         return demo.build_demo(only=only, progress=line.update, rebuild=rebuild)
+
+
+@command.command("ingest")
+@click.argument("files", nargs=-1, required=True, metavar="FILE...")
+@click.option("--name", help="Name of the entry; of a single file its own name, if none is given.")
+@click.option("--description", default="", help="What the observations are, in a sentence.")
+@click.option("--licence", help="Under which licence they may be used.")
+@click.option("--source", help="Where they come from.")
+@click.option(
+    "--column",
+    "columns",
+    multiple=True,
+    metavar="OLD=NEW",
+    help="A column OLD is called NEW here. May be given several times.",
+)
+@click.option(
+    "--units",
+    multiple=True,
+    metavar="NAME=UNITS",
+    help="The units of a column, by its name here. May be given several times.",
+)
+@click.option(
+    "--standard-name", "standard_names", multiple=True, metavar="NAME=STANDARD_NAME",
+    help="The CF standard name of a column, by its name here. May be given several times.",
+)  # fmt: skip
+@click.option(
+    "--flags", "scheme", default="L20", show_default=True,
+    help="The scheme of the flags of CSV files: L20, Argo, CMEMS, QARTOD, WOD or ODV.",
+)  # fmt: skip
+@click.option("--folder", help="Where the table is written; else the folder 'observations' of the lake.")
+@click.option("--replace", is_flag=True, help="Replace an entry of that name and its table.")
+@click.option("-q", "--quiet", is_flag=True, help="No progress on stderr.")
+def ingest(
+    files: tuple[str, ...],
+    name: str | None,
+    description: str,
+    licence: str | None,
+    source: str | None,
+    columns: tuple[str, ...],
+    units: tuple[str, ...],
+    standard_names: tuple[str, ...],
+    scheme: str,
+    folder: str | None,
+    replace: bool,
+    quiet: bool,
+) -> None:
+    """Make one table of the lake of observations in FILES, or in all files below folders.
+
+    SeaDataNet ODV spreadsheets, SeaDataNet CF NetCDF, Argo profiles, CSV and Parquet are known by their content. What is
+    wrong in a file is told with line and column, or variable and index; a file that cannot be read is left out.
+
+    \b
+    phidias lake ingest argo/dac/coriolis --name floats
+    phidias run ocean.gridding --input observations=mine.floats --variable temperature
+    """
+    from phidias_lab import ingest as ingestion
+    from phidias_lab.services.commands.catalog import pairs
+    from phidias_lab.services.commands.watch import signals_stop
+
+    words = ingestion.Words(
+        pairs("--column", columns, "lon=longitude"),
+        pairs("--units", units, "temperature=degree_Celsius"),
+        pairs("--standard-name", standard_names, "temperature=sea_water_temperature"),
+        scheme,
+    )
+    with signals_stop(hangup=True), ProgressLine("Reading observations", quiet) as line:
+        said = ingestion.ingest(
+            files, name, words=words, description=description, licence=licence, source=source, folder=folder,
+            replace=replace, progress=line.update,
+        )  # fmt: skip
+    for label, lines in (
+        ("left out", [f"{file}: {why}" for file, why in said.refused]),
+        ("passed over", [f"{file}: {why}" for file, why in said.passed_over]),
+        ("fault", said.first_faults),
+    ):
+        for text in lines[:SHOWN]:
+            click.echo(f"{label}: {text}", err=True)
+        if len(lines) > SHOWN:
+            click.echo(f"{label}: and {len(lines) - SHOWN} more files", err=True)
+    if said.faults or said.refused:
+        more = f" ({said.faults} faults)" if said.faults else ""
+        click.echo(f"All that is wrong in the files{more} stands in {said.path}/{ingestion.FAULTS}", err=True)
+    for count, what in ((said.without_place, "place"), (said.without_time, "time")):
+        if count:
+            click.echo(f"{count} observations have no {what} and are left out.", err=True)
+    click.echo(f"Added {said.address}: {said.rows} observations from {said.files} of {said.looked_at} files.")
+
+
+@command.command("export")
+@click.argument("address")
+@click.argument("file")
+@click.option("--format", "form", help="odv, seadatanet, argo, csv or parquet; else what the name of FILE says.")
+@click.option("--overwrite", is_flag=True, help="Replace FILE when it exists.")
+def export(address: str, file: str, form: str | None, overwrite: bool) -> None:
+    """Write the observations of the entry ADDRESS into FILE, in one of the formats that 'ingest' reads."""
+    from pathlib import Path
+
+    from phidias_lab import ingest as ingestion
+    from phidias_lab.errors import ProductError
+
+    path = Path(file).expanduser()
+    if path.exists() and not overwrite:
+        raise ProductError(f"{path} exists already. Choose another name, or add --overwrite.")
+    rows, kind = ingestion.export(address, path, form)
+    click.echo(f"Wrote {rows} observations as {kind} into {path}")
 
 
 @command.command("verify")
