@@ -1,13 +1,14 @@
 """Which samples of a field lie near each observation, in space and time, and what they say together.
 
 Pairs are found first (`scattered` for swaths and points, `gridded` for a regular grid) and then put together
-(`nearest`, or a mean with or without the weights of a footprint). Both give exactly the pairs of a comparison of all with
-all: great-circle distance on the sphere at most `radius`, time at most `window` apart, ends included.
+(`nearest`, or a mean with or without the weights of a footprint). Both give exactly the pairs of a comparison of all
+with all: great-circle distance on the sphere at most `radius`, time at most `window` apart, ends included.
 
-Scattered samples are sorted once by cell and time, the cells being columns of latitude bands, wide enough that the circle
-around an observation meets at most four. The candidates of an observation are then four runs of that order, found by
-bisection, and their number is known before they are formed. So memory is bounded, the order of the result is fixed, and
-there is no tree: a k-d tree has neither of the first two, and is slower here (benchmarks/ocean_match_ups.py).
+Scattered samples are sorted once by cell and time, the cells being columns of latitude bands, wide enough that the
+circle around an observation meets at most four. The candidates of an observation are then four runs of that order,
+found by bisection, and their number is known before they are formed. So memory is bounded, the order of the result is
+fixed, and there is no tree: a k-d tree has neither of the first two, and is slower here
+(benchmarks/ocean_match_ups.py).
 """
 
 from __future__ import annotations
