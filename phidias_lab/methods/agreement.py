@@ -155,3 +155,24 @@ def _linear(observed: np.ndarray, field: np.ndarray, within: Blocks) -> tuple[Es
     influence = (x * y - correlation * (np.square(x) + np.square(y)) / 2) / (1 - correlation**2)
     _, low, high = within.around(np.arctanh(correlation), influence)
     return Estimate(correlation, float(np.tanh(low)), float(np.tanh(high))), ratio
+
+
+def means(
+    values: np.ndarray, group: np.ndarray, block: np.ndarray, groups: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Mean of the values of each group, its standard error from blocks, and their number.
+
+    The error is NaN where a group has fewer than LEAST_BLOCKS blocks in effect.
+    """
+    number = np.bincount(group, minlength=groups)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        mean = np.bincount(group, weights=values, minlength=groups) / np.where(number > 0, number, np.nan)
+        part, code = np.unique(np.column_stack([group, block]), axis=0, return_inverse=True)
+        code, owner = code.reshape(-1), part[:, 0] if len(part) else np.empty(0, np.int64)
+        sums = np.bincount(code, weights=values - mean[group], minlength=len(part))
+        sizes = np.bincount(code, minlength=len(part)).astype(float)
+        many = np.bincount(owner, minlength=groups)
+        effective = number**2 / np.bincount(owner, weights=np.square(sizes), minlength=groups)
+        variance = many / (many - 1.0) * np.bincount(owner, weights=np.square(sums), minlength=groups)
+        error = np.where(effective >= LEAST_BLOCKS, np.sqrt(variance) / number, np.nan)
+    return mean, error, number

@@ -119,3 +119,23 @@ def test_blocks_are_about_as_wide_as_they_should_be_everywhere_and_close_around_
     assert same[0] == same[1] != same[2]
     late = agreement.blocks(np.zeros(3), np.zeros(3), np.array([0.0, 0.9, 1.1]) * 86400, 500e3, 86400.0)
     assert late[0] == late[1] != late[2]
+
+
+def test_means_of_groups_are_those_of_each_group_alone():
+    random = np.random.default_rng(8)
+    values, group, block = random.normal(size=3000), random.integers(0, 40, 3000), random.integers(0, 9, 3000)
+    group[group == 7] = 8
+    block[group == 3] = 0
+    mean, error, number = agreement.means(values, group, block, 41)
+    for k in range(41):
+        inside = group == k
+        assert number[k] == inside.sum()
+        if not inside.any():
+            assert np.isnan([mean[k], error[k]]).all()
+            continue
+        assert mean[k] == pytest.approx(values[inside].mean())
+        if k == 3:
+            assert np.isnan(error[k]), "one block does not tell how means vary"
+        else:
+            within = agreement.Blocks(block[inside])
+            assert error[k] == pytest.approx(within.standard_error(values[inside] - mean[k]))

@@ -211,7 +211,7 @@ def _says(title: str, seed: int) -> dict[str, str]:
 def comparison(seed: int = 0) -> dict:
     """A small scene for `ocean.comparison`: {"inputs": {"observations", "field", "third"}, "parameters", "truth"}.
 
-    Four months of a small sea; a float in each of 400 places measures salinity at one time. The errors of all three sources
+    Four months of a small sea; a float in each of 1200 places measures salinity at one time. The errors of all three sources
     are independent and known: "truth" holds their standard deviations, the bias and the slope.
     """
     random = _random(seed, "small")
@@ -234,7 +234,7 @@ def comparison(seed: int = 0) -> dict:
             ),
         )
 
-    number = 400
+    number = 1200
     row, column, month = (
         random.integers(0, lat.size, number),
         random.integers(0, lon.size, number),
