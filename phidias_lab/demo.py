@@ -19,7 +19,7 @@ from phidias_lab.lake import manifest, stores
 from phidias_lab.lake.locks import lock
 
 #: Raised when a scene or a layout changes: a lake of another version is built anew.
-VERSION = "2"
+VERSION = "3"
 SEED = 0
 PARTS = ("ocean",)
 _CHUNKS = {"time": 6}
@@ -38,6 +38,10 @@ def stores_of(part: str) -> dict[str, str]:
             "ocean.truth_baltic": "ocean/truth_baltic.zarr",
             "ocean.observations": "ocean/observations.parquet",
             "ocean.observations_truth": "ocean/observations_truth.parquet",
+            "ocean.smos_10_day": "ocean/smos_10_day.zarr",
+            "ocean.smos_monthly": "ocean/smos_monthly.zarr",
+            "ocean.ocean_colour": "ocean/ocean_colour.zarr",
+            "ocean.model_salinity": "ocean/model_salinity.zarr",
         }
     }[part]
 
@@ -130,7 +134,7 @@ def _build(base: Path, part: str, tell: Progress) -> None:
 
 
 def _ocean(folder: Path, tell: Progress) -> None:
-    from phidias_lab.testing.scenes import ocean
+    from phidias_lab.testing.scenes import ocean, satellite
 
     paths = stores_of("ocean")
     (folder / "ocean").mkdir()
@@ -141,6 +145,24 @@ def _ocean(folder: Path, tell: Progress) -> None:
         fields[name] = ocean.truth(sea, SEED, shape=shapes[name])
         for data, entry in ((shapes[name], f"ocean.{name}"), (fields[name], f"ocean.truth_{name}")):
             stores.write_cube(data, folder / paths[entry], entry=entry, chunks=_CHUNKS, version=VERSION)
+    tell(0.6, "Satellite fields (synthetic)")
+    atlantic, baltic = ocean.NORTH_EAST_ATLANTIC, ocean.BALTIC
+    for data, entry in (
+        (
+            satellite.surface_salinity(atlantic, fields[atlantic.name], satellite.decades(2015), SEED),
+            "ocean.smos_10_day",
+        ),
+        (
+            satellite.surface_salinity(atlantic, fields[atlantic.name], satellite.months("2014-01", "2016-01"), SEED),
+            "ocean.smos_monthly",
+        ),
+        (satellite.ocean_colour(baltic, fields[baltic.name], satellite.eights(2015), SEED), "ocean.ocean_colour"),
+        (
+            satellite.model_salinity(atlantic, fields[atlantic.name], satellite.months("2014-01", "2016-01"), SEED),
+            "ocean.model_salinity",
+        ),
+    ):
+        stores.write_cube(data, folder / paths[entry], entry=entry, chunks=_CHUNKS, version=VERSION)
     tell(0.65, "Observations (synthetic)")
     tables = ocean.observations(fields, shapes, SEED)
     for table, entry in zip(tables, ("ocean.observations", "ocean.observations_truth"), strict=True):

@@ -187,7 +187,7 @@ class Cube(_Source):
         with errors_of_reading(self._label(), self.address):
             data = self._open(known)
             # Zarr lists its arrays in no order of its own.
-            data = data[(known or {}).get("variables") or sorted(data.data_vars)]
+            data = _only(data, (known or {}).get("variables") or sorted(data.data_vars))
         if self.read_as:
             self._check_words([str(name) for name in data.variables])
             data = data.rename({old: new for old, new in self.columns.items() if old != new})
@@ -198,7 +198,7 @@ class Cube(_Source):
                 raise ParameterError(
                     f"{self._label()} has no variable {self.variable!r}. {nearest(self.variable, data.data_vars)}"
                 )
-            data = data[[self.variable]]
+            data = _only(data, [self.variable])
         if region is not None:
             lon, lat = (_coordinate(data, n, self._label()) for n in (_LONGITUDES, _LATITUDES))
             data = _cut(data, lon, in_region(lon.values, region))
@@ -237,6 +237,18 @@ def _coordinate(data: xr.Dataset, names: Sequence[str], label: str) -> xr.DataAr
         if coordinate.ndim == 1 and (name in names or coordinate.attrs.get("standard_name") == names[0]):
             return coordinate
     raise InputError(f"{label} has no coordinate {names[0]!r}, so it cannot be cut by it. Leave that parameter empty.")
+
+
+def _only(data: xr.Dataset, names: Sequence[str]) -> xr.Dataset:
+    """These variables, with the bounds of their coordinates: xarray leaves those out, for they have a dimension more."""
+    chosen = data[names]
+    named = {
+        told.get(key)
+        for coordinate in chosen.coords.values()
+        for told in (coordinate.attrs, coordinate.encoding)
+        for key in ("bounds", "climatology")
+    }
+    return chosen.assign_coords({name: data[name] for name in sorted(filter(None, named)) if name in data.coords})
 
 
 def _cut(data: xr.Dataset, along: xr.DataArray, keep: np.ndarray) -> xr.Dataset:

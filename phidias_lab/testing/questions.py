@@ -299,7 +299,10 @@ def makes_a_product_with_a_valid_record(chain_id: str, folder: Path) -> None:
         pystac.Item.from_dict(run.product.item).validate()
         path = run.product.path
         if path.suffix == ".nc":
-            found = cf_findings(path)
+            # A quantity that has no name in the CF table is given none (CF 3.3); the declaration says which those are.
+            nameless = [n for n, output in registry.chain(chain_id).outputs.items() if output.standard_name is None]
+            excused = tuple(f'variable "{n}" missing the following attributes:: standard_name' for n in nameless)
+            found = [finding for finding in cf_findings(path) if not finding.endswith(excused)]
             assert not found, f"The product of {chain_id} has high-priority findings: {'; '.join(found)}"
 
 

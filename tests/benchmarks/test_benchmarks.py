@@ -45,3 +45,13 @@ def test_the_limit_counts_the_operations_of_a_banded_factor_exactly():
     assert sea <= factor["nnz_l"] <= 3 * sea
     assert 2 * factor["nnz_l"] < factor["operations"] <= 9 * sea
     assert factor["limit_seconds"] == pytest.approx(factor["operations"] / factor["matmul_per_second"])
+
+
+def test_match_ups_are_compared_with_trees_that_find_the_same(tmp_path, capsys):
+    report = load("ocean_match_ups").main(["40000", "--results", str(tmp_path)])
+    assert json.loads((tmp_path / "ocean_match_ups.json").read_text())["results"] == report["results"]
+    (result,) = report["results"]
+    assert [run["program"] for run in result["runs"]] == ["ours", "one tree", "tree per day"]
+    assert all(run["same_answer"] for run in result["runs"])
+    assert result["match_ups"] > 100
+    assert "tree per day" in capsys.readouterr().out

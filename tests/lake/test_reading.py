@@ -130,7 +130,7 @@ class TestCutting:
         if time:
             cube = cube.sel(time=slice(*time))
         if variable != "all":
-            cube = cube[[variable]]
+            cube = cube.drop_vars(set(cube.data_vars) - {variable})
         lazy, _ = catalog.open_entry("ocean.truth_baltic", {"region": region, "time": time, "variable": variable})
         assert lazy.identical(cube)
 
@@ -165,6 +165,16 @@ class TestCutting:
         graph = lazy[["depth"]].optimize()
         assert "'depth'" in str(graph.expr.operands)
         assert list(graph.compute().columns) == ["depth"]
+
+
+class TestBounds:
+    @pytest.mark.parametrize("asked", [{}, {"variable": "oxygen"}, {"time": "2011-03-01/2011-05-31"}], ids=str)
+    def test_a_cube_keeps_the_bounds_of_its_times(self, demo_lake, asked):
+        cube, _ = catalog.open_entry("ocean.truth_baltic", asked)
+        bounds = cube["time_bounds"].values
+        assert bounds.shape == (cube.sizes["time"], 2)
+        assert (bounds[:, 0] < cube["time"].values).all()
+        assert (cube["time"].values < bounds[:, 1]).all()
 
 
 class TestLaziness:

@@ -51,7 +51,7 @@ def test_a_broken_chain_is_shown_with_its_package_and_hides_no_other(command):
     ("words", "code", "said"),
     [
         (["chians"], 2, "Did you mean 'chains'?"),
-        (["run", "ocean.griding"], 2, "Did you mean 'ocean.gridding'?"),
+        (["run", "ocean.griding"], 2, "Did you mean 'ocean.gridding'"),
         (["run"], 2, "phidias chains"),
         (["run", "toy.broken"], 2, "'toy-waves' cannot be imported"),
         (["run", "toy.waves", "--amplitud", "3"], 2, "Did you mean '--amplitude'"),

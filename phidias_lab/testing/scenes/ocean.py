@@ -482,6 +482,16 @@ class _Reader:
         return true
 
 
+def surface(of: Sea, fields: xr.Dataset, name: str, longitude: np.ndarray, latitude: np.ndarray) -> np.ndarray:
+    """The true values (month, place) of a variable at the surface, read off as observations are; NaN without sea."""
+    reader = _Reader(of, fields)
+    nodes, weights = reader.weights(longitude, latitude, np.zeros(len(longitude)))
+    values = reader.values[name].reshape(reader.shape[0], -1)
+    # Of the eight nodes around a place at the surface four have weight.
+    read = sum(np.where(w > 0, values[:, n], 0.0) * w for n, w in zip(nodes, weights, strict=True) if w.any())
+    return np.where(weights.sum(axis=0) > 0, read, np.nan)
+
+
 def _start_times(random, count) -> np.ndarray:
     """Times within the months, in minutes; two thirds as many in winter as in summer, as ships go."""
     first, last = MONTHS[0].astype("datetime64[m]"), (MONTHS[-1] + 1).astype("datetime64[m]")

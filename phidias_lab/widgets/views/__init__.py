@@ -3,6 +3,7 @@
 latitude and longitude   map               depth and one horizontal axis   section
 depth                    profile           time                            time series
 columns                  table, and a map of points when they have places
+one compared_with another scatter               statistics of groups       Taylor and target diagram, table
 """
 
 from __future__ import annotations
@@ -18,13 +19,17 @@ from phidias_lab.contract.data import is_synthetic
 from phidias_lab.errors import InputError
 from phidias_lab.products import Product
 from phidias_lab.widgets.controls import prepare
-from phidias_lab.widgets.views import axes
+from phidias_lab.widgets.views import axes, pairs
 from phidias_lab.widgets.views.places import Places
 
 #: Titles of the views in the order in which they are offered.
 TITLES = {
     "map": "Map",
     "points": "Map of points",
+    "scatter": "Scatter",
+    "taylor": "Taylor diagram",
+    "target": "Target diagram",
+    "groups": "Groups",
     "section": "Section",
     "profile": "Profile",
     "series": "Time series",
@@ -36,7 +41,7 @@ def suitable(data: Any) -> list[str]:
     """The names of the views that suit these data, the most telling first."""
     if hasattr(data, "columns"):
         return [*(["points"] if axes.place_columns(data) else []), "table"]
-    found = set()
+    found = pairs.suitable(data)
     for variable in axes.drawable(data):
         array = data[variable]
         found |= _of_axes({role for role, dim in axes.roles(array).items() if array.sizes[dim] > 1})
@@ -77,7 +82,7 @@ def view(data: Any, *, kind: str | None = None, variable: str | None = None) -> 
         kinds = [kind]
     made = [(TITLES[name], _make(name, data, variable, places)) for name in kinds]
     shown = made[0][1] if len(made) == 1 else pn.Tabs(*made, dynamic=True)
-    figures = set(kinds) - {"points", "table"}
+    figures = set(kinds) - {"points", "table", "groups"}
     inputs = (getattr(data, "attrs", None) or {}).get("synthetic_inputs")
     if is_synthetic(data):
         words = "" if figures else "Synthetic data: made by a program, not measured."  # the figures' titles say it
@@ -97,6 +102,8 @@ def _make(kind: str, data: Any, variable: str | None, places: Places | None) -> 
         from phidias_lab.widgets.views import points
 
         return points.PointsView(data, variable=variable).__panel__()
+    if kind in pairs.VIEWS:
+        return pairs.VIEWS[kind](data).__panel__()
     from phidias_lab.widgets.views import cube
 
     return cube.VIEWS[kind](data, variable=variable, places=places).__panel__()
