@@ -33,7 +33,7 @@ class WatchfulScheduler(Scheduler):
 
 
 def scheduler_options(owner: Cluster) -> dict:
-    """What the scheduler of every place gets: TLS, no pages, and a short patience with silent workers."""
+    """What the scheduler of every place gets: TLS, no pages on its port, and a short patience with silent workers."""
     place = owner.place
     where = {"interface": place["interface"]} if place.get("interface") else {}
     if owner.request.kind == "local":

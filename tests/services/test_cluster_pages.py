@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from http.cookiejar import CookieJar
@@ -58,7 +59,14 @@ SHOWN = """name => window.Bokeh?.documents?.some(
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory):
+def runtime():
+    """Where sockets lie: a short path, and no other server of this machine clears it up."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory, runtime):
     """A JupyterLab as users have it, below an address as a hub gives it."""
     folder = tmp_path_factory.mktemp("jupyter")
     (folder / "site.toml").write_text(SITE.replace("SHARED", str(folder / "shared")))
@@ -80,6 +88,7 @@ def server(tmp_path_factory):
     environment = {
         **{k: v for k, v in os.environ.items() if not k.startswith("PHIDIAS_")},
         "HOME": str(folder),
+        "XDG_RUNTIME_DIR": runtime,
         "JUPYTER_RUNTIME_DIR": str(folder / "runtime"),
         "PYTHONPATH": str(CHECKOUT),
         "PHIDIAS_SITE": str(folder / "site.toml"),
@@ -277,6 +286,16 @@ def test_a_page_and_its_websocket_open_with_the_log_in_and_from_this_server_s_pa
     # Another site's page, in the browser of a user who is logged in here.
     assert handshake(server, websocket, cookies, origin="http://elsewhere.example")[0] == 403
     assert asked(server, kernel.address, body=b"")[0] == 405
+
+
+def test_a_page_that_was_left_open_is_no_use_of_the_server(server, kernel):
+    def used() -> str:
+        return json.loads(asked(server, f"{BASE}/api/status")[1])["last_activity"]
+
+    before = used()
+    assert asked(server, kernel.address)[0] == 200
+    assert handshake(server, kernel.address + "/ws", MINE)[0] == 101
+    assert used() == before
 
 
 def test_an_address_leads_to_a_socket_of_the_user_s_clusters_and_nowhere_else(server, kernel):
