@@ -42,7 +42,9 @@ def placed(site: dict, environment: Mapping[str, str]) -> dict:
     if port := environment.get("PHIDIAS_HUB_PORT"):
         scheme, _, rest = hub["url"].partition("://")
         host, _, path = rest.partition("/")
-        hub["url"] = f"{scheme}://{re.sub(r':[0-9]+$', '', host)}:{_port('PHIDIAS_HUB_PORT', port)}/{path}"
+        place = f"{scheme}://{re.sub(r':[0-9]+$', '', host)}:{_port('PHIDIAS_HUB_PORT', port)}"
+        # Cookies know no ports: with one path for all, to log in at a second hub of this machine would log out of the first.
+        hub["url"] = "/".join([place, *filter(None, path.split("/")), port])
         hub.pop("listen", None)
     for variable, key in _PORTS.items():
         if port := environment.get(variable):
@@ -72,7 +74,7 @@ def settings(
     secrets = Secrets(environment)
     return {
         **_hub(site, state),
-        **_proxy(site, secrets),
+        **_proxy(site, state, secrets),
         **_login(site, secrets),
         **_servers(site, site_file, environment),
         **_rights(site, secrets),
@@ -128,7 +130,7 @@ def _bind_url(site: Mapping[str, Any]) -> str:
     return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}{proxy.base_path(site)}"
 
 
-def _proxy(site: Mapping[str, Any], secrets: Secrets) -> dict[str, Any]:
+def _proxy(site: Mapping[str, Any], state: Path, secrets: Secrets) -> dict[str, Any]:
     hub = site["hub"]
     apart = hub["proxy"] == "apart"
     scheme = "https" if hub["internal_tls"] else "http"
@@ -138,11 +140,18 @@ def _proxy(site: Mapping[str, Any], secrets: Secrets) -> dict[str, Any]:
         "ConfigurableHTTPProxy.api_url": f"{scheme}://127.0.0.1:{hub['proxy_api_port']}",
         "ConfigurableHTTPProxy.log_level": "warn",
     }
+    if proxy.base_path(site) != "/":
+        # Who leaves out the path is shown the way; the hub does so for everything outside of it.
+        told["ConfigurableHTTPProxy.extra_routes"] = {
+            "/": f"{scheme}://{hub['internal_address']}:{hub['internal_port']}"
+        }
     if apart:
         told["JupyterHub.proxy_class"] = "phidias_hub.routes.ProxyApart"
         told["ConfigurableHTTPProxy.auth_token"] = secrets.get(Secrets.PROXY) or ""
     else:
         told["ConfigurableHTTPProxy.command"] = proxy.command()
+        # JupyterHub's own place is the folder it is started in, where another hub would take this proxy for a left-over.
+        told["ConfigurableHTTPProxy.pid_file"] = str(state / "proxy.pid")
     if hub.get("certificate"):
         told |= {"JupyterHub.ssl_cert": hub["certificate"], "JupyterHub.ssl_key": hub["certificate_key"]}
     return told

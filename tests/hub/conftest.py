@@ -67,7 +67,7 @@ def laptop(tmp_path):
         "PHIDIAS_HUB_INTERNAL_PORT": str(inner),
         "PHIDIAS_HUB_PROXY_API_PORT": str(api),
     }
-    return tmp_path / "laptop.toml", f"http://127.0.0.1:{port}", variables
+    return tmp_path / "laptop.toml", f"http://127.0.0.1:{port}/{port}", variables
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import psutil
 import requests
@@ -60,7 +61,8 @@ class Visitor(requests.Session):
         return self.post(f"{self.address}/hub/login", data=form, timeout=60, **options)
 
     def xsrf(self, path: str) -> str:
-        """The token against forged requests of the page at `path`."""
+        """The token against forged requests of the page at `path`, below the hub's own."""
+        path = urlsplit(self.address).path + path
         return next(c.value for c in self.cookies if c.name == "_xsrf" and c.path == path)
 
     def start_server(self, seconds: float = 60):
@@ -81,7 +83,7 @@ class Hub:
 
     def __init__(self, site: Path, folder: Path, address: str, certificate: Path | None = None, **variables: str):
         self.address, self.certificate, self.folder = address, certificate, folder
-        self.log = folder / "hub.log"
+        self.log = folder / f"hub-{urlsplit(address).port}.log"
         self.environment = environment_without_a_hub(
             PHIDIAS_SITE=str(site), XDG_STATE_HOME=str(folder / "state"), HOME=str(folder), **variables
         )
@@ -121,16 +123,20 @@ class Hub:
         """The newest one-time password."""
         return re.findall(r"with the password (\S+)", self.said())[-1]
 
+    def children(self) -> list[psutil.Process]:
+        """Everything that the hub has started."""
+        return psutil.Process(self.process.pid).children(recursive=True)
+
     def kill(self) -> None:
         """End the hub's process alone, as a crash does; what it has started lives on until `stop`."""
-        self.left += psutil.Process(self.process.pid).children(recursive=True)
+        self.left += self.children()
         self.process.kill()
         self.process.wait(20)
 
     def stop(self, number: int = signal.SIGTERM) -> None:
         if self.process is None:
             return
-        family = [*psutil.Process(self.process.pid).children(recursive=True)] if self.process.poll() is None else []
+        family = self.children() if self.process.poll() is None else []
         if self.process.poll() is None:
             self.process.send_signal(number)
             try:

@@ -85,7 +85,10 @@ def test_the_lab_behind_its_hub_from_the_first_line_to_the_last_process(open_lab
     assert terminal.line() == f"http://127.0.0.1:{port}/"
     password = terminal.password()
     name = local.person()
-    visitor = visit(f"http://127.0.0.1:{port}")
+    # The address without a path, as it was printed, leads to the hub's own.
+    address = f"http://127.0.0.1:{port}/{port}"
+    assert visit(f"http://127.0.0.1:{port}").look("/").url.startswith(f"{address}/hub/login")
+    visitor = visit(address)
     visitor.log_in(name, password)
     # The next password stands in the terminal as soon as this one is used.
     assert terminal.password() != password
@@ -96,10 +99,10 @@ def test_the_lab_behind_its_hub_from_the_first_line_to_the_last_process(open_lab
     settings = visitor.look(f"{mine}/api/me").json()
     assert settings["identity"]["name"] == name
     # The dashboards are behind the hub's one address, in this person's own server.
-    assert visitor.look("/hub/user-redirect/phidias/").url.startswith(f"http://127.0.0.1:{port}{mine}/phidias")
+    assert visitor.look("/hub/user-redirect/phidias/").url.startswith(f"{address}{mine}/phidias")
 
     kernel = visitor.post(
-        f"http://127.0.0.1:{port}{mine}/api/kernels",
+        f"{address}{mine}/api/kernels",
         json={},
         headers={"X-XSRFToken": visitor.xsrf(f"{mine}/")},
         timeout=60,

@@ -99,7 +99,8 @@ def test_on_a_laptop_one_person_logs_in_once_per_password_and_gets_a_server(lapt
     answer = visitor.log_in(name, first)
     assert answer.status_code in (200, 503)
     assert visitor.look("/hub/home").status_code == 200
-    assert 'href="/hub/user-redirect/phidias/"' in visitor.look("/hub/home").text
+    port = address.rpartition("/")[2]
+    assert f'href="/{port}/hub/user-redirect/phidias/"' in visitor.look("/hub/home").text
     # The same password in another browser.
     assert hub.visitor().log_in(name, first).status_code == 403
     assert hub.visitor().log_in(name, hub.password(), allow_redirects=False).status_code == 302
@@ -109,7 +110,7 @@ def test_on_a_laptop_one_person_logs_in_once_per_password_and_gets_a_server(lapt
     assert status.status_code == 200, status.text
     assert hub.visitor().look(f"/user/{name}/api/status").status_code == 403
 
-    state = tmp_path / "state" / "phidias-hub" / f"laptop-{address.rsplit(':', 1)[1]}"
+    state = tmp_path / "state" / "phidias-hub" / f"laptop-{port}"
     assert stat.S_IMODE(state.stat().st_mode) == 0o700
     for kept in ("cookie-secret", "jupyterhub.sqlite"):
         assert stat.S_IMODE((state / kept).stat().st_mode) == 0o600, kept
