@@ -101,7 +101,7 @@ def _hub(site: Mapping[str, Any], state: Path) -> dict[str, Any]:
         "JupyterHub.tornado_settings": {"cookie_options": {"samesite": "Lax", "secure": secure}},
         "JupyterHub.internal_ssl": hub["internal_tls"],
         "JupyterHub.internal_certs_location": str(state / "certificates"),
-        # After a restart the hub looks after each server; it answers meanwhile, and servers may wait in the queue for hours.
+        # After a restart the hub looks after each server; after a second it answers meanwhile.
         "JupyterHub.init_spawners_timeout": 1,
         # JupyterHub counts those who wait in Slurm's queue too, and sends everybody else away with an error. What has to
         # be bounded is bounded by turns (`Queue.run_as`), where people wait on a page that says so.

@@ -65,6 +65,7 @@ class SlurmServer(Spawner):
     _asked: float = 0.0
     _request: Request | None = None
     _starting: bool = False
+    _set_aside: bool = False
     _heard: asyncio.Event | None = None
     _say: str = "Your server is handed to the queue."
     _percent: int = 5
@@ -377,7 +378,8 @@ class SlurmServer(Spawner):
         if self._starting:
             return None
         if self._check_pending and self._launch and not (self._port and self._address):
-            return await self._take_over()
+            self._take_over()
+            return 0
         if not self.job:
             return 0
         if not self.queue.asked:
@@ -420,25 +422,30 @@ class SlurmServer(Spawner):
 
     # --- a start that outlives the hub ---------------------------------------------------------------------------------
 
-    async def _take_over(self) -> int | None:
-        """Goes on with a start that an earlier process of the hub began; JupyterHub's check of this server waits for it.
+    def _take_over(self) -> None:
+        """Goes on with a start that an earlier process of the hub began.
 
-        For everybody else the server is starting, as it was before: its page tells why it waits, and it can be cancelled.
+        JupyterHub knows a check after its own start for servers that run, and would end this one. So the check finds no
+        server; for everybody else it is starting, as it was before: its page tells why it waits, and it can be cancelled.
         """
         self.log.info("The start of %s, job %s, goes on.", self._log_name, self.job or "unknown")
-        self._check_pending, self._spawn_pending = False, True
-        self._spawn_future = start = asyncio.ensure_future(self._go_on())
-        start.add_done_callback(self._went_on)
-        await asyncio.wait([start])
-        if not start.cancelled() and start.exception() is None:
-            return None
-        # A failed start has stopped the server; one that was cancelled is stopped by who cancelled it.
-        while self.server is not None:
-            await asyncio.sleep(0.1)
-        return 1
+        self._set_aside = self._spawn_pending = True
+        self._spawn_future = asyncio.ensure_future(self._go_on())
+        self._spawn_future.add_done_callback(self._went_on)
+
+    @property
+    def server(self) -> Any:
+        return None if self._set_aside else Spawner.server.fget(self)
+
+    @server.setter
+    def server(self, server: Any) -> None:
+        Spawner.server.fset(self, server)
 
     async def _go_on(self) -> None:
         """The rest of a start: what JupyterHub's `User.spawn` and its handler do once a job is handed in."""
+        while self._check_pending:
+            await asyncio.sleep(0)
+        self._set_aside = False
         proxy = self.user.settings["proxy"]
         try:
             with self._start_goes_on():
@@ -457,12 +464,20 @@ class SlurmServer(Spawner):
             if self.server is not None:
                 await self.user.stop(self.name)
             raise
+        self.add_poll_callback(self._stopped, proxy)
+        self.start_polling()
 
     def _went_on(self, start: asyncio.Future) -> None:
         # A failure is kept: the page of the server tells it.
         if start.cancelled() or start.exception() is None:
             self._spawn_future = None
         self._spawn_pending = False
+
+    async def _stopped(self, proxy: Any) -> None:
+        """The server has ended by itself."""
+        self.log.warning("The server of %s has ended.", self._log_name)
+        await proxy.delete_user(self.user, self.name)
+        await self.user.stop(self.name)
 
     async def _find_own_job(self) -> str:
         """The number of the job that the earlier process was just handing in; its mark tells it."""

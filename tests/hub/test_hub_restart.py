@@ -232,6 +232,8 @@ def test_a_server_that_waits_goes_on_waiting_with_the_same_job_and_becomes_ready
     assert waiting.ask("GET", f"/user/{PERSON}/lab").text == "JupyterLab"
     assert waiting.known()["ready"]
     assert waiting.known(OTHER)["pending"] == "spawn"
+    # Nothing of a restart is left to be done, though that one may wait for hours.
+    assert "Initialized 2 spawners" in waiting.said()
     waiting.end(OTHER)
     # And once more, now that it runs.
     waiting.kill()
@@ -256,6 +258,9 @@ def test_a_port_that_was_told_to_the_hub_that_died_is_known_to_the_next_one(wait
     # The same word once more, from a server that did not hear the answer; and nobody's other word.
     assert waiting.tell_port(jupyterlab) == 201
     assert waiting.tell_port(jupyterlab - 1) == 409
+    # It is looked after like any other.
+    waiting.change(state="TIMEOUT")
+    until(lambda: not waiting.known())
 
 
 def test_a_start_that_goes_on_can_be_cancelled(waiting):
