@@ -73,6 +73,8 @@ def test_the_lab_answers_at_one_address_refuses_a_second_start_and_leaves_nothin
     )
     with browser.open(ask, timeout=30) as answer:
         assert answer.status == 201
+    # The kernel, told by Jupyter where Dask's pages of its clusters may be shown.
+    assert any("PHIDIAS_DASK_PAGES" in process.environ() for process in marked(record["id"]))
     # A run that somebody started from a notebook of this lab.
     begun = command(
         "run", "toy.waves", "--detach", "--json", "--pieces", "100", "--wait", "1", PHIDIAS_LAB=record["id"]
