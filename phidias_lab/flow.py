@@ -136,11 +136,11 @@ def prepare(what: Any, *, inputs=None, title=None, output=None, format=None, ove
 
 def _checked(chain: Chain, references: Mapping[str, dict], memory: Mapping[str, Any], home: Path | None) -> str | None:
     """Open the inputs lazily and check them, so that what metadata tell is refused now; gives the run's own title."""
-    from phidias_lab.lake import catalog
-
     try:
         opened = dict(memory)
         for name, reference in references.items():
+            from phidias_lab.lake import catalog
+
             opened[name] = catalog.look(_openable(reference, home))
         checked = chain.checked(opened)
         return chain.titled(checked)
@@ -169,7 +169,7 @@ def tells_places(source: Run | Product) -> bool:
 
 def places(source: Run | Product) -> Any:
     """Where the values lie that a run used (see `Chain.places`); inputs that are no longer the same are refused."""
-    from phidias_lab.lake.manifest import errors_of_reading
+    from phidias_lab.lake.unreadable import errors_of_reading
 
     order = source.order
     chain_class = registry.chain(order.chain)
@@ -606,7 +606,7 @@ def _measures(run: Run) -> dict:
 def _produce(run: Run, watch: _Watch) -> None:
     from phidias_lab import products
     from phidias_lab.compute import batch, environment, pieces, worker
-    from phidias_lab.lake.manifest import errors_of_reading
+    from phidias_lab.lake.unreadable import errors_of_reading
 
     facts = environment.facts(settings.checkout_root())
     order = orders.load(run.folder / "order.json")

@@ -27,7 +27,7 @@ from phidias_lab.contract.data import Needs, is_synthetic, with_attributes
 from phidias_lab.errors import InputError, ParameterError, ProductError, UnknownNameError, as_sentence, nearest
 from phidias_lab.lake import drivers, manifest, trust
 from phidias_lab.lake.locks import lock
-from phidias_lab.lake.manifest import errors_of_reading
+from phidias_lab.lake.unreadable import errors_of_reading
 
 ENTRANCE = "phidias.yaml"
 MINE = "mine"

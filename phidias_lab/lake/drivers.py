@@ -31,7 +31,7 @@ from phidias_lab.contract.data import Needs, is_unit, parse_times, with_extent, 
 from phidias_lab.contract.parameters import Period, Region
 from phidias_lab.errors import InputError, ParameterError, UnknownNameError, nearest
 from phidias_lab.lake import manifest, tiles
-from phidias_lab.lake.manifest import errors_of_reading
+from phidias_lab.lake.unreadable import errors_of_reading
 
 ALL = "all"
 _ZARR, _NETCDF, _CSV, _PARQUET = (".zarr",), (".nc", ".nc4", ".cdf", ".h5"), (".csv",), (".parquet", ".pq")

@@ -6,33 +6,22 @@ SHA-256; `verify` compares everything. Without it a missing Zarr chunk would sil
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import fsspec
 from zarr.storage import WrapperStore
 
-from phidias_lab import settings
-from phidias_lab.errors import InputError, PhidiasError
+from phidias_lab.errors import InputError
+from phidias_lab.lake.unreadable import MEND, mend
 
 NAME = "_phidias.json"
 FORMAT = 1
 #: Above this number of files, opening a store does not look at each of them; reading and verifying still do.
 LISTED = 5000
-MEND = "Build it again with 'phidias lake build-demo', or fetch the data anew."
-MEND_YOURS = "It lies outside the lake: put it back from where you have it, or write it anew."
-MEND_ANY = "'phidias lake build-demo' builds demo data again; put other data back from where you have them."
-
-
-def mend(address: str | None) -> str:
-    """What to do about data that are not as they should be: those of the lake can be made again, the user's own cannot."""
-    if address is None:
-        return MEND_ANY
-    return MEND if address.startswith(settings.lake_root() + "/") else MEND_YOURS
 
 
 def digest(path: str | Path) -> str:
@@ -171,45 +160,3 @@ class CheckedStore(WrapperStore):
 
     def __dask_tokenize__(self) -> tuple:
         return ("phidias_lab.lake.CheckedStore", self.address, checksum(self.files))
-
-
-@contextlib.contextmanager
-def errors_of_reading(name: str, place: str | None = None) -> Iterator[None]:
-    """Turn what zarr, pyarrow, xarray and the operating system raise while `name` is read into an InputError.
-
-    place: the address of what is read, where it is known; it decides what the user is told to do.
-    """
-    import pyarrow
-    import zarr.errors
-
-    try:
-        yield
-    except PhidiasError:
-        raise
-    except FileNotFoundError as error:
-        what = getattr(error, "filename", None) or str(error).splitlines()[0]
-        raise InputError(f"{name}: {what} does not exist. Check the name. {mend(place)}") from error
-    except PermissionError as error:
-        raise InputError(f"{name}: {error.filename or error} may not be read. Ask its owner for access.") from error
-    except (OSError, EOFError, pyarrow.ArrowException, zarr.errors.BaseZarrError) as error:
-        raise InputError(f"{name} cannot be read: {_first_line(error)}. {mend(place)}") from error
-    except (ValueError, RuntimeError) as error:
-        # The codecs have no exception of their own; theirs are known by where they were raised.
-        if not _from_a_codec(error):
-            raise
-        raise InputError(f"{name} is damaged: {_first_line(error)}. {mend(place)}") from error
-
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0].rstrip(".") if lines else type(error).__name__
-
-
-def _from_a_codec(error: BaseException) -> bool:
-    trace = error.__traceback__
-    while trace is not None:
-        module = trace.tb_frame.f_globals.get("__name__", "")
-        if module.startswith(("zarr.codecs", "numcodecs")):
-            return True
-        trace = trace.tb_next
-    return False

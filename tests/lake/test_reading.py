@@ -16,7 +16,7 @@ from hypothesis import settings as limits
 from hypothesis import strategies as st
 
 from phidias_lab.errors import InputError
-from phidias_lab.lake import catalog, drivers, manifest, stores, tiles
+from phidias_lab.lake import catalog, drivers, manifest, stores, tiles, unreadable
 
 FEW = limits(
     max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], derandomize=True
@@ -258,7 +258,7 @@ class TestDamage:
             catalog.verify("ocean.truth_baltic")
         # A reader that knows nothing of the manifest meets the checksum of the chunk.
         plain = xr.open_zarr(store, consolidated=False)
-        with pytest.raises(InputError, match="damaged"), manifest.errors_of_reading("the store"):
+        with pytest.raises(InputError, match="damaged"), unreadable.errors_of_reading("the store"):
             plain["temperature"].isel(time=20).compute()
 
     @staticmethod
@@ -315,7 +315,7 @@ class TestDamage:
                 catalog.open_file(tmp_path / name)
 
     def test_an_error_that_has_nothing_to_do_with_reading_passes_unchanged(self):
-        with pytest.raises(ValueError, match="of the chain") as caught, manifest.errors_of_reading("x"):
+        with pytest.raises(ValueError, match="of the chain") as caught, unreadable.errors_of_reading("x"):
             raise ValueError("of the chain")
         assert not isinstance(caught.value, InputError)
 
