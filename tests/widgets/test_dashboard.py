@@ -30,7 +30,8 @@ def hosts(page) -> set:
 
 
 def opened(page, dashboard, order=None):
-    page.goto(dashboard + "/" + (f"?order={quote(json.dumps(order))}" if order else ""))
+    asked = f"order={quote(json.dumps(order))}" if order else "chain=ocean.gridding"
+    page.goto(f"{dashboard}/?{asked}")
     page.get_by_role("button", name="Run", exact=True).wait_for()
     page.wait_for_function("Bokeh.documents.length > 0 && Bokeh.documents.every(d => d.is_idle)")
 

@@ -75,7 +75,10 @@ def _handler() -> type:
 
         def write_message(self, *words, **more):
             with contextlib.suppress(WebSocketClosedError):
-                return super().write_message(*words, **more)
+                sent = super().write_message(*words, **more)
+                # Nobody waits for it; asked for its error, it is not complained about in the log.
+                sent.add_done_callback(lambda sent: sent.cancelled() or sent.exception())
+                return sent
 
         def ping(self, *words):
             with contextlib.suppress(WebSocketClosedError):
