@@ -26,7 +26,7 @@ lab-slurm:  ## as root: a Slurm on this host, users, and the hub before them on 
 
 # More workers than processors, because many tests wait; one thread each for linear algebra, or those would be too many.
 test:  ## set everything up and run all tests (SYSTEM=1 installs the system packages they need)
-	@export OPENBLAS_NUM_THREADS=1; $(PREPARE) dev --system -- -m pytest -n 4 --dist loadfile $(PYTEST_ARGS)
+	@export OPENBLAS_NUM_THREADS=1; $(PREPARE) dev --system -- -m pytest -n 3 --dist loadfile $(PYTEST_ARGS)
 
 lint:  ## check style and the direction of imports
 	@$(PREPARE) dev -- -m ruff check .

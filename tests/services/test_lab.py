@@ -86,8 +86,10 @@ def test_the_lab_answers_at_one_address_refuses_a_second_start_and_leaves_nothin
         [sys.executable, "-c", stubborn], env={**prepared, "PHIDIAS_LAB": record["id"]}, start_new_session=True
     )
     request.addfinalizer(left.kill)
-    running = marked(record["id"])
-    assert len(running) >= 4  # Jupyter, the kernel, the run, the stubborn one
+    end = time.monotonic() + 20
+    while len(running := marked(record["id"])) < 4:  # Jupyter, the kernel, the run, the stubborn one
+        assert time.monotonic() < end, running
+        time.sleep(0.1)
 
     process.send_signal(signal.SIGINT)
     rest, said = process.communicate(timeout=40)
