@@ -457,6 +457,7 @@ def parsed(words: list[str] | None) -> argparse.Namespace:
 
 
 def main(words: list[str] | None = None) -> None:
+    os.environ["PYTHONPATH"] = str(ROOT)  # of the workers of clusters
     asked = parsed(words)
     file = asked.results / "hub.json"
     file.parent.mkdir(exist_ok=True)
