@@ -147,7 +147,7 @@ def test_what_became_of_the_notebooks_is_told_once_in_jupyterlab(start, tmp_path
     server = start(JUPYTERHUB_SERVICE_PREFIX="/", PHIDIAS_WORKSPACE=str(mine))
     opened(page, server)
     told = "A newer start_here.ipynb was shipped; you changed yours, so it is placed beside as start_here.new.ipynb."
-    page.locator(".Toastify__toast", has_text=told).wait_for()
+    page.locator(".Toastify__toast", has_text=told).wait_for(timeout=90_000)
     keep("jupyterlab-newer-notebook")
     assert (mine / "start_here.new.ipynb").is_file()
     assert told in server.log.read_text()
@@ -172,7 +172,7 @@ def test_a_workspace_that_cannot_be_written_is_told_in_jupyterlab(start, tmp_pat
         "cannot be written (Not a directory). Free some space",
         "Nothing announces the end of this server. In",
     ):
-        page.locator(".Toastify__toast", has_text=told).wait_for()
+        page.locator(".Toastify__toast", has_text=told).wait_for(timeout=90_000)  # JupyterLab starts meanwhile
         assert told in server.log.read_text()
     keep("jupyterlab-workspace-refused")
 
