@@ -143,6 +143,7 @@ class Cluster:
         self._trouble: str | None = None
         self._lost: list[Worker] = []
         self._running: dict[str, Worker] = {}
+        self._addresses: dict[str, str] = {}
         self._absent: dict[str, int] = {}
         self._failures = 0
         self._wanted = (asked.workers, asked.workers)
@@ -460,7 +461,8 @@ class Cluster:
             # Slurm is asked often only while something is under way.
             jobs = slurm.my_jobs(self.site, fresher_than=1.5 if set(members) - set(connected) else 10.0)
         for name in list(self._running):
-            if name not in connected:
+            # A new worker of the same name may be there before this looks again; its address tells it from the lost one.
+            if connected.get(name) != self._addresses[name]:
                 before = self._running.pop(name)
                 if name in spec and not self._closed.is_set():
                     facts = (slurm.my_jobs(self.site, fresher_than=0.0) or {}).get(before.job) if before.job else None
@@ -472,6 +474,7 @@ class Cluster:
                 job = getattr(members.get(name), "job_id", None)
                 node = jobs[job].node if jobs and job in jobs else ""
                 self._running[name] = Worker(name, RUNNING, "", None, job, node)
+                self._addresses[name] = connected[name]
                 self._failures = 0
         self._refused_environment()
         for name, member in members.items():

@@ -452,6 +452,14 @@ def test_a_killed_worker_is_told_and_replaced_and_its_work_is_done(pair):
     until(lambda: pair.running == 2)
 
 
+def test_a_worker_that_is_replaced_before_anybody_looks_is_told_as_lost(pair, monkeypatch):
+    until(lambda: len(pair._running) == 2)
+    monkeypatch.setattr(clusters, "_PERIOD", 5.0)
+    time.sleep(1.1)  # the look that was under way
+    processes_of(pair)[0].kill()
+    until(lambda: any(w.state == "lost" for w in pair.workers), 30)
+
+
 def test_a_frozen_worker_counts_as_lost(pair):
     frozen = processes_of(pair)[0]
     frozen.send_signal(signal.SIGSTOP)
