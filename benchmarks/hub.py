@@ -41,7 +41,6 @@ sys.path[:0] = [
     *(str(Path(__file__).parent), str(ROOT), str(ROOT / "hub-config")),
     *(str(ROOT / "tests" / "hub"), str(ROOT / "tests" / "hub" / "slurm")),
 ]
-os.environ["PYTHONPATH"] = str(ROOT)
 PLACE = Path("/srv/phidias-benchmark")
 #: A server that tells the hub its port and answers every request with its user's name.
 LIGHT = """
