@@ -133,12 +133,13 @@ def compare(shape: tuple[int, ...], where: list[arrays.Place], rates: list[float
         row, field = direct(matrix, right)
         rows.append(row)
         fields.append(field)
-    columns = None
+    columns, failed = None, []
     for place, rate in zip(where, rates, strict=True):
         try:
             row, field, made = iterative(matrix, right, sea, place, rate, repeats if place.device == "cuda" else 1)
         except Exception:  # noqa: BLE001 - a library that fails does not cost the figures of the others
             print(f"{place.library} failed:\n{traceback.format_exc()}")
+            failed.append(place.library)
             continue
         if shape == SIZES[0]:
             unit = np.zeros((sea.nodes, COLUMNS))
@@ -154,7 +155,8 @@ def compare(shape: tuple[int, ...], where: list[arrays.Place], rates: list[float
     for row in rows:
         row["times_faster"] = (base["setup"] + base["solve"]) / (row["setup"] + row["solve"])
         row["solve_times_faster"] = base["solve"] / row["solve"]
-    return {"grid": list(shape), "nodes": sea.nodes, "entries": matrix.nnz, "assembly": assembly, "rows": rows}
+    facts = {"grid": list(shape), "nodes": sea.nodes, "entries": matrix.nnz, "assembly": assembly}
+    return {**facts, "rows": rows, "failed": failed}
 
 
 HEAD = (
@@ -215,4 +217,4 @@ def main(arguments: list[str] | None = None) -> dict:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(any(result["failed"] for result in main()["results"]))
