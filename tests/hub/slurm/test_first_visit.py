@@ -115,7 +115,8 @@ def test_a_notebook_grids_on_two_gpu_workers_and_shows_the_map(page, keep, hub, 
     page.wait_for_selector(".jp-NotebookPanel .jp-CodeCell")
     page.goto(f"{hub.address}/user/alice/lab/tree/{CLUSTER_NOTEBOOK}")
     page.locator(".jp-NotebookPanel:visible .jp-CodeCell").first.wait_for()
-    page.get_by_text("Python 3", exact=False).first.wait_for()
+    # JupyterLab forgets a request to run while the kernel is still being connected.
+    page.get_by_text("Python 3 (ipykernel) | Idle").first.wait_for()
     run_all(page)
 
     def workers() -> list[str]:

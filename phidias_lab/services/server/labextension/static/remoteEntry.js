@@ -3,6 +3,24 @@
 (() => {
   const EVERY = 60000;
   const SHOWN = 'phidias-lab:notes';
+  const READ = 'phidias-lab:read-notice';
+  const WHOLE = 140; // JupyterLab cuts a notification after so many characters
+
+  const read = message => {
+    const box = document.body.appendChild(document.createElement('dialog'));
+    box.className = 'phidias-notice';
+    Object.assign(box.style, {
+      maxWidth: '40em', padding: '1.2em', overflowWrap: 'anywhere', fontFamily: 'var(--jp-ui-font-family)',
+      color: 'var(--jp-ui-font-color1)', background: 'var(--jp-layout-color1)', border: '1px solid var(--jp-border-color1)'
+    });
+    box.appendChild(document.createElement('p')).textContent = message;
+    const close = box.appendChild(document.createElement('button'));
+    close.className = 'jp-mod-styled jp-mod-accept';
+    close.textContent = 'Close';
+    close.addEventListener('click', () => box.close());
+    box.addEventListener('close', () => box.remove());
+    box.showModal();
+  };
 
   const plugin = {
     id: 'phidias-lab:notices',
@@ -17,6 +35,7 @@
       } catch (error) {
         // no storage in this browser: it is told again
       }
+      app.commands.addCommand(READ, { label: 'Read a notice in full', execute: args => read(`${args.message}`) });
       let touched = Date.now();
       for (const event of ['keydown', 'pointerdown', 'wheel']) {
         window.addEventListener(event, () => { touched = Date.now(); }, { capture: true, passive: true });
@@ -37,7 +56,9 @@
         for (const { id, type, message } of answer.notices) {
           if (told.has(id)) { continue; }
           told.add(id);
-          app.commands.execute('apputils:notify', { message, type, options: { autoClose: false } });
+          const all = { label: 'Read all', caption: message, commandId: READ, args: { message } };
+          const actions = message.length > WHOLE ? [all] : [];
+          app.commands.execute('apputils:notify', { message, type, options: { autoClose: false, actions } });
         }
         try {
           localStorage.setItem(SHOWN, JSON.stringify([...told].filter(id => id.startsWith('note-')).slice(-100)));
