@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import fcntl
 import json
 import os
 import secrets
@@ -78,6 +79,17 @@ def waited(condition: Callable[[], bool], seconds: float, pause: float = 0.02) -
     return time.monotonic() - begun
 
 
+@contextlib.contextmanager
+def alone() -> Iterator[None]:
+    """The right to use the one place and the one set of accounts on this host."""
+    with open(f"{PLACE}.lock", "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            sys.exit("Error: another run of this benchmark uses this host. Wait for its end, or end it.")
+        yield
+
+
 class Bench:
     """A deployment with two users, and one measurement per method."""
 
@@ -89,6 +101,7 @@ class Bench:
         site = SITE.read_text()
         for old, new in {
             'url = "http://127.0.0.1:8000"': 'url = "http://127.0.0.1:28100"\ninternal_port = 28101\nproxy_api_port = 28102',
+            'group = "phidias"': 'group = "phidias-guests"',
             '"/srv/phidias/hub"': f'"{PLACE}/hub"',
             '"/srv/phidias/slurm/': f'"{PLACE}/slurm/',
         }.items():
@@ -113,8 +126,12 @@ class Bench:
     def __enter__(self) -> Bench:
         from slurm_lab import people
 
-        people.create(self.hub.names, self.hub.manifest)
-        self.hub.make_environment()
+        try:
+            people.create(self.hub.names, self.hub.manifest)
+            self.hub.make_environment()
+        except BaseException:
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *_) -> None:
@@ -460,7 +477,7 @@ def main(words: list[str] | None = None) -> None:
     asked = parsed(words)
     file = asked.results / "hub.json"
     file.parent.mkdir(exist_ok=True)
-    with Bench(asked) as bench:
+    with alone(), Bench(asked) as bench:
         for name in asked.what or MEASUREMENTS:
             told = getattr(bench, name)()
             print(f"{name}: {json.dumps(told)}", flush=True)
