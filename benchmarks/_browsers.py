@@ -64,11 +64,18 @@ class Browser:
             raise ValueError(f"{self.name} is shown {self.page[:200]!r} at {self.url}")
 
     async def come_again(self) -> None:
-        """Look at the own server, which is there, and which the hub knows."""
+        """Look at the own server, which is there at once, and which the hub has looked at itself after a while."""
         await self.go(f"/user/{self.name}/")
-        server = (await self.ask("GET", f"/users/{self.name}"))[1]["servers"].get("", {})
-        if self.page != self.name or not server.get("ready"):
-            raise ValueError(f"The server of {self.name} is {server}, and its page shows {self.page[:200]!r}")
+        if self.page != self.name:
+            raise ValueError(f"{self.name} is shown {self.page[:200]!r} at {self.url}")
+        until = time.monotonic() + 60
+        while True:
+            server = (await self.ask("GET", f"/users/{self.name}"))[1]["servers"].get("", {})
+            if server.get("ready"):
+                return
+            if server.get("pending") != "check" or time.monotonic() > until:
+                raise ValueError(f"The server of {self.name} is {server}")
+            await asyncio.sleep(1)
 
     async def _wait(self, events: str) -> None:
         async with self._session.get(self.address + events.encode().decode("unicode_escape")) as answer:
