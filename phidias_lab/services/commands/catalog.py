@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Callable
 
 import click
 
@@ -66,32 +67,42 @@ def show(address: str, as_json: bool) -> None:
         print_table(["parameter", "type", "default", "meaning"], rows)
 
 
+def own_data(action: Callable) -> Callable:
+    """The options that name and describe one's own data, the same wherever they become an entry."""
+    for option in (
+        click.option(
+            "--standard-name",
+            "standard_names",
+            multiple=True,
+            metavar="NAME=STANDARD_NAME",
+            help="The CF standard name of a column, by its name in the lab. May be given several times.",
+        ),
+        click.option(
+            "--units",
+            multiple=True,
+            metavar="NAME=UNITS",
+            help="The units of a column, by its name in the lab, as in temperature=degree_Celsius. May be given several "
+            "times.",
+        ),
+        click.option(
+            "--column",
+            "columns",
+            multiple=True,
+            metavar="OLD=NEW",
+            help="A column or variable that is called OLD in the file is called NEW in the lab. May be given several times.",
+        ),
+        click.option("--source", help="Where they come from."),
+        click.option("--licence", help="Under which licence they may be used."),
+        click.option("--description", default="", help="What the data are, in a sentence."),
+        click.option("--name", help="Name of the entry; of a single file its own name, if none is given."),
+    ):
+        action = option(action)
+    return action
+
+
 @command.command("add")
 @click.argument("file")
-@click.option("--name", help="Name of the entry; else the file's name.")
-@click.option("--description", default="", help="What the data are, in a sentence.")
-@click.option("--licence", help="Under which licence they may be used.")
-@click.option("--source", help="Where they come from.")
-@click.option(
-    "--column",
-    "columns",
-    multiple=True,
-    metavar="OLD=NEW",
-    help="A column or variable that is called OLD in the file is called NEW in the lab. May be given several times.",
-)
-@click.option(
-    "--units",
-    multiple=True,
-    metavar="NAME=UNITS",
-    help="The units of a column, by its name in the lab, as in temperature=degree_Celsius. May be given several times.",
-)
-@click.option(
-    "--standard-name",
-    "standard_names",
-    multiple=True,
-    metavar="NAME=STANDARD_NAME",
-    help="The CF standard name of a column, by its name in the lab. May be given several times.",
-)
+@own_data
 @click.option("--replace", is_flag=True, help="Replace an entry of that name.")
 def add(
     file: str,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from phidias_lab.services.commands.catalog import own_data, pairs
 from phidias_lab.services.commands.show import ProgressLine, print_table
 
 #: Lines of each kind that are printed; all of them stand in a file.
@@ -50,27 +51,7 @@ def build_demo(only: str | None = None, rebuild: bool = False, quiet: bool = Fal
 
 @command.command("ingest")
 @click.argument("files", nargs=-1, required=True, metavar="FILE...")
-@click.option("--name", help="Name of the entry; of a single file its own name, if none is given.")
-@click.option("--description", default="", help="What the observations are, in a sentence.")
-@click.option("--licence", help="Under which licence they may be used.")
-@click.option("--source", help="Where they come from.")
-@click.option(
-    "--column",
-    "columns",
-    multiple=True,
-    metavar="OLD=NEW",
-    help="A column OLD is called NEW here. May be given several times.",
-)
-@click.option(
-    "--units",
-    multiple=True,
-    metavar="NAME=UNITS",
-    help="The units of a column, by its name here. May be given several times.",
-)
-@click.option(
-    "--standard-name", "standard_names", multiple=True, metavar="NAME=STANDARD_NAME",
-    help="The CF standard name of a column, by its name here. May be given several times.",
-)  # fmt: skip
+@own_data
 @click.option(
     "--flags", "scheme", default="L20", show_default=True,
     help="The scheme of the flags of CSV files: L20, Argo, CMEMS, QARTOD, WOD or ODV.",
@@ -102,7 +83,6 @@ def ingest(
     phidias run ocean.gridding --input observations=mine.floats --variable temperature
     """
     from phidias_lab import ingest as ingestion
-    from phidias_lab.services.commands.catalog import pairs
     from phidias_lab.services.commands.watch import signals_stop
 
     words = ingestion.Words(
