@@ -246,6 +246,27 @@ def test_a_server_that_waits_goes_on_waiting_with_the_same_job_and_becomes_ready
     assert waiting.tokens() == []
 
 
+def test_the_page_of_a_waiting_server_goes_on_by_itself_when_the_hub_is_back(waiting, jupyterlab, page, keep):
+    page.goto(f"{waiting.address}/hub/login")
+    page.fill("#username_input", PERSON)
+    page.fill("#password_input", PASSWORD)
+    page.click("#login_submit")
+    page.goto(f"{waiting.address}/hub/spawn-pending/{PERSON}")
+    message = page.locator("#progress-message")
+    message.get_by_text("no node has enough room").wait_for()
+    waiting.kill()
+    # What the page asks meanwhile is answered by the proxy alone.
+    with page.expect_response(lambda answer: answer.status == 503, timeout=30_000):
+        pass
+    waiting.start()
+    message.get_by_text("no node has enough room").wait_for()
+    keep("hub-waiting")
+    waiting.change(state="RUNNING", node="n1")
+    assert waiting.tell_port(jupyterlab) == 201
+    page.wait_for_url(f"**/user/{PERSON}/**")
+    page.get_by_text("JupyterLab").wait_for()
+
+
 def test_a_port_that_was_told_to_the_hub_that_died_is_known_to_the_next_one(waiting, jupyterlab):
     waiting.change(state="RUNNING")  # on which node is told later
     assert waiting.tell_port(jupyterlab) == 201
