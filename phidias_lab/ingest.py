@@ -23,7 +23,7 @@ from phidias_lab.contract.data import column_attributes
 from phidias_lab.errors import InputError, ParameterError, ProductError, nearest
 from phidias_lab.lake import catalog, stores, tiles
 from phidias_lab.lake.locks import lock
-from phidias_lab.methods.formats import flags, vocabulary
+from phidias_lab.methods.formats import arrow, flags, vocabulary
 from phidias_lab.methods.formats.observations import Faults, NotReadable, Observations
 from phidias_lab.products import observations as writers
 from phidias_lab.sources import observations as sources
@@ -337,7 +337,7 @@ class _Ingestion:
         """(tile, its observations in the lake's order), a few cells at a time."""
         import pyarrow as pa
 
-        schema = stores.with_attributes(self._schema(), self._table_attributes())
+        schema = arrow.with_attributes(self._schema(), self._table_attributes())
         groups: list[tuple[int, int, int]] = []
         rows, most = 0, max(1, TOGETHER // len(schema))
         for (tile, cell), count in sorted(self.cells.items()):

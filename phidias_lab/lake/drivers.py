@@ -349,7 +349,7 @@ class Table(_Source):
         that are needed, the columns by their names here, and the attributes."""
         import pyarrow.dataset as ds
 
-        from phidias_lab.lake.stores import attributes_of
+        from phidias_lab.methods.formats.arrow import attributes_of
 
         region, time = parse_region(self.region), parse_time(self.time)
         known = self._manifest()

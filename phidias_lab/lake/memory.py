@@ -8,7 +8,7 @@ from typing import Any
 import xarray as xr
 
 from phidias_lab.errors import InputError
-from phidias_lab.lake import stores
+from phidias_lab.methods.formats import arrow
 
 
 def store(value: Any, folder: Path, name: str) -> Path:
@@ -41,5 +41,5 @@ def _write_table(table: Any, target: Path) -> None:
     import pyarrow.parquet as pq
 
     whole = pa.Table.from_pandas(table, preserve_index=False)
-    schema = stores.with_attributes(whole.schema, table.attrs)
+    schema = arrow.with_attributes(whole.schema, table.attrs)
     pq.write_table(whole.replace_schema_metadata(schema.metadata).cast(schema), target, compression="zstd")

@@ -6,7 +6,6 @@ that is not there is always damage. Tables are Parquet: see `tiles`. Equal data 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ import pandas as pd
 import xarray as xr
 
 from phidias_lab.lake import manifest, tiles
+from phidias_lab.methods.formats import arrow
 
 ROW_GROUP = 16_384
 _SINCE = "days since 1950-01-01"
@@ -59,7 +59,7 @@ def write_table(table: pd.DataFrame, folder: Path, *, entry: str, version: str, 
     order = np.lexsort((table["observation_id"], table["time"], cell, number))
     plain = table.assign(**{c: table[c].astype("str") for c in table if table[c].dtype == "category"})
     whole = pa.Table.from_pandas(plain, preserve_index=False).take(pa.array(order))
-    schema = with_attributes(whole.schema, table.attrs)
+    schema = arrow.with_attributes(whole.schema, table.attrs)
     whole = whole.cast(schema).replace_schema_metadata(schema.metadata)
     number = number[order]
     values, starts = np.unique(number, return_index=True)
@@ -98,36 +98,3 @@ def table_manifest(folder: Path, *, entry: str, version: str, rows: int) -> dict
     """Record a table that was written with `write_tiles`."""
     facts = {"rows": rows, "layout": {"tile_degrees": tiles.DEGREES}}
     return manifest.write(folder, entry=entry, kind="table", version=version, facts=facts)
-
-
-def with_attributes(schema: Any, attrs: Mapping) -> Any:
-    """An Arrow schema that carries a table's attributes: columns' in the fields, the others for the whole."""
-    import pyarrow as pa
-
-    columns = attrs.get("columns") or {}
-    fields = [f.with_metadata(_coded(columns.get(f.name) or {})) for f in schema]
-    return pa.schema(fields, metadata=_coded({k: v for k, v in attrs.items() if k != "columns"}))
-
-
-def attributes_of(schema: Any) -> dict:
-    """A table's attributes from its Arrow schema: {"columns": {name: {"units": ..., ...}}, "title": ..., ...}."""
-    columns = {f.name: _decoded(f.metadata) for f in schema if f.metadata}
-    columns = {name: found for name, found in columns.items() if found}
-    return {**_decoded(schema.metadata), **({"columns": columns} if columns else {})}
-
-
-def _coded(attributes: Mapping[str, Any]) -> dict[str, str]:
-    return {k: v if isinstance(v, str) else json.dumps(v) for k, v in attributes.items()}
-
-
-def _decoded(metadata: Mapping[bytes, bytes] | None) -> dict[str, Any]:
-    known = {}
-    for key, value in (metadata or {}).items():
-        key, value = key.decode(errors="replace"), value.decode(errors="replace")
-        if key in ("pandas", "ARROW:schema", "geo") or key.startswith("PARQUET:"):
-            continue
-        try:
-            known[key] = json.loads(value) if value.startswith("[") else value
-        except ValueError:
-            known[key] = value
-    return known

@@ -6,14 +6,13 @@ whole raises `NotReadable`.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from phidias_lab.methods.formats import argo, delimited, odv, seadatanet
+from phidias_lab.methods.formats import argo, arrow, delimited, odv, seadatanet
 from phidias_lab.methods.formats.netcdf import File
 from phidias_lab.methods.formats.observations import Faults, NotReadable, Observations
 from phidias_lab.sources import netcdf
@@ -178,7 +177,7 @@ def _parquet(path: Path, faults: Faults) -> Iterator[Observations]:
             for needed in ("longitude", "latitude", "time"):
                 if needed not in schema.names:
                     raise NotReadable(f"it has no column {needed!r}; it has {', '.join(schema.names[:20])}.")
-            attributes, facts = {f.name: _decoded(f.metadata) for f in schema}, _decoded(schema.metadata)
+            attributes, facts = {f.name: arrow.decoded(f.metadata) for f in schema}, arrow.decoded(schema.metadata)
             facts = {k: str(v) for k, v in facts.items()}
             empty = True
             start = 0
@@ -225,17 +224,3 @@ def _of_arrow(table, attributes: dict, facts: dict, start: int, faults: Faults) 
                 faults.add(f"row {start + i + 1}, column {name!r}", f"is {values[i]:g}, outside {low} to {high}.")
                 values[i] = np.nan
     return found
-
-
-def _decoded(metadata) -> dict:
-    """Attributes of Arrow fields as the lake writes them: texts, or lists in JSON."""
-    known = {}
-    for key, value in (metadata or {}).items():
-        key, value = key.decode(errors="replace"), value.decode(errors="replace")
-        if key in ("pandas", "ARROW:schema", "geo") or key.startswith("PARQUET:"):
-            continue
-        try:
-            known[key] = json.loads(value) if value.startswith("[") else value
-        except ValueError:
-            known[key] = value
-    return known

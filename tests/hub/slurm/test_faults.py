@@ -90,6 +90,45 @@ def test_no_request_of_a_user_fails_while_the_hub_is_killed_and_started_again(hu
     assert "42" in alice.run(kernel, "print(number + 1)")
 
 
+#: In a kernel of the user's; a run of some tens of pieces on a GPU node.
+_ASK = """
+import phidias_lab
+asked = dict(variable="salinity", windows="monthly", period="2010-01-01/2012-12-31", depths=[0, 50, 100])
+print(phidias_lab.run("ocean.gridding", on="slurm-gpu", workers=1, **asked).id)
+"""
+_LOOK = """
+import json, phidias_lab
+run = phidias_lab.runs()[0]
+told = {"id": run.id, "status": run.status, "fraction": run.progress.fraction, "said": run.progress.message, "log": run.log}
+print(json.dumps(told))
+"""
+
+
+def test_a_run_outlives_its_kernel_server_and_hub_and_is_found_again_with_log_and_progress(
+    hub, people_at_work, as_user
+):
+    _, bob, _ = people_at_work
+    bob.start()
+    kernel = bob.kernel()
+    number = bob.run(kernel, _ASK).split()[-1]
+    assert until(60, lambda: bob.words(kernel, _LOOK)["fraction"] > 0.1), bob.words(kernel, _LOOK)
+    end_server(bob)
+    hub.end("hub", signal.SIGKILL)
+    jobs = as_user("root", "squeue", "-h", "-u", "bob", "-t", "R", "-o", "%j").stdout.split()
+    assert f"run-{number}" in jobs
+    assert len(jobs) == 2
+    hub.start_hub()
+    bob.start()
+    kernel = bob.kernel()
+    found = bob.words(kernel, _LOOK)
+    assert found["id"] == number
+    assert found["status"] == "running", found
+    assert found["fraction"] > 0.1
+    assert until(120, lambda: bob.words(kernel, _LOOK)["status"] == "done"), bob.words(kernel, _LOOK)
+    assert "piece" in bob.words(kernel, _LOOK)["log"]
+    end_server(bob)
+
+
 @pytest.fixture
 def full_gpus(as_user):
     """The partition gpu is full: the number of the job that fills it, to be cancelled; and a call for bob's job there."""
@@ -319,34 +358,10 @@ def test_a_server_that_dies_before_it_answers_says_why_at_once(hub, people_at_wo
 
 # Runs --------------------------------------------------------------------------------------------------------------------
 
-_SITE = """
-name = "faults"
-[slurm]
-configuration = "CONFIGURATION"
-programs = "PROGRAMS"
-query_timeout = 2
-[clusters.slurm]
-partition = "cpu"
-workers = { default = 1, max = 2 }
-memory_gib = { default = 1, max = 4 }
-interface = "lo"
-silent_seconds = 5
-shared_folder = "SHARED/{user}"
-[clusters.slurm-gpu]
-partition = "gpu"
-workers = { default = 2, max = 4 }
-cores = { default = 1, max = 8 }
-memory_gib = { default = 1, max = 4 }
-gpus = { default = 1, max = 2 }
-interface = "lo"
-silent_seconds = 5
-shared_folder = "SHARED/{user}"
-"""
-
 
 @pytest.fixture(scope="module")
-def place(slurm, one_host):
-    """A site file whose squeue hangs as long as the file `hang` is there; gives its folder."""
+def place(slurm, one_host, places):
+    """The site of `places`, but that its squeue hangs as long as the file `hang` is there; gives its folder."""
     folder = one_host / "faults"
     shutil.rmtree(folder, ignore_errors=True)
     (folder / "programs").mkdir(parents=True)
@@ -355,10 +370,8 @@ def place(slurm, one_host):
     squeue = folder / "programs" / "squeue"
     squeue.write_text(f'#!/bin/sh\n[ -e {folder}/hang ] && exec sleep 60\nexec /usr/bin/squeue "$@"\n')
     squeue.chmod(0o755)
-    text = _SITE.replace("CONFIGURATION", slurm.environment()["SLURM_CONF"])
-    (folder / "site.toml").write_text(
-        text.replace("PROGRAMS", str(folder / "programs")).replace("SHARED", str(folder / "shared"))
-    )
+    own = f'[slurm]\nprograms = "{folder}/programs"\nquery_timeout = 2\n'
+    (folder / "site.toml").write_text(places.read_text().replace("[slurm]\n", own, 1))
     yield folder
     shutil.rmtree(folder)
 

@@ -77,23 +77,12 @@ def test_a_cancelled_worker_job_is_told_and_replaced_and_the_result_is_right(pai
     assert victim not in {w.job for w in pair.workers if w.state == "running"}
 
 
-def test_a_node_that_freezes_in_mid_run_costs_no_result(pair, slurm, eventually):
+@pytest.mark.parametrize("fault", ["freeze_node", "kill_node"])
+def test_a_node_that_is_lost_in_mid_run_costs_no_result(pair, slurm, eventually, fault):
     futures = slowly(pair.client)
     time.sleep(1)
     node = pair.workers[0].node
-    slurm.freeze_node(node)
-    try:
-        eventually(lambda: lost(pair), 30)
-        assert sum(pair.client.gather(futures)) == EXPECTED
-    finally:
-        slurm.thaw_node(node)
-
-
-def test_a_node_that_dies_in_mid_run_costs_no_result(pair, slurm, eventually):
-    futures = slowly(pair.client)
-    time.sleep(1)
-    node = pair.workers[0].node
-    slurm.kill_node(node)
+    getattr(slurm, fault)(node)
     try:
         eventually(lambda: lost(pair), 30)
         assert sum(pair.client.gather(futures)) == EXPECTED
