@@ -14,6 +14,7 @@ import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from secrets import token_hex
 from typing import Any
 
 from phidias_hub import local, proxy, rules
@@ -275,6 +276,10 @@ def configure(c: Any, environment: Mapping[str, str]) -> None:
     for name, value in told.items():
         section, trait = name.split(".")
         c[section][trait] = value
+    # Pages that are open know by it that the hub was started again, since what they were listening to has ended silently.
+    started = token_hex(8)
+    c.JupyterHub.tornado_settings["headers"] = {"X-Phidias-Hub": started}
+    c.JupyterHub.template_vars["hub_started"] = started
 
 
 def prepared(environment: Mapping[str, str]) -> dict[str, Any]:

@@ -258,7 +258,8 @@ def test_the_page_of_a_waiting_server_goes_on_by_itself_when_the_hub_is_back(wai
     # What the page asks meanwhile is answered by the proxy alone.
     with page.expect_response(lambda answer: answer.status == 503, timeout=30_000):
         pass
-    waiting.start()
+    with page.expect_navigation(timeout=30_000):
+        waiting.start()
     message.get_by_text("no node has enough room").wait_for()
     keep("hub-waiting")
     waiting.change(state="RUNNING", node="n1")
