@@ -69,14 +69,18 @@ def test_the_gradient_is_the_slope_of_the_likelihood_by_every_parameter(problem,
 def test_length_noise_and_variance_are_found_within_their_intervals():
     """Ten draws: with intervals of 95 %, seven hits or fewer have a probability of 1.2 %, below eight of one in 80."""
     length = noise = 0
+    levels = []
     for seed in range(10):
         found = estimate(*drawn(seed), length=0.1, noise=0.5, groups=[[0, 1]])
         (factor,) = found.factors
         length += factor.low * 0.1 <= 0.15 <= factor.high * 0.1
         noise += found.noise.low <= 0.3 <= found.noise.high
+        levels.append(math.log(found.noise.value))
         assert 1 < found.variance < 16
     assert length >= 8
     assert noise >= 8
+    # Each interval spans a factor of two and a half both ways, so the mean of ten is known to 15 %; three times that.
+    assert math.exp(sum(levels) / 10) == pytest.approx(0.3, rel=0.5)
 
 
 def test_an_anisotropic_field_has_two_lengths():
