@@ -151,7 +151,7 @@ def test_cost_and_memory_are_told_before_the_factorisation():
 
 
 def test_the_memory_that_was_told_is_what_a_factorisation_takes():
-    matrix, places, reach = system(island((150, 150)))
+    matrix, places, reach = system(island((20, 18, 16)))
     structure = Structure(matrix, places, reach)
     told = structure.peak_bytes
     tracemalloc.start()
