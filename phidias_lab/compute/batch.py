@@ -196,7 +196,8 @@ def crew(run: Run, report: Callable[[str], None]) -> Iterator[Crew | None]:
     if not place_of.get("workers"):
         yield None
         return
-    report(f"asking for {place_of['workers']} workers on {place_of['place']}")
+    many = place_of["workers"]
+    report(f"asking for {many} worker{'s' if many > 1 else ''} on {place_of['place']}")
     with clusters.cluster(place_of["place"], workers=place_of["workers"], chain=run.order.chain) as owner:
         from distributed import Client
 
