@@ -8,6 +8,9 @@ front: its nodes are eliminated together by dense algebra.
 
 from __future__ import annotations
 
+import functools
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -62,6 +65,39 @@ def dissect(places: np.ndarray, reach: np.ndarray, far: tuple[np.ndarray, np.nda
 
     cut(np.arange(count), far)
     return Dissection(order, np.array(start), np.array(parent))
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a factor over a box of nodes, all of them at sea, takes: bytes of it, and floating-point operations."""
+
+    bytes: float = 0.0
+    operations: float = 0.0
+
+    def __add__(self, other: Cost) -> Cost:
+        return Cost(self.bytes + other.bytes, self.operations + other.operations)
+
+
+def cost(shape: Sequence[int], reach: Sequence[int]) -> Cost:
+    """The cost of the factor over a box, from its size alone; land and what is closed or far make it differ."""
+
+    @functools.cache
+    def of(box: tuple[int, ...], open_: tuple[tuple[bool, bool], ...]) -> Cost:
+        """Of a box, of which some sides touch separators that are eliminated later."""
+        grown = math.prod(n + r * sum(sides) for n, r, sides in zip(box, reach, open_, strict=True))
+        nodes, parts = math.prod(box), []
+        axis = max(range(len(box)), key=lambda i: box[i] / reach[i])
+        if nodes > LEAF and box[axis] >= reach[axis] + 2:
+            first = (box[axis] - reach[axis]) // 2
+            sides = open_[axis]
+            for length, touching in ((first, (sides[0], True)), (box[axis] - reach[axis] - first, (True, sides[1]))):
+                parts.append(of((*box[:axis], length, *box[axis + 1 :]), (*open_[:axis], touching, *open_[axis + 1 :])))
+            nodes = nodes // box[axis] * reach[axis]
+        boundary = grown - math.prod(box)
+        own = Cost(8.0 * nodes * (nodes + boundary), nodes**3 / 3 + nodes**2 * boundary + nodes * boundary**2)
+        return sum(parts, own)
+
+    return of(tuple(int(n) for n in shape), tuple((False, False) for _ in shape))
 
 
 def _cut(nodes: np.ndarray, places: np.ndarray, reach: np.ndarray):

@@ -164,6 +164,17 @@ def test_the_memory_that_was_told_is_what_a_factorisation_takes():
     assert told < taken < 1.3 * told
 
 
+@pytest.mark.parametrize(
+    ("shape", "within"), [((300,), 1e-12), ((60, 60), 0.2), ((90, 40), 0.2), ((14, 13, 12), 0.35)], ids=str
+)
+def test_what_a_factor_takes_is_told_from_the_size_of_the_grid_alone(shape, within):
+    """A bit too much: corners of a boundary are counted that no node of the norm's stencil reaches."""
+    matrix, places, reach = system(np.ones(shape, bool))
+    structure, told = Structure(matrix, places, reach), dissection.cost(shape, reach.tolist())
+    assert 1 - 1e-12 < told.bytes / structure.factor_bytes < 1 + within
+    assert 1 - 1e-12 < told.operations / structure.operations.sum() < 1 + within
+
+
 def test_every_node_is_eliminated_once_and_the_sides_of_a_cut_are_not_coupled():
     matrix, places, reach = system(island((50, 40)))
     tree = dissection.dissect(places, reach)
