@@ -98,9 +98,8 @@ print(phidias_lab.run("ocean.gridding", on="slurm-gpu", workers=1, **asked).id)
 """
 _LOOK = """
 import json, phidias_lab
-run = phidias_lab.runs()[0]
-told = {"id": run.id, "status": run.status, "fraction": run.progress.fraction, "said": run.progress.message, "log": run.log}
-print(json.dumps(told))
+(run,) = [run for run in phidias_lab.runs() if run.id == "NUMBER"]
+print(json.dumps({"status": run.status, "fraction": run.progress.fraction, "log": run.log}))
 """
 
 
@@ -108,25 +107,31 @@ def test_a_run_outlives_its_kernel_server_and_hub_and_is_found_again_with_log_an
     hub, people_at_work, as_user
 ):
     _, bob, _ = people_at_work
+
+    def look() -> dict:
+        return bob.words(kernel, _LOOK.replace("NUMBER", number))
+
     bob.start()
-    kernel = bob.kernel()
-    number = bob.run(kernel, _ASK).split()[-1]
-    assert until(60, lambda: bob.words(kernel, _LOOK)["fraction"] > 0.1), bob.words(kernel, _LOOK)
-    end_server(bob)
-    hub.end("hub", signal.SIGKILL)
-    jobs = as_user("root", "squeue", "-h", "-u", "bob", "-t", "R", "-o", "%j").stdout.split()
-    assert f"run-{number}" in jobs
-    assert len(jobs) == 2
-    hub.start_hub()
-    bob.start()
-    kernel = bob.kernel()
-    found = bob.words(kernel, _LOOK)
-    assert found["id"] == number
-    assert found["status"] == "running", found
-    assert found["fraction"] > 0.1
-    assert until(120, lambda: bob.words(kernel, _LOOK)["status"] == "done"), bob.words(kernel, _LOOK)
-    assert "piece" in bob.words(kernel, _LOOK)["log"]
-    end_server(bob)
+    try:
+        kernel = bob.kernel()
+        number = bob.run(kernel, _ASK).split()[-1]
+        assert until(60, lambda: look()["fraction"] > 0.1), look()
+        end_server(bob)
+        hub.end("hub", signal.SIGKILL)
+        jobs = as_user("root", "squeue", "-h", "-u", "bob", "-t", "R", "-o", "%j").stdout.split()
+        assert f"run-{number}" in jobs
+        assert len(jobs) == 2
+        hub.start_hub()
+        bob.start()
+        kernel = bob.kernel()
+        found = look()
+        assert found["status"] == "running"
+        assert found["fraction"] > 0.1
+        assert until(120, lambda: look()["status"] == "done"), look()
+        assert "piece" in look()["log"]
+    finally:
+        as_user("bob", "scancel", "--user=bob", check=False)
+        end_server(bob)
 
 
 @pytest.fixture
