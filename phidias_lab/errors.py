@@ -15,6 +15,10 @@ class PhidiasError(Exception):
 
     exit_code = 1
 
+    def _render_traceback_(self) -> list[str]:
+        """What a notebook shows: the sentence alone. IPython looks for this name."""
+        return [f"{type(self).__name__}: {self}"]
+
 
 class ParameterError(PhidiasError, ValueError):
     """A parameter, option or order does not fit the declaration."""

@@ -174,3 +174,14 @@ def test_continuous_integration_runs_make_test_and_nothing_else():
     lines = path.read_text().splitlines()
     assert lines == ["#!/usr/bin/env bash", 'cd "$(dirname "$0")/.." && exec make test']
     assert path.stat().st_mode & 0o111
+
+
+def test_what_make_lab_installs_can_make_clusters(extras):
+    brought, open_ = set(), {"hub"}
+    while open_:
+        for requirement in extras[open_.pop()]:
+            if canonicalize_name(requirement.name) == ITSELF:
+                open_ |= requirement.extras
+            else:
+                brought.add(canonicalize_name(requirement.name))
+    assert {"dask-jobqueue", "distributed", "cryptography", "jupyterlab", "panel"} <= brought

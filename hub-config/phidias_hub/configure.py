@@ -9,6 +9,7 @@ PHIDIAS_HUB_INTERNAL_PORT and PHIDIAS_HUB_PROXY_API_PORT; `make lab PORT=...` us
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import sys
@@ -114,6 +115,7 @@ def _hub(site: Mapping[str, Any], state: Path) -> dict[str, Any]:
             "site_title": site.get("title") or site["name"],
             "dashboards": proxy.base_path(site) + DASHBOARDS,
             "login_kind": site["login"]["kind"],
+            "queued": site["servers"]["kind"] == "slurm",
         },
         # Jobs of users outlive the hub; processes of a laptop end with it.
         "JupyterHub.cleanup_servers": site["servers"]["kind"] == "local",
@@ -265,14 +267,34 @@ def make_state(folder: Path) -> None:
         ) from None
 
 
+def claim(state: Path) -> None:
+    """One hub for a state folder, until this process ends: a second one would end the first one's proxy."""
+    lock = os.open(
+        state / "running", os.O_RDWR | os.O_CREAT, 0o600
+    )  # never closed, and so locked, while this process lives
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        who = os.read(lock, 20).decode().strip()
+        os.close(lock)
+        raise SiteError(
+            f"The hub of this site runs already, as process {who}, with the state folder {state}. Stop it first; a second "
+            "hub needs another hub.state and other ports."
+        ) from None
+    os.ftruncate(lock, 0)
+    os.write(lock, f"{os.getpid()}\n".encode())
+
+
 def configure(c: Any, environment: Mapping[str, str]) -> None:
     """Apply the site that PHIDIAS_SITE names to JupyterHub's configuration `c`, or end with all that is wrong."""
     try:
         told = prepared(environment)
+        # Everything the hub writes is for its own user alone.
+        os.umask(0o077)
+        if "token" not in sys.argv[1:2]:  # a token is made beside the hub that runs
+            claim(Path(told["JupyterHub.cookie_secret_file"]).parent)
     except SiteError as error:
         sys.exit(f"Error: {error}")
-    # Everything the hub writes is for its own user alone.
-    os.umask(0o077)
     for name, value in told.items():
         section, trait = name.split(".")
         c[section][trait] = value

@@ -25,7 +25,7 @@ FOLDER = Path("/srv/phidias/environment")
 LAKE = Path("/srv/phidias/lake")
 CHECKOUT = Path(__file__).resolve().parents[2]
 PYTHONS = ("/usr/bin/python3.11", "/usr/local/bin/python3.11", "/usr/bin/python3", "/usr/local/bin/python3")
-EXTRAS = "hub,slurm"
+EXTRAS = "hub"
 _STAMP = "made-of.json"
 Say = Callable[[str], None]
 

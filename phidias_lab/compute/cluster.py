@@ -31,6 +31,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from phidias_lab.compute import environment, keys, slurm
 from phidias_lab.compute import pages as dask_pages
 from phidias_lab.compute import request as requests
@@ -127,6 +129,16 @@ def _range(adapt: Any) -> tuple[int, int]:
     return adapt[0], adapt[1]
 
 
+def _check_interface(place: Mapping, name: str) -> None:
+    wanted, here = place.get("interface"), psutil.net_if_addrs()
+    if wanted and wanted not in here:
+        raise ParameterError(
+            f"The place {name} works over the network interface {wanted!r}, which this machine does not have; it has "
+            f"{', '.join(here)}. Ask for the cluster on a machine of the site, or mend clusters.{name}.interface in the "
+            "site file."
+        )
+
+
 class Cluster:
     """Workers of one owner. It ends with `close`, with its `with` block, or with the process that made it."""
 
@@ -147,6 +159,7 @@ class Cluster:
         self._absent: dict[str, int] = {}
         self._failures = 0
         self._wanted = (asked.workers, asked.workers)
+        _check_interface(self.place, asked.place)
         above = keys.root(self.place)
         keys.clean(above)
         atexit.register(_close, weakref.ref(self))
@@ -369,7 +382,9 @@ class Cluster:
                 if part is not None:
                     with contextlib.suppress(Exception):
                         part.close(timeout=10)
-            ended = keys.end(self.folder, read_json(self.folder / "about.json"))
+            # Before Dask's own cluster is made nothing is in the queue, which need not be asked.
+            about = read_json(self.folder / "about.json") if self._dask is not None else {}
+            ended = keys.end(self.folder, about)
             if self._dog is not None and ended:
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     self._dog.wait(5)  # it sees that the folder is gone

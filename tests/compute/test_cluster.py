@@ -68,6 +68,29 @@ def here(tmp_path, monkeypatch):
     return site.read(file)
 
 
+def test_a_network_that_this_machine_does_not_have_is_refused_and_nothing_is_left(tmp_path, monkeypatch):
+    file = tmp_path / "site.toml"
+    wrong = SITE.replace('account = "eo"', 'interface = "ib7"').replace("SHARED", str(tmp_path / "shared"))
+    file.write_text(wrong)
+    monkeypatch.setenv("PHIDIAS_SITE", str(file))
+    with pytest.raises(ParameterError, match=r"network interface 'ib7'.* it has lo.*clusters.batch.interface"):
+        phidias_lab.cluster("batch")
+    assert not (tmp_path / "shared").exists()
+
+
+def test_a_cluster_that_cannot_be_made_asks_no_queue_and_leaves_no_keys_and_no_process(here, tmp_path, monkeypatch):
+    def broken(owner):
+        raise OSError("no port is free")
+
+    monkeypatch.setattr(clusters, "_made", broken)
+    monkeypatch.setenv("PATH", "/nowhere")  # no squeue that could say what is in the queue
+    with pytest.raises(OSError, match="no port"):
+        phidias_lab.cluster("batch")
+    assert list((tmp_path / "shared").rglob("key.pem")) == []
+    mine = [p for p in psutil.Process().children() if "phidias_lab.compute.watchdog" in p.cmdline()]
+    assert all(p.status() == psutil.STATUS_ZOMBIE for p in mine)
+
+
 @pytest.fixture
 def pair(here):
     with phidias_lab.cluster("local", workers=2) as cluster:

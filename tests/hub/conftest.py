@@ -44,9 +44,9 @@ def start_hub(tmp_path, proxy_installed):
 def refused_hub(tmp_path):
     """Start a hub that is expected to refuse; returns the finished process."""
 
-    def start(site: Path, **variables: str) -> subprocess.CompletedProcess:
+    def start(site: Path, *words: str, **variables: str) -> subprocess.CompletedProcess:
         return subprocess.run(
-            [sys.executable, "-P", str(HUB_CONFIG / "phidias_hub" / "hub.py")],
+            [sys.executable, "-P", str(HUB_CONFIG / "phidias_hub" / "hub.py"), *words],
             env=environment_without_a_hub(PHIDIAS_SITE=str(site), HOME=str(tmp_path), **variables),
             cwd=tmp_path,
             capture_output=True,

@@ -41,3 +41,19 @@ def test_who_logs_in_and_out_at_one_hub_stays_logged_in_at_the_other(laptop, sta
     other.look("/hub/logout")
     assert other.look("/hub/home", allow_redirects=False).status_code == 302
     assert at_work(one) == (200, 201)
+
+
+def test_a_second_hub_of_the_same_site_is_refused_and_the_first_one_goes_on(laptop, start_hub, refused_hub, tmp_path):
+    site, address, variables = laptop
+    first = start_hub(site, address, **variables)
+    family = {child.pid for child in first.children()}
+    for words in ((), ("upgrade-db",)):
+        second = refused_hub(site, *words, XDG_STATE_HOME=str(tmp_path / "state"), **variables)
+        assert second.returncode == 1
+        assert f"runs already, as process {first.process.pid}" in second.stderr
+        assert "Traceback" not in second.stderr
+    assert {child.pid for child in first.children()} == family
+    assert first.visitor().look("/hub/login").status_code == 200
+    # It is the process that counts, not what it leaves behind.
+    first.kill()
+    first.start()

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import socket
 import subprocess
 import sys
+import sysconfig
 import time
 from pathlib import Path
 from types import SimpleNamespace
 
+import psutil
 import pytest
+import requests
 from playwright.sync_api import Error as PlaywrightError
+from tornado.websocket import websocket_connect
 
 from phidias_lab.services.server import entrance, notices
 from phidias_lab.services.workspace import prepare_workspace
@@ -212,3 +217,34 @@ def test_our_settings_go_behind_those_that_were_named_before():
     assert entrance.with_our_configuration(None) == ours
     assert entrance.with_our_configuration(f"/centre{os.pathsep}") == f"/centre{os.pathsep}{ours}"
     assert entrance.with_our_configuration(ours) == ours
+
+
+def test_phidias_is_found_in_a_terminal_and_in_notebooks(start, tmp_path):
+    (tmp_path / ".profile").write_text("PATH=/usr/bin:/bin\n")  # as that of the system does for a login
+    server = start(PATH="/usr/bin:/bin", SHELL="/bin/bash")
+    own, deadline = sysconfig.get_path("scripts"), time.monotonic() + 60
+
+    def made(what: str) -> dict:
+        return requests.post(f"{server.url}/api/{what}?token=secret", timeout=60).json()
+
+    async def told(terminal: str, line: str) -> str:
+        channel, said = await websocket_connect(f"ws{server.url[4:]}/terminals/websocket/{terminal}?token=secret"), ""
+        await channel.write_message(json.dumps(["stdin", f"{line}; echo en''ded\r"]))
+        while "ended" not in said:
+            kind, *rest = json.loads(await asyncio.wait_for(channel.read_message(), 30))
+            said += rest[0] if kind == "stdout" else ""
+        channel.close()
+        return said
+
+    while True:
+        try:
+            terminal = made("terminals")["name"]
+            break
+        except requests.ConnectionError:
+            assert time.monotonic() < deadline, server.log.read_text()
+            time.sleep(0.5)
+    assert f"{own}/phidias" in asyncio.run(told(terminal, "command -v phidias"))
+    made("kernels")
+    family = psutil.Process(server.process.pid).children(recursive=True)
+    (kernel,) = (p for p in family if "ipykernel_launcher" in " ".join(p.cmdline()))
+    assert kernel.environ()["PATH"].split(":")[0] == own
