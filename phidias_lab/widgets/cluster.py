@@ -28,7 +28,7 @@ class ClusterView(pn.viewable.Viewer):
         super().__init__()
         self.cluster = cluster
         self._wanted = control(pn.widgets.IntInput, "Workers", value=cluster.request.workers, start=0, width=110)
-        self._scale = button("Have so many", action=self._clicked_scale, role="primary", width=130, align="end")
+        self._scale = button("Set number", action=self._clicked_scale, role="primary", width=130, align="end")
         self._pages = button("Show Dask's pages", action=self._clicked_pages, width=150, align="end")
         self._close = button("End the cluster", action=self._clicked_close, role="danger", width=130, align="end")
         self._counts = sentence(sizing_mode="stretch_width")

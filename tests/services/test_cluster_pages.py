@@ -225,7 +225,7 @@ def test_the_widget_in_a_notebook_follows_the_cluster_and_shows_the_link_when_it
     page.get_by_text("1 running").wait_for(timeout=90_000)
     # As people do: the button is pressed while the number is still being typed.
     page.get_by_label("Workers", exact=True).fill("2")
-    page.get_by_role("button", name="Have so many").click()
+    page.get_by_role("button", name="Set number").click()
     page.get_by_text("2 running").wait_for(timeout=60_000)
     assert page.locator("a[href*='phidias-dask']").count() == 0
     page.get_by_role("button", name="Show Dask's pages").click()
