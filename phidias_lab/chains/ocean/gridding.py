@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,28 +12,41 @@ import dask.array as da
 import numpy as np
 import pandas as pd
 import xarray as xr
-from scipy.spatial import cKDTree
 
 from phidias_lab.contract import Chain, Input, Resources, Var, choice, flag, number, numbers, period, region, variable
 from phidias_lab.contract.data import Needs, column_attributes, converter, extent, rows_in_all
 from phidias_lab.contract.parameters import region_bounds, region_contains
 from phidias_lab.contract.said import counts_line
 from phidias_lab.errors import InputError, ParameterError
-from phidias_lab.methods import ranges, variational
+from phidias_lab.methods import duplicates, ranges, variational
 from phidias_lab.methods.variational import solvers
 
 DIMS = ("time", "depth", "latitude", "longitude")
 #: Flags of the SeaDataNet scheme L20 that are accepted: 1 good, 2 probably good.
 ACCEPTED = {"good": (1,), "probably_good": (1, 2), "all": None}
-#: Two observations closer than this in each respect are the same one, delivered twice: archives round places to two
-#: decimals of a degree, times to the minute and values to two decimals.
-SAME_DEGREES, SAME_METRES, SAME_SECONDS, SAME_VALUE = 0.006, 0.1, 90.0, 0.006
+#: Flags of place, time and depth that are refused, by the worst flag of the value that is accepted. One that says nothing
+#: of quality (no control, interpolated) is no reason to leave out a value that was found good.
+REFUSED = {"good": (2, 3, 4, 9), "probably_good": (3, 4, 9), "all": ()}
+PLACE_FLAGS = ("position_qc", "time_qc", "depth_qc")
 #: A depth may be this far above the surface, in metres: waves and the zero of a pressure sensor put the values of
 #: instruments that float at the surface a few decimetres too high. Beyond lies a wrong sign or a sign for "missing".
 ABOVE_SURFACE = 0.5
 #: Why an observation is left out; the first that holds is the one that is counted. What a reader was told not to read
 #: (see `Gridding.needs`) is known by its number alone, so all reasons of place and time are one there.
-UNREAD, MISSING, IMPOSSIBLE_PLACE, PERIOD, GRID, REGION, LEVELS, FLAG, IMPLAUSIBLE, DUPLICATE, NOT_AT_SEA = REASONS = (
+(
+    UNREAD,
+    MISSING,
+    IMPOSSIBLE_PLACE,
+    PERIOD,
+    GRID,
+    REGION,
+    LEVELS,
+    PLACE_FLAG,
+    FLAG,
+    IMPLAUSIBLE,
+    DUPLICATE,
+    NOT_AT_SEA,
+) = REASONS = (
     "not in the grid, levels and period",
     "without value or place",
     "impossible depth or latitude",
@@ -41,6 +54,7 @@ UNREAD, MISSING, IMPOSSIBLE_PLACE, PERIOD, GRID, REGION, LEVELS, FLAG, IMPLAUSIB
     "outside the grid",
     "outside the region",
     "between or beyond the levels",
+    "flag of place, time or depth not accepted",
     "flag not accepted",
     "implausible value",
     "duplicate",
@@ -208,7 +222,7 @@ class Gridding(Chain):
     )
     drop_duplicates = flag(
         True,
-        doc="Use observations only once that are the same within 0.006 degree, 0.1 m and 90 seconds",
+        doc="Use an observation only once that came twice; a table of ocean.quality says itself which those are",
         level="expert",
     )
     background = choice(
@@ -393,7 +407,8 @@ class Gridding(Chain):
     def _columns(self, observations: Any) -> list[str]:
         flags = f"{self.variable}_qc"
         columns = ["longitude", "latitude", "depth", "time", self.variable]
-        return columns + [name for name in ("platform", flags) if name in observations.columns]
+        beside = ("platform", flags, f"{self.variable}_added_qc", "duplicate_of", *PLACE_FLAGS)
+        return columns + [name for name in beside if name in observations.columns]
 
     def _ranges(self, domain: xr.Dataset, levels: np.ndarray) -> dict[str, tuple[tuple[Any, Any], ...]]:
         """Between what an observation must lie at least to be of use: a little more than `_select` leaves."""
@@ -657,8 +672,10 @@ def _select(rows: pd.DataFrame, plan: Plan) -> tuple[pd.DataFrame, Counter]:
     cells = reach(plan.edges, settings["vertical_length"])
     bad[LEVELS] = ~((depth[:, None] >= cells[:, 0]) & (depth[:, None] < cells[:, 1])).any(axis=1)
     accepted = ACCEPTED[settings["quality"]]
+    bad[PLACE_FLAG] = _says(rows, PLACE_FLAGS, REFUSED[settings["quality"]])
+    bad[FLAG] = _says(rows, [f"{name}_added_qc"], REFUSED[settings["quality"]])
     if accepted is not None and flags in rows:
-        bad[FLAG] = ~pd.to_numeric(rows[flags], errors="coerce").isin(accepted).to_numpy()
+        bad[FLAG] |= ~_says(rows, [flags], accepted)
     if settings["value_range"] is not None:
         least, greatest = settings["value_range"]
         bad[IMPLAUSIBLE] = (value < least) | (value > greatest)
@@ -666,9 +683,18 @@ def _select(rows: pd.DataFrame, plan: Plan) -> tuple[pd.DataFrame, Counter]:
     for reason, wrong in bad.items():
         counts[reason] = int((keep & wrong).sum())
         keep &= ~wrong
-    chosen = rows.loc[keep, [c for c in rows.columns if c != flags]]
+    chosen = rows.loc[keep, [c for c in rows.columns if not c.endswith("_qc")]]
     places = {"longitude": lon[keep], "latitude": latitude[keep], "depth": depth[keep]}
     return chosen.assign(**places, **{name: value[keep]}), counts
+
+
+def _says(rows: pd.DataFrame, columns: Iterable[str], flags: tuple[int, ...]) -> np.ndarray:
+    """Which rows have one of these flags in any of the columns that there are."""
+    found = np.zeros(len(rows), bool)
+    for column in columns:
+        if column in rows:
+            found |= pd.to_numeric(rows[column], errors="coerce").isin(flags).to_numpy()
+    return found
 
 
 def level_of(plan: Plan, group: slice, near: pd.DataFrame) -> np.ndarray:
@@ -714,41 +740,12 @@ def _prepared(rows: pd.DataFrame, name: str, drop_duplicates: bool) -> pd.DataFr
     rows = rows.sort_values(["time", "depth", "latitude", "longitude", name], kind="stable", ignore_index=True)
     if not drop_duplicates:
         return rows
-    return rows[~repeated(rows, name)]
-
-
-def repeated(rows: pd.DataFrame, name: str) -> np.ndarray:
-    """Which rows repeat an earlier row that is kept.
-
-    A row repeats another when place, depth, time and value agree exactly, or to within what archives round off when the
-    two come from different platforms (where the table names them): the neighbours in a dense cast or series of one
-    platform are no copies of each other.
-    """
-    exact = rows.duplicated(["longitude", "latitude", "depth", "time", name]).to_numpy()
-    again = exact.copy()
-    left = np.flatnonzero(~exact)
-    if left.size < 2:
-        return again
-    some = rows.iloc[left]
-    seconds = (some["time"] - some["time"].min()).dt.total_seconds()
-    scaled = np.column_stack(
-        [
-            some["longitude"] / SAME_DEGREES,
-            some["latitude"] / SAME_DEGREES,
-            some["depth"] / SAME_METRES,
-            seconds / SAME_SECONDS,
-            some[name] / SAME_VALUE,
-        ]
-    )
-    pairs = np.sort(cKDTree(scaled).query_pairs(1.0, p=np.inf, output_type="ndarray"), axis=1)
-    if "platform" in rows:
-        platform = some["platform"].astype("category").cat.codes.to_numpy()
-        pairs = pairs[platform[pairs[:, 0]] != platform[pairs[:, 1]]]
-    # In the order of the later row: whoever repeats a row that is itself left out is judged by the one that stays.
-    for earlier, later in pairs[np.lexsort((pairs[:, 0], pairs[:, 1]))]:
-        if not again[left[earlier]]:
-            again[left[later]] = True
-    return again
+    if "duplicate_of" in rows:
+        return rows[~(rows["duplicate_of"] >= 0)]
+    platform = rows["platform"].astype("category").cat.codes.to_numpy() if "platform" in rows else None
+    places = [rows[column].to_numpy(float) for column in ("longitude", "latitude", "depth")]
+    seconds = (rows["time"] - rows["time"].min()).dt.total_seconds().to_numpy()
+    return rows[duplicates.find(*places, seconds, [rows[name].to_numpy()], platform).of < 0]
 
 
 def unrolled(longitude: np.ndarray, west: float | None = None) -> np.ndarray:
