@@ -120,7 +120,7 @@ def _findings(of, longitude, latitude, seconds, platform, cast) -> Copies:
     parts = (
         named if cast is not None else [*named, *(np.asarray(c, float)[rows] for c in (longitude, latitude, seconds))]
     )
-    label = _numbered(parts)
+    label = numbered(parts)
     key = label[: copies.size] * (int(label.max()) + 1) + label[copies.size :]
     _, first, which, number = np.unique(key, return_index=True, return_inverse=True, return_counts=True)
     finding[copies] = which
@@ -137,7 +137,7 @@ class _Search:
         self.level = np.clip(np.rint(depth * 1e3), -_TOP + 1, 2**_SHIFT - 2 * _TOP).astype(np.int64) + _TOP
         self.reach = int(np.rint((tolerances.metres + _MILLIMETRE) * 1e3))
         self.of = np.full(longitude.size, -1, np.int64)
-        member = self._divided(_numbered([platform, cast, longitude, latitude, seconds]))
+        member = self._divided(numbered([platform, cast, longitude, latitude, seconds]))
         # Rows one cast after the other, each from the surface down.
         key = (member << _SHIFT) + self.level
         self.order = np.argsort(key, kind="stable")
@@ -177,7 +177,7 @@ class _Search:
         further = turn > 0
         divided = member.copy()
         if further.any():
-            divided[rows[further]] = member.max() + 1 + _numbered([member[rows[further]], turn[further]])
+            divided[rows[further]] = member.max() + 1 + numbered([member[rows[further]], turn[further]])
         # Rows that are copies already belong to no cast that is compared.
         gone = np.flatnonzero(self.of >= 0)
         divided[gone] = divided.max() + 1 + np.arange(gone.size)
@@ -369,7 +369,7 @@ class _Search:
         """Rows that are equal in every respect but the names are copies in any case."""
         left = np.flatnonzero(self.of < 0)
         columns = [*(part[left] for part in (*self.place, self.depth)), *(column[left] for column in self.values)]
-        order = np.argsort(_mixed(columns), kind="stable")
+        order = np.argsort(mixed(columns), kind="stable")
         equal = np.ones(order.size - 1, bool)
         for column in columns:
             equal &= _same(column[order[1:]], column[order[:-1]])
@@ -453,7 +453,7 @@ def _rounded(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return found
 
 
-def _mixed(columns: Sequence[np.ndarray]) -> np.ndarray:
+def mixed(columns: Sequence[np.ndarray]) -> np.ndarray:
     """A 64-bit number for each row that depends on all columns; rows that differ hardly ever share one.
 
     Each column goes through the finaliser of SplitMix64 (Steele et al. 2014, doi:10.1145/2714064.2660195).
@@ -472,9 +472,9 @@ def _mixed(columns: Sequence[np.ndarray]) -> np.ndarray:
     return mixed
 
 
-def _numbered(columns: Sequence[np.ndarray]) -> np.ndarray:
+def numbered(columns: Sequence[np.ndarray]) -> np.ndarray:
     """Numbers from 0 such that rows have the same one when all their columns are the same."""
-    order = np.argsort(_mixed(columns), kind="stable")
+    order = np.argsort(mixed(columns), kind="stable")
     new = np.zeros(order.size, bool)
     new[:1] = True
     for column in columns:
