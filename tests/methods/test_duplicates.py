@@ -44,7 +44,7 @@ def copies(*parts, names=True, **options):
     )
 
 
-shares = st.floats(-1, 1) | st.sampled_from([-1.0, 0.0, 1.0])
+shares = st.floats(0.01, 1) | st.floats(-1, -0.01) | st.sampled_from([-1.0, 0.0, 1.0])
 
 
 @settings(max_examples=150, deadline=None)
@@ -163,7 +163,8 @@ def test_a_dense_series_that_came_twice_loses_one_of_the_two_and_no_more():
 
 def test_bottles_of_one_depth_are_two_measurements_unless_they_are_equal():
     rows = profile()
-    rows[3, 4], bottle = 17.4321, rows[3:4].copy()
+    rows[3, 4] = 17.4321
+    bottle = rows[3:4].copy()
     bottle[:, 4] += 0.0023
     assert (copies(rows, bottle).of < 0).all()
     assert (copies(rows, rows[3:4]).of >= 0).sum() == 1
@@ -184,6 +185,17 @@ def test_a_part_of_a_profile_is_a_copy_and_the_larger_one_stays():
     other = rows + np.array([0.001, 0, 0, 30, 0, 0, 1, 1])
     other[4:, 4] += 0.3
     assert (copies(rows, other).of < 0).all()
+
+
+def test_profiles_that_meet_at_one_depth_are_none_and_rows_that_are_equal_are_copies_all_the_same():
+    rows = profile()
+    deep = profile(0.001 - 10, levels=np.r_[0.0, 300, 400, 500, 600], platform=1, cast=1)
+    assert (copies(rows, deep).of < 0).all()
+    other = profile(cast=1)
+    other[3:, 4] += 0.5
+    found = copies(rows, other)
+    assert np.flatnonzero(found.of >= 0).tolist() == [10, 11, 12]
+    assert found.of[10:13].tolist() == [0, 1, 2]
 
 
 def test_three_deliveries_leave_one_and_a_chain_of_near_ones_is_judged_by_the_one_that_stays():

@@ -128,7 +128,7 @@ def test_a_copy_does_not_vouch_for_its_original():
     scene = ocean.gridding()
     table, domain = scene["inputs"]["observations"], scene["inputs"]["domain"]
     table = table[(table["temperature_qc"] == 1).to_numpy()].reset_index(drop=True)
-    table.loc[20, "temperature"] += 9.0
+    table.loc[20, "temperature"] += 3.0  # so little that two of them would agree with each other
     copy = table.loc[[20]].assign(platform="other")
     twice = pd.concat([table, copy], ignore_index=True)
     twice.attrs = scene["inputs"]["observations"].attrs
@@ -136,6 +136,14 @@ def test_a_copy_does_not_vouch_for_its_original():
     pair = found.loc[[20, len(table)]]
     assert sorted(pair["duplicate_of"] >= 0) == [False, True]
     assert (pair["temperature_added_qc"][pair["duplicate_of"] < 0] == 3).all()
+
+
+def test_a_value_that_stands_out_is_told_once(scene):
+    domain = ocean.gridding()["inputs"]["domain"]
+    found = Quality(variables="temperature", windows="whole")(**scene["inputs"], domain=domain)
+    flagged = found["decisions"][scene["truth"]["spike"] | scene["truth"]["impossible"]]
+    assert (flagged.str.count("spike-") + flagged.str.count("range-") == 1).all()
+    assert not flagged.str.contains("residual-").any()
 
 
 def test_values_that_came_with_a_bad_flag_are_neither_judged_again_nor_compared_with(scene):
