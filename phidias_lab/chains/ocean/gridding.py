@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,15 +19,10 @@ from phidias_lab.contract.parameters import region_bounds, region_contains
 from phidias_lab.contract.said import counts_line
 from phidias_lab.errors import InputError, ParameterError
 from phidias_lab.methods import duplicates, ranges, variational
+from phidias_lab.methods.formats import flags
 from phidias_lab.methods.variational import solvers
 
 DIMS = ("time", "depth", "latitude", "longitude")
-#: Flags of the SeaDataNet scheme L20 that are accepted: 1 good, 2 probably good.
-ACCEPTED = {"good": (1,), "probably_good": (1, 2), "all": None}
-#: Flags of place, time and depth that are refused, by the worst flag of the value that is accepted. One that says nothing
-#: of quality (no control, interpolated) is no reason to leave out a value that was found good.
-REFUSED = {"good": (2, 3, 4, 9), "probably_good": (3, 4, 9), "all": ()}
-PLACE_FLAGS = ("position_qc", "time_qc", "depth_qc")
 #: A depth may be this far above the surface, in metres: waves and the zero of a pressure sensor put the values of
 #: instruments that float at the surface a few decimetres too high. Beyond lies a wrong sign or a sign for "missing".
 ABOVE_SURFACE = 0.5
@@ -211,7 +206,7 @@ class Gridding(Chain):
     depths = numbers(
         None, bounds=(0, 12000), units="m", increasing=True, doc="Levels of the domain to analyse; empty is all of them"
     )
-    quality = choice("probably_good", list(ACCEPTED), doc="Worst quality flag that is accepted", level="expert")
+    quality = choice("probably_good", list(flags.ACCEPTED), doc="Worst quality flag that is accepted", level="expert")
     value_range = numbers(
         None,
         bounds=(-1e9, 1e9),
@@ -405,9 +400,8 @@ class Gridding(Chain):
         return [float(end if convert is None else convert(end)) for end in ends]
 
     def _columns(self, observations: Any) -> list[str]:
-        flags = f"{self.variable}_qc"
         columns = ["longitude", "latitude", "depth", "time", self.variable]
-        beside = ("platform", flags, f"{self.variable}_added_qc", "duplicate_of", *PLACE_FLAGS)
+        beside = ("platform", *flags.beside(self.variable))
         return columns + [name for name in beside if name in observations.columns]
 
     def _ranges(self, domain: xr.Dataset, levels: np.ndarray) -> dict[str, tuple[tuple[Any, Any], ...]]:
@@ -650,7 +644,7 @@ def _select(rows: pd.DataFrame, plan: Plan) -> tuple[pd.DataFrame, Counter]:
     Beside them stands how many rows there were ("total") and how many were left out for each reason.
     """
     settings = plan.parameters
-    name, flags, region = settings["variable"], f"{settings['variable']}_qc", settings["region"]
+    name, region = settings["variable"], settings["region"]
     if rows["time"].dt.tz is not None:
         rows = rows.assign(time=rows["time"].dt.tz_convert("UTC").dt.tz_localize(None))
     value, depth, latitude = (_floats(rows[column]) for column in (name, "depth", "latitude"))
@@ -671,11 +665,8 @@ def _select(rows: pd.DataFrame, plan: Plan) -> tuple[pd.DataFrame, Counter]:
         bad[REGION] = ~np.asarray(region_contains(region, lon, latitude), bool)
     cells = reach(plan.edges, settings["vertical_length"])
     bad[LEVELS] = ~((depth[:, None] >= cells[:, 0]) & (depth[:, None] < cells[:, 1])).any(axis=1)
-    accepted = ACCEPTED[settings["quality"]]
-    bad[PLACE_FLAG] = _says(rows, PLACE_FLAGS, REFUSED[settings["quality"]])
-    bad[FLAG] = _says(rows, [f"{name}_added_qc"], REFUSED[settings["quality"]])
-    if accepted is not None and flags in rows:
-        bad[FLAG] |= ~_says(rows, [flags], accepted)
+    bad[PLACE_FLAG] = flags.refused_place(rows, settings["quality"])
+    bad[FLAG] = flags.refused(rows, name, settings["quality"])
     if settings["value_range"] is not None:
         least, greatest = settings["value_range"]
         bad[IMPLAUSIBLE] = (value < least) | (value > greatest)
@@ -686,15 +677,6 @@ def _select(rows: pd.DataFrame, plan: Plan) -> tuple[pd.DataFrame, Counter]:
     chosen = rows.loc[keep, [c for c in rows.columns if not c.endswith("_qc")]]
     places = {"longitude": lon[keep], "latitude": latitude[keep], "depth": depth[keep]}
     return chosen.assign(**places, **{name: value[keep]}), counts
-
-
-def _says(rows: pd.DataFrame, columns: Iterable[str], flags: tuple[int, ...]) -> np.ndarray:
-    """Which rows have one of these flags in any of the columns that there are."""
-    found = np.zeros(len(rows), bool)
-    for column in columns:
-        if column in rows:
-            found |= pd.to_numeric(rows[column], errors="coerce").isin(flags).to_numpy()
-    return found
 
 
 def level_of(plan: Plan, group: slice, near: pd.DataFrame) -> np.ndarray:

@@ -47,7 +47,7 @@ class Quality(Chain):
     Every observation of the table is in the result, unchanged. Beside each measured column stands one with the flags that
     were added (`<variable>_added_qc`), and `duplicate_of` names the observation of which one is a copy. Every decision has
     a name and a reason, and is undone by its name in another run. What came with a bad flag is not judged again.
-    `ocean.gridding` honours what is added here.
+    `ocean.gridding` and `ocean.comparison` honour what is added here.
     """
 
     title = "Quality control of in-situ observations"
@@ -478,9 +478,7 @@ def _told(table: pd.DataFrame, row: int) -> str:
 
 def _judged_before(table: pd.DataFrame, name: str) -> np.ndarray:
     """Which values came with a flag that they are bad: they are neither tested again nor compared with."""
-    if f"{name}_qc" not in table:
-        return np.zeros(len(table), bool)
-    return pd.to_numeric(table[f"{name}_qc"], errors="coerce").isin(JUDGED).to_numpy()
+    return flags.among(table, (f"{name}_qc",), JUDGED)
 
 
 def _names(test: str, keys: np.ndarray) -> np.ndarray:
