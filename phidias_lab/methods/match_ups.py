@@ -72,10 +72,10 @@ def scattered(observations: Places, samples: Places, radius: float, window: floa
     asked, lon, lat, time = asked[order], lon[order], lat[order], time[order]
     first, number = lookup(lon, lat, time, window)
     here = _points(lon, lat, time)
-    for part in _portions(number.sum(axis=1), most):
+    for part in portions(number.sum(axis=1), most):
         counts = number[part]
         row = np.repeat(np.arange(part.start, part.stop), counts.sum(axis=1))
-        found = _runs(first[part].ravel(), counts.ravel())
+        found = runs(first[part].ravel(), counts.ravel())
         yield from _near(asked, here, row, origin, points, found, radius, window)
 
 
@@ -122,7 +122,7 @@ def gridded(
     wide, long, deep = (np.maximum(ends[:, 1] - ends[:, 0], 0) for ends in (columns, rows, steps))
     points = _points(np.tile(longitude, latitude.size), np.repeat(latitude, longitude.size), 0.0)
     middle, plane = (start + end) / 2, latitude.size * longitude.size
-    for part in _portions(wide * long * deep, most):
+    for part in portions(wide * long * deep, most):
         counts = (wide * long * deep)[part]
         row = np.repeat(np.arange(part.start, part.stop), counts)
         index = np.arange(row.size) - np.repeat(np.cumsum(counts) - counts, counts)
@@ -273,7 +273,7 @@ class _Cells:
         return order, lookup
 
 
-def _portions(number: np.ndarray, most: int) -> Iterator[slice]:
+def portions(number: np.ndarray, most: int) -> Iterator[slice]:
     """Slices of consecutive observations with at most `most` candidates together, or with one observation."""
     total = np.cumsum(number)
     begin, done = 0, 0
@@ -284,7 +284,7 @@ def _portions(number: np.ndarray, most: int) -> Iterator[slice]:
         begin, done = stop, int(total[stop - 1])
 
 
-def _runs(first: np.ndarray, number: np.ndarray) -> np.ndarray:
+def runs(first: np.ndarray, number: np.ndarray) -> np.ndarray:
     """The positions first, first + 1, ... of each run, one run after the other."""
     return np.arange(int(number.sum())) + np.repeat(first - (np.cumsum(number) - number), number)
 

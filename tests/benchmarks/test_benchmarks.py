@@ -55,3 +55,13 @@ def test_match_ups_are_compared_with_trees_that_find_the_same(tmp_path, capsys):
     assert all(run["same_answer"] for run in result["runs"])
     assert result["match_ups"] > 100
     assert "tree per day" in capsys.readouterr().out
+
+
+def test_copies_of_a_synthetic_archive_are_found_and_others_are_none(tmp_path, capsys):
+    report = load("ocean_duplicates").main(["60000", "--results", str(tmp_path)])
+    assert json.loads((tmp_path / "ocean_duplicates.json").read_text())["results"] == report["results"]
+    (result,) = report["results"]
+    assert result["copies"] > 1000
+    assert result["found"] >= 0.99
+    assert result["false"] <= 0.001
+    assert "found %" in capsys.readouterr().out

@@ -19,18 +19,19 @@ from phidias_lab.contract.parameters import region_bounds, region_contains
 from phidias_lab.contract.said import counts_line
 from phidias_lab.errors import InputError, ParameterError, as_sentence
 from phidias_lab.methods import agreement, match_ups, ranges, triple_collocation
+from phidias_lab.methods.formats import flags
 
-#: Flags of the SeaDataNet scheme L20 that are accepted: 1 good, 2 probably good.
-ACCEPTED = {"good": (1,), "probably_good": (1, 2), "all": None}
-UNREAD, MISSING, PLACE, PERIOD, REGION, DEPTH, FLAG, IMPLAUSIBLE, NO_LOG, ALONE = REASONS = (
+UNREAD, MISSING, PLACE, PERIOD, REGION, DEPTH, PLACE_FLAG, FLAG, IMPLAUSIBLE, COPY, NO_LOG, ALONE = REASONS = (
     "not in the region, period and depths",
     "without value or place",
     "impossible latitude",
     "outside the period",
     "outside the region",
     "too deep",
+    "flag of place, time or depth not accepted",
     "flag not accepted",
     "implausible value",
+    "duplicate",
     "not above zero",
     "without a value of the field nearby",
 )
@@ -190,7 +191,7 @@ class Comparison(Chain):
         doc="Width of the beam where its sensitivity is one half; for the matching 'footprint'",
         level="expert",
     )
-    quality = choice("probably_good", list(ACCEPTED), doc="Worst quality flag that is accepted", level="expert")
+    quality = choice("probably_good", list(flags.ACCEPTED), doc="Worst quality flag that is accepted", level="expert")
     value_range = numbers(
         None,
         bounds=(-1e9, 1e9),
@@ -316,9 +317,8 @@ class Comparison(Chain):
     # The observations -------------------------------------------------------------------------------------------
 
     def _columns(self, observations: Any) -> list[str]:
-        flags = f"{self.variable}_qc"
         columns = ["longitude", "latitude", "depth", "time", self.variable]
-        return columns + ([flags] if flags in observations.columns else [])
+        return columns + [name for name in flags.beside(self.variable) if name in observations.columns]
 
     def _check_columns(self, observations: Any) -> None:
         if getattr(observations.dtypes["time"], "kind", "O") != "M":
@@ -368,11 +368,12 @@ class Comparison(Chain):
         if self.region is not None:
             bad[REGION] = ~np.asarray(region_contains(self.region, longitude, latitude), bool)
         bad[DEPTH] = depth > self.deepest
-        accepted, flags = ACCEPTED[self.quality], f"{self.variable}_qc"
-        if accepted is not None and flags in rows:
-            bad[FLAG] = ~pd.to_numeric(rows[flags], errors="coerce").isin(accepted).to_numpy()
+        bad[PLACE_FLAG] = flags.refused_place(rows, self.quality)
+        bad[FLAG] = flags.refused(rows, self.variable, self.quality)
         if self.value_range is not None:
             bad[IMPLAUSIBLE] = (value < self.value_range[0]) | (value > self.value_range[1])
+        if "duplicate_of" in rows:
+            bad[COPY] = (rows["duplicate_of"] >= 0).to_numpy()
         if self.transform == "log":
             bad[NO_LOG] = value <= 0
         keep, counts = np.ones(len(rows), bool), Counter(total=len(rows))

@@ -12,28 +12,36 @@ import dask.array as da
 import numpy as np
 import pandas as pd
 import xarray as xr
-from scipy.spatial import cKDTree
 
 from phidias_lab.contract import Chain, Input, Resources, Var, choice, flag, number, numbers, period, region, variable
 from phidias_lab.contract.data import Needs, column_attributes, converter, extent, rows_in_all
 from phidias_lab.contract.parameters import region_bounds, region_contains
 from phidias_lab.contract.said import counts_line
 from phidias_lab.errors import InputError, ParameterError
-from phidias_lab.methods import ranges, variational
+from phidias_lab.methods import duplicates, ranges, variational
+from phidias_lab.methods.formats import flags
 from phidias_lab.methods.variational import solvers
 
 DIMS = ("time", "depth", "latitude", "longitude")
-#: Flags of the SeaDataNet scheme L20 that are accepted: 1 good, 2 probably good.
-ACCEPTED = {"good": (1,), "probably_good": (1, 2), "all": None}
-#: Two observations closer than this in each respect are the same one, delivered twice: archives round places to two
-#: decimals of a degree, times to the minute and values to two decimals.
-SAME_DEGREES, SAME_METRES, SAME_SECONDS, SAME_VALUE = 0.006, 0.1, 90.0, 0.006
 #: A depth may be this far above the surface, in metres: waves and the zero of a pressure sensor put the values of
 #: instruments that float at the surface a few decimetres too high. Beyond lies a wrong sign or a sign for "missing".
 ABOVE_SURFACE = 0.5
 #: Why an observation is left out; the first that holds is the one that is counted. What a reader was told not to read
 #: (see `Gridding.needs`) is known by its number alone, so all reasons of place and time are one there.
-UNREAD, MISSING, IMPOSSIBLE_PLACE, PERIOD, GRID, REGION, LEVELS, FLAG, IMPLAUSIBLE, DUPLICATE, NOT_AT_SEA = REASONS = (
+(
+    UNREAD,
+    MISSING,
+    IMPOSSIBLE_PLACE,
+    PERIOD,
+    GRID,
+    REGION,
+    LEVELS,
+    PLACE_FLAG,
+    FLAG,
+    IMPLAUSIBLE,
+    DUPLICATE,
+    NOT_AT_SEA,
+) = REASONS = (
     "not in the grid, levels and period",
     "without value or place",
     "impossible depth or latitude",
@@ -41,6 +49,7 @@ UNREAD, MISSING, IMPOSSIBLE_PLACE, PERIOD, GRID, REGION, LEVELS, FLAG, IMPLAUSIB
     "outside the grid",
     "outside the region",
     "between or beyond the levels",
+    "flag of place, time or depth not accepted",
     "flag not accepted",
     "implausible value",
     "duplicate",
@@ -197,7 +206,7 @@ class Gridding(Chain):
     depths = numbers(
         None, bounds=(0, 12000), units="m", increasing=True, doc="Levels of the domain to analyse; empty is all of them"
     )
-    quality = choice("probably_good", list(ACCEPTED), doc="Worst quality flag that is accepted", level="expert")
+    quality = choice("probably_good", list(flags.ACCEPTED), doc="Worst quality flag that is accepted", level="expert")
     value_range = numbers(
         None,
         bounds=(-1e9, 1e9),
@@ -208,7 +217,7 @@ class Gridding(Chain):
     )
     drop_duplicates = flag(
         True,
-        doc="Use observations only once that are the same within 0.006 degree, 0.1 m and 90 seconds",
+        doc="Use an observation only once that came twice; a table of ocean.quality says itself which those are",
         level="expert",
     )
     background = choice(
@@ -391,9 +400,9 @@ class Gridding(Chain):
         return [float(end if convert is None else convert(end)) for end in ends]
 
     def _columns(self, observations: Any) -> list[str]:
-        flags = f"{self.variable}_qc"
         columns = ["longitude", "latitude", "depth", "time", self.variable]
-        return columns + [name for name in ("platform", flags) if name in observations.columns]
+        beside = ("platform", *flags.beside(self.variable))
+        return columns + [name for name in beside if name in observations.columns]
 
     def _ranges(self, domain: xr.Dataset, levels: np.ndarray) -> dict[str, tuple[tuple[Any, Any], ...]]:
         """Between what an observation must lie at least to be of use: a little more than `_select` leaves."""
@@ -635,7 +644,7 @@ def _select(rows: pd.DataFrame, plan: Plan) -> tuple[pd.DataFrame, Counter]:
     Beside them stands how many rows there were ("total") and how many were left out for each reason.
     """
     settings = plan.parameters
-    name, flags, region = settings["variable"], f"{settings['variable']}_qc", settings["region"]
+    name, region = settings["variable"], settings["region"]
     if rows["time"].dt.tz is not None:
         rows = rows.assign(time=rows["time"].dt.tz_convert("UTC").dt.tz_localize(None))
     value, depth, latitude = (_floats(rows[column]) for column in (name, "depth", "latitude"))
@@ -656,9 +665,8 @@ def _select(rows: pd.DataFrame, plan: Plan) -> tuple[pd.DataFrame, Counter]:
         bad[REGION] = ~np.asarray(region_contains(region, lon, latitude), bool)
     cells = reach(plan.edges, settings["vertical_length"])
     bad[LEVELS] = ~((depth[:, None] >= cells[:, 0]) & (depth[:, None] < cells[:, 1])).any(axis=1)
-    accepted = ACCEPTED[settings["quality"]]
-    if accepted is not None and flags in rows:
-        bad[FLAG] = ~pd.to_numeric(rows[flags], errors="coerce").isin(accepted).to_numpy()
+    bad[PLACE_FLAG] = flags.refused_place(rows, settings["quality"])
+    bad[FLAG] = flags.refused(rows, name, settings["quality"])
     if settings["value_range"] is not None:
         least, greatest = settings["value_range"]
         bad[IMPLAUSIBLE] = (value < least) | (value > greatest)
@@ -666,7 +674,7 @@ def _select(rows: pd.DataFrame, plan: Plan) -> tuple[pd.DataFrame, Counter]:
     for reason, wrong in bad.items():
         counts[reason] = int((keep & wrong).sum())
         keep &= ~wrong
-    chosen = rows.loc[keep, [c for c in rows.columns if c != flags]]
+    chosen = rows.loc[keep, [c for c in rows.columns if not c.endswith("_qc")]]
     places = {"longitude": lon[keep], "latitude": latitude[keep], "depth": depth[keep]}
     return chosen.assign(**places, **{name: value[keep]}), counts
 
@@ -714,41 +722,12 @@ def _prepared(rows: pd.DataFrame, name: str, drop_duplicates: bool) -> pd.DataFr
     rows = rows.sort_values(["time", "depth", "latitude", "longitude", name], kind="stable", ignore_index=True)
     if not drop_duplicates:
         return rows
-    return rows[~repeated(rows, name)]
-
-
-def repeated(rows: pd.DataFrame, name: str) -> np.ndarray:
-    """Which rows repeat an earlier row that is kept.
-
-    A row repeats another when place, depth, time and value agree exactly, or to within what archives round off when the
-    two come from different platforms (where the table names them): the neighbours in a dense cast or series of one
-    platform are no copies of each other.
-    """
-    exact = rows.duplicated(["longitude", "latitude", "depth", "time", name]).to_numpy()
-    again = exact.copy()
-    left = np.flatnonzero(~exact)
-    if left.size < 2:
-        return again
-    some = rows.iloc[left]
-    seconds = (some["time"] - some["time"].min()).dt.total_seconds()
-    scaled = np.column_stack(
-        [
-            some["longitude"] / SAME_DEGREES,
-            some["latitude"] / SAME_DEGREES,
-            some["depth"] / SAME_METRES,
-            seconds / SAME_SECONDS,
-            some[name] / SAME_VALUE,
-        ]
-    )
-    pairs = np.sort(cKDTree(scaled).query_pairs(1.0, p=np.inf, output_type="ndarray"), axis=1)
-    if "platform" in rows:
-        platform = some["platform"].astype("category").cat.codes.to_numpy()
-        pairs = pairs[platform[pairs[:, 0]] != platform[pairs[:, 1]]]
-    # In the order of the later row: whoever repeats a row that is itself left out is judged by the one that stays.
-    for earlier, later in pairs[np.lexsort((pairs[:, 0], pairs[:, 1]))]:
-        if not again[left[earlier]]:
-            again[left[later]] = True
-    return again
+    if "duplicate_of" in rows:
+        return rows[~(rows["duplicate_of"] >= 0)]
+    platform = rows["platform"].astype("category").cat.codes.to_numpy() if "platform" in rows else None
+    places = [rows[column].to_numpy(float) for column in ("longitude", "latitude", "depth")]
+    seconds = (rows["time"] - rows["time"].min()).dt.total_seconds().to_numpy()
+    return rows[duplicates.find(*places, seconds, [rows[name].to_numpy()], platform).of < 0]
 
 
 def unrolled(longitude: np.ndarray, west: float | None = None) -> np.ndarray:

@@ -13,7 +13,7 @@ A flag of L20 is one character; in a table it is its digit, or for a letter its 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -110,3 +110,50 @@ def encode(values: np.ndarray, scheme: str) -> np.ndarray:
     back = SCHEMES[scheme].from_l20()
     kinds, inverse = np.unique(np.asarray(values), return_inverse=True)
     return np.array([back.get(int(k), back.get(NO_CONTROL, "")) for k in kinds], dtype=object)[inverse]
+
+
+# Which values are used ------------------------------------------------------------------------------------------------
+
+#: Flags of a value that are accepted, by the worst grade that somebody asks for; None is all of them.
+ACCEPTED: dict[str, tuple[int, ...] | None] = {"good": (GOOD,), "probably_good": (GOOD, PROBABLY_GOOD), "all": None}
+#: Flags of place, time and depth, and flags added later, that are refused. One that says nothing of quality (no control,
+#: interpolated) is no reason to leave out a value that was found good.
+REFUSED: dict[str, tuple[int, ...]] = {
+    "good": (PROBABLY_GOOD, PROBABLY_BAD, BAD, MISSING),
+    "probably_good": (PROBABLY_BAD, BAD, MISSING),
+    "all": (),
+}
+OF_PLACE = ("position_qc", "time_qc", "depth_qc")
+
+
+def beside(variable: str) -> tuple[str, ...]:
+    """Names of the columns that may say something of the quality of a variable; those of `ocean.quality` are among them."""
+    return (f"{variable}_qc", f"{variable}_added_qc", *OF_PLACE, "duplicate_of")
+
+
+def refused(columns: Mapping, variable: str, worst: str) -> np.ndarray:
+    """Which values have a flag that is worse than asked for, delivered or added later."""
+    wrong = among(columns, (f"{variable}_added_qc",), REFUSED[worst])
+    if ACCEPTED[worst] is not None and f"{variable}_qc" in columns:
+        wrong |= ~among(columns, (f"{variable}_qc",), ACCEPTED[worst])
+    return wrong
+
+
+def refused_place(columns: Mapping, worst: str) -> np.ndarray:
+    """Which values have a bad flag of place, time or depth."""
+    return among(columns, OF_PLACE, REFUSED[worst])
+
+
+def among(columns: Mapping, names: Iterable[str], flags: tuple[int, ...]) -> np.ndarray:
+    """Which values have one of these flags in any of the named columns that there are; a flag may be a text."""
+    found = np.zeros(len(columns["longitude"]), bool)
+    for name in names:
+        if name not in columns:
+            continue
+        values = np.asarray(columns[name])
+        if values.dtype.kind in "iuf":
+            found |= np.isin(values, flags)
+        else:
+            texts = np.asarray(values, dtype=object).astype(str)
+            found |= np.isin(np.char.strip(texts), [form for flag in flags for form in (str(flag), f"{flag}.0")])
+    return found

@@ -849,3 +849,50 @@ def gridding(seed: int = 0) -> dict:
     )
     parameters = {"variable": "temperature", "length": of.length, "noise": NOISE_TO_SIGNAL, "windows": "whole"}
     return {"inputs": {"observations": table, "domain": shape}, "parameters": parameters, "truth": true}
+
+
+def quality(seed: int = 0) -> dict:
+    """A small scene for `ocean.quality`: {"inputs": {"observations"}, "truth"}.
+
+    60 profiles of ten levels in stratified water, of which twelve came twice, rounded and under other names; twelve values
+    of temperature stick out by 15 degrees, and four are none that sea water has. The truth tells which.
+    """
+    random = _random(seed, SMALL, "quality")
+    profiles, levels = 60, np.array([0.0, 10, 20, 30, 50, 75, 100, 150, 200, 300])
+    rows = profiles * levels.size
+    cast = np.repeat(np.arange(profiles), levels.size)
+    depth = np.tile(levels, profiles)
+    minutes = np.sort(random.integers(0, 365 * 1440, profiles)).astype("timedelta64[m]")
+    table = pd.DataFrame(
+        {
+            "platform": pd.Series(_names("small-ship-{}", cast % 4 + 1), dtype="str"),
+            "cast": pd.Series(_names("small-cast-{:02d}", cast), dtype="str"),
+            "longitude": random.uniform(-6, 5, profiles).round(4)[cast],
+            "latitude": random.uniform(44, 50, profiles).round(4)[cast],
+            "depth": depth,
+            "time": (np.datetime64("2012-01-01", "m") + minutes).astype("datetime64[us]")[cast],
+            "temperature": (
+                16 - depth / 30 + random.normal(0, 0.5, profiles)[cast] + random.normal(0, 0.05, rows)
+            ).round(3),
+            "temperature_qc": np.int8(1),
+            "salinity": (35 + depth / 400 + random.normal(0, 0.02, rows)).round(3),
+            "salinity_qc": np.int8(1),
+        }
+    )
+    truth = pd.DataFrame({"copy_of": -1, "spike": False, "impossible": False}, index=table.index)
+    wrong = random.choice(profiles, 16, replace=False) * levels.size + random.integers(2, 8, 16)
+    table.loc[wrong[:12], "temperature"] += 15
+    table.loc[wrong[12:], "temperature"] = 99.9
+    truth.loc[wrong[:12], "spike"], truth.loc[wrong[12:], "impossible"] = True, True
+    again = np.flatnonzero(np.isin(cast, random.choice(profiles, 12, replace=False)))
+    copy = table.iloc[again].copy()
+    for column, decimals in (("longitude", 2), ("latitude", 2), ("temperature", 2), ("salinity", 2)):
+        copy[column] = copy[column].round(decimals)
+    copy["time"] += np.timedelta64(1, "m")
+    copy["platform"], copy["cast"] = "other-" + copy["platform"], "other-" + copy["cast"]
+    table = pd.concat([table, copy], ignore_index=True)
+    truth = pd.concat([truth, truth.iloc[again].assign(copy_of=again)], ignore_index=True)
+    table.insert(0, "observation_id", random.permutation(len(table)) + 1)
+    known = observation_columns()
+    table.attrs = {"columns": {c: known[c] for c in table.columns}, **_says_synthetic("A small sea: profiles", seed)}
+    return {"inputs": {"observations": table}, "truth": truth}

@@ -53,6 +53,21 @@ def test_what_is_left_out_is_counted_by_reason_and_used_nowhere():
     assert wider.sizes["match_up"] + counts(wider)["left_out"]["without a value of the field nearby"] == len(table)
 
 
+def test_copies_and_bad_flags_of_place_and_added_ones_are_left_out():
+    table = SCENE["inputs"]["observations"]
+    before = counts(compared())["left_out"]
+    good = np.flatnonzero((table["salinity_qc"] == 1) & (table["depth"] <= 5))[:60]
+    told = table.assign(duplicate_of=-1, position_qc=np.int8(1), salinity_added_qc=np.int8(1))
+    told.loc[table.index[good[:20]], "position_qc"] = 4
+    told.loc[table.index[good[20:35]], "salinity_added_qc"] = 3
+    told.loc[table.index[good[35:60]], "duplicate_of"] = 7
+    told.attrs = table.attrs
+    after = counts(compared(observations=told))["left_out"]
+    assert after["flag of place, time or depth not accepted"] == 20
+    assert after["flag not accepted"] == before["flag not accepted"] + 15
+    assert after["duplicate"] == 25
+
+
 def test_groups_divide_the_match_ups():
     result = compared(region_size=3, depth_classes=[0, 2, 10])
     number = dict(zip(result["group_name"].values.tolist(), result["number"].values.tolist(), strict=True))

@@ -144,7 +144,7 @@ def test_an_observation_delivered_twice_counts_once():
 
 def test_copies_from_a_second_archive_are_known_by_place_time_and_value():
     # Another archive rounds places and values to two decimals and times to the minute; the next measurement of a mooring
-    # comes an hour later, that of a ferry two kilometres further on.
+    # comes an hour later.
     table = make_observations(300, platform="one")
     copy = table.assign(
         longitude=table["longitude"].round(2),
@@ -154,34 +154,39 @@ def test_copies_from_a_second_archive_are_known_by_place_time_and_value():
         platform="other",
     )
     later = table.assign(time=table["time"] + pd.Timedelta(hours=1))
-    further = table.assign(longitude=table["longitude"] + 0.02)
-    rows = pd.concat([table, copy, later, further], ignore_index=True)
-    again = gridding.repeated(rows, "temperature").reshape(4, -1)
-    assert again.mean(axis=1).tolist() == [0, 1, 0, 0]
-    unnamed = gridding.repeated(rows.drop(columns="platform"), "temperature").reshape(4, -1)
-    assert unnamed.mean(axis=1).tolist() == [0, 1, 0, 0]
+    rows = pd.concat([table, copy, later], ignore_index=True)
+    rows.attrs = table.attrs
+    used = int(grid(pd.concat([table, later]))["observations_used"].sum())
+    assert int(grid(rows)["observations_used"].sum()) == used
+    assert int(grid(rows.drop(columns="platform"))["observations_used"].sum()) == used
 
 
-def test_a_dense_cast_and_a_fast_mooring_are_no_duplicates_of_themselves():
-    number = 2000
-    cast = make_observations(number, longitude=-10.0, latitude=46.0, platform="one")
-    cast = cast.assign(depth=np.arange(number) * 0.05)
-    cast = cast.assign(time=pd.Timestamp("2010-05-01"), temperature=10.0 + np.arange(number) * 1e-4)
-    assert not gridding.repeated(cast, "temperature").any()
-    mooring = cast.assign(depth=10.0, time=pd.Timestamp("2010-05-01") + pd.to_timedelta(np.arange(number), unit="min"))
-    assert not gridding.repeated(mooring, "temperature").any()
-    # Where no platform is named, neighbours may be taken for copies, but never through a chain of neighbours.
-    left = ~gridding.repeated(mooring.drop(columns="platform"), "temperature")
-    assert left.sum() >= number / 2
-    same = pd.concat([mooring, mooring], ignore_index=True)
-    assert gridding.repeated(same, "temperature").sum() == number
+def test_a_table_that_says_which_observations_are_copies_is_believed():
+    table = make_observations(200)
+    twice = pd.concat([table, table], ignore_index=True)
+    twice.attrs = table.attrs
+    once, both = (int(grid(t, drop_duplicates=False)["observations_used"].sum()) for t in (table, twice))
+    assert both == 2 * once
+    told = twice.assign(duplicate_of=np.r_[np.full(200, -1), np.arange(200)])
+    assert int(grid(told)["observations_used"].sum()) == once
+    # All decisions undone: nothing is a copy, whatever it looks like.
+    assert int(grid(told.assign(duplicate_of=-1))["observations_used"].sum()) == both
 
 
-def test_many_values_at_one_place_and_time_are_all_kept_in_little_memory():
-    rng = np.random.default_rng(0)
-    table = make_observations(20_000, longitude=-10.0, latitude=46.0, platform="one").assign(depth=10.0)
-    table = table.assign(time=pd.Timestamp("2010-05-01"), temperature=rng.normal(0, 100, 20_000))
-    assert not gridding.repeated(table, "temperature").any()
+@pytest.mark.parametrize("column", ["position_qc", "time_qc", "depth_qc", "temperature_added_qc"])
+def test_flags_of_place_time_and_depth_and_added_ones_are_honoured(column):
+    table = make_observations(300)
+    flags = np.resize([1, 3, 4, 9, 2, 8, 0, 5, 6, 1], 300).astype(np.int8)
+    flagged = table.assign(**{column: flags})
+    flagged.attrs = table.attrs
+
+    def used(rows, **parameters):
+        rows.attrs = table.attrs
+        return int(grid(rows, **parameters)["observations_used"].sum())
+
+    assert used(flagged) == used(table[~np.isin(flags, (3, 4, 9))]) < used(table)
+    assert used(flagged, quality="good") == used(table[~np.isin(flags, (2, 3, 4, 9))], quality="good")
+    assert used(flagged, quality="all") == used(table)
 
 
 def seam_domain(longitude) -> xr.Dataset:

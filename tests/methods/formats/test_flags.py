@@ -43,3 +43,26 @@ def test_an_unknown_flag_is_told_and_counts_as_no_quality_control():
 def test_every_flag_of_every_scheme_has_a_meaning_in_l20():
     for scheme in flags.SCHEMES.values():
         assert set(scheme.to_l20.values()) <= set(flags.L20)
+
+
+@pytest.mark.parametrize("forms", [[np.int8], [float], [str], [object], [float, object]])
+def test_values_are_refused_by_delivered_and_added_flags_in_any_form(forms):
+    delivered = np.array([0, 1, 2, 3, 4, 9, 1, 1, 1, 1])
+    added = np.array([1, 1, 1, 1, 1, 1, 2, 3, 0, 9])
+    for form in forms:
+        delivered, added = delivered.astype(form), added.astype(form)
+    columns = {"longitude": np.zeros(10), "t_qc": delivered, "t_added_qc": added}
+    assert np.flatnonzero(~flags.refused(columns, "t", "good")).tolist() == [1, 8]
+    assert np.flatnonzero(~flags.refused(columns, "t", "probably_good")).tolist() == [1, 2, 6, 8]
+    assert not flags.refused(columns, "t", "all").any()
+    # Without a flag nobody found fault.
+    assert not flags.refused({"longitude": np.zeros(3)}, "t", "good").any()
+
+
+def test_flags_of_place_are_refused_only_where_they_say_bad():
+    place = np.array([0, 1, 2, 3, 4, 5, 8, 9, ord("A")], np.int8)
+    for name in ("position_qc", "time_qc", "depth_qc"):
+        columns = {"longitude": np.zeros(9), name: place}
+        assert place[flags.refused_place(columns, "probably_good")].tolist() == [3, 4, 9]
+        assert place[flags.refused_place(columns, "good")].tolist() == [2, 3, 4, 9]
+        assert not flags.refused_place(columns, "all").any()
