@@ -84,6 +84,7 @@ class Workbench(pn.viewable.Viewer):
         self._elsewhere = pn.Row(self._where, self._workers, margin=0, visible=len(self._where.options) > 1)
         self._run = button("Run", self._clicked_run, role="primary", width=110)
         self._cancel = button("Cancel", self._clicked_cancel, role="danger", width=110, disabled=True)
+        self._resume = button("Resume", self._clicked_resume, width=110, visible=False)
         self._progress = pn.indicators.Progress(value=0, max=100, width=260, visible=False, align="center")
         self._state = sentence(sizing_mode="stretch_width")
         self._problem = sentence(sizing_mode="stretch_width")
@@ -118,7 +119,7 @@ class Workbench(pn.viewable.Viewer):
         side = pn.Column(self._chain, self._about, self._inputs, self._form, width=_SIDE, margin=(0, 15, 0, 0))
         main = pn.Column(
             self._elsewhere,
-            pn.Row(self._run, self._cancel, self._progress, margin=0),
+            pn.Row(self._run, self._cancel, self._resume, self._progress, margin=0),
             self._estimate,
             self._state,
             self._problem,
@@ -254,6 +255,14 @@ class Workbench(pn.viewable.Viewer):
         self.refresh()
         return state
 
+    def resume(self) -> Run:
+        """Go on with the run that the page shows, if it was cancelled, interrupted or failed; finished pieces stay."""
+        if self.run is None:
+            raise ParameterError("No run is shown here. Open one of the earlier runs first.")
+        self.follow(self.run.resume())
+        self.list_runs()
+        return self.run
+
     def wait(self, timeout: float | None = None) -> str:
         """Wait for the run as a script does; gives the state."""
         if self.run is None:
@@ -269,13 +278,15 @@ class Workbench(pn.viewable.Viewer):
         status, progress = self.run.status, self.run.progress
         busy = status not in ENDED
         self._run.disabled, self._cancel.disabled = busy or not self._usable, not busy
+        self._resume.visible = status in ENDED and status != DONE
         self._progress.visible = busy
         self._progress.value = round(100 * progress.fraction)
         left = ""
         if progress.seconds_left is not None:
             left = f", about {timedelta(seconds=round(progress.seconds_left))} left"
         words = f"{progress.fraction:.0%}, {progress.message}{left}" if busy else ""
-        say(self._state, f"Run {self.run.id}: {status}{', ' + words if words else ''}.")
+        again = " Resume goes on from its finished pieces." if self._resume.visible else ""
+        say(self._state, f"Run {self.run.id}: {status}{', ' + words if words else ''}.{again}")
         if busy or self._shown == status:
             return
         self._shown = status
@@ -413,6 +424,9 @@ class Workbench(pn.viewable.Viewer):
         self._cancel.disabled = True
         say(self._state, f"Run {self.run.id}: stopping.")
         threading.Thread(target=self.run.cancel, daemon=True).start()
+
+    def _clicked_resume(self) -> None:
+        self._said(self.resume)
 
     def _clicked_open(self) -> None:
         self._said(lambda: self.open(self._recent.value))

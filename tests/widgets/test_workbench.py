@@ -155,10 +155,25 @@ def test_a_run_can_be_cancelled(bench):
     bench.form.set(windows="monthly")
     bench.start()
     assert not bench._cancel.disabled
+    assert not bench._resume.visible
     assert bench.cancel() == "cancelled"
-    assert "cancelled" in bench._state.object
+    assert "cancelled. Resume goes on from its finished pieces." in bench._state.object
     assert not bench._result.objects
     assert bench._cancel.disabled
+
+
+def test_a_cancelled_run_is_opened_and_goes_on_with_the_same_page(bench):
+    first = bench.start()
+    bench.cancel()
+    later = Workbench()
+    later.open(first.id)
+    assert later._resume.visible
+    later._clicked_resume()
+    assert later.run == first
+    assert not later._resume.visible
+    assert later.wait(120) == "done"
+    assert later.result is not None
+    assert not later._resume.visible
 
 
 def test_a_missing_file_is_told_beside_the_input(bench, lab):
