@@ -76,15 +76,15 @@ def render(request: Request, site: Mapping[str, Any]) -> str:
         '[ -x "$python" ] || { echo "There is no $python on $(hostname)."; exit 77; }',
         # Isolated and without site-packages: the start itself needs the standard library only, and is quick so.
         f"exec \"$python\" -I -S /dev/fd/9 9<<'{_START}' {SERVER}<<'{_SERVER}'",
-        *_carried("start_server.py", _START),
-        *_carried("server.py", _SERVER),
+        *_carried(_START, "start_server.py"),
+        *_carried(_SERVER, "kernels.py", "server.py"),
     ]
     return "\n".join(lines) + "\n"
 
 
-def _carried(name: str, end: str) -> list[str]:
-    """A file of this folder, for the shell to hand over."""
-    return [Path(__file__).with_name(name).read_text(encoding="utf-8").rstrip("\n"), end]
+def _carried(end: str, *names: str) -> list[str]:
+    """Files of this folder, one after the other, for the shell to hand over."""
+    return [*(Path(__file__).with_name(name).read_text(encoding="utf-8").rstrip("\n") for name in names), end]
 
 
 def request_options(request: Request) -> list[str]:

@@ -33,6 +33,8 @@ JUPYTERLAB = (
 #: What a kernel prints is told to everybody who connects to one of its ports. Not every kernel can encrypt that, so none
 #: has a port: whatever their language, they speak over sockets in a folder that only their user can enter.
 SOCKETS = "--KernelManager.transport=ipc"
+#: Those of Python have no port for the output of child processes either (kernels.py, which stands before server.py).
+CLOSED = "--ServerApp.kernel_spec_manager_class=__main__.ClosedKernels"
 #: Bytes of the place of that folder. A socket's path holds 107, of which the folder's and the kernel's own names take 67.
 PLACE_BYTES = 40
 
@@ -244,7 +246,7 @@ def main():
         os.closerange(3, 64)
         try:
             # -P: a file of the user's, random.py in the home for one, is no module of the server.
-            os.execv(sys.executable, [sys.executable, "-P", "-c", program, LEFT_OUT, SOCKETS, *JUPYTERLAB])
+            os.execv(sys.executable, [sys.executable, "-P", "-c", program, LEFT_OUT, SOCKETS, CLOSED, *JUPYTERLAB])
         except OSError as error:
             end(72, f"The server cannot be started: {error.strerror}.")
     pass_on(server)

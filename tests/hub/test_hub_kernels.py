@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import socket
 import tempfile
 import time
@@ -15,7 +16,7 @@ import pytest
 import zmq
 from jupyter_client import KernelManager, MultiKernelManager
 from jupyter_client.kernelspec import KernelSpecManager
-from phidias_hub import start_server
+from phidias_hub import kernels, start_server
 from traitlets.config import Config
 
 WORD = "only its user may hear this"
@@ -38,14 +39,14 @@ def run_plain_kernel(tmp_path):
     spec.write_text(json.dumps({"argv": argv, "display_name": "Plain", "language": "python"}))
     folder, running = Path(start_server.own_folder()), []
 
-    def run(**traits: str) -> KernelManager:
-        kernels = MultiKernelManager(
-            kernel_spec_manager=KernelSpecManager(kernel_dirs=[str(spec.parents[1])]),
+    def run(specs=KernelSpecManager, **traits: str) -> KernelManager:
+        manager = MultiKernelManager(
+            kernel_spec_manager=specs(kernel_dirs=[str(spec.parents[1])]),
             connection_dir=str(folder),
             config=Config({"KernelManager": traits}),
         )
-        running.append(kernels)
-        kernel = kernels.get_kernel(kernels.start_kernel(kernel_name="plain"))
+        running.append(manager)
+        kernel = manager.get_kernel(manager.start_kernel(kernel_name="plain"))
         client = kernel.blocking_client()
         client.start_channels()
         client.wait_for_ready(60)
@@ -56,9 +57,9 @@ def run_plain_kernel(tmp_path):
 
     run.folder = folder
     yield run
-    for kernels in running:
-        kernels.shutdown_all(now=True)
-    folder.rmdir()
+    for manager in running:
+        manager.shutdown_all(now=True)
+    shutil.rmtree(folder)
 
 
 def heard(kernel: KernelManager) -> bool:
@@ -83,6 +84,44 @@ def test_what_a_kernel_prints_that_cannot_encrypt_is_told_at_no_port(run_plain_k
     kernel = run_plain_kernel(**{trait: value})
     assert not heard(kernel)
     assert len([path for path in run_plain_kernel.folder.iterdir() if path.is_socket()]) == 5
+
+
+CHILD = """
+import os
+child = os.fork()
+if child == 0:
+    print("from the child", flush=True)
+    os._exit(0)
+os.waitpid(child, 0)
+import multiprocessing
+work = multiprocessing.get_context("fork").Process(target=print, args=("from a worker",))
+work.start(); work.join()
+"""
+
+
+def test_a_python_kernel_has_no_port_at_all_and_tells_what_its_child_processes_print(run_plain_kernel):
+    kernel = run_plain_kernel(specs=kernels.ClosedKernels, transport="ipc")
+    process = psutil.Process(kernel.provisioner.pid)
+    assert [c for c in process.net_connections("inet") if c.status == psutil.CONN_LISTEN] == []
+    client, said = kernel.blocking_client(), []
+    client.start_channels()
+    client.wait_for_ready(60)
+    client.execute(CHILD)
+    end = time.monotonic() + 30
+    while not {"from the child", "from a worker"} <= set("".join(said).split("\n")):
+        assert time.monotonic() < end, "".join(said)[-500:]
+        message = client.get_iopub_msg(timeout=30)
+        said += [message["content"]["text"]] if message["msg_type"] == "stream" else []
+    assert client.kernel_info(reply=True, timeout=30)["content"].get("debugger") in (None, False)
+    client.stop_channels()
+    assert kernel.kernel_spec.metadata["debugger"] is False
+
+
+def test_the_port_of_ipykernel_takes_from_everybody(run_plain_kernel):
+    """Why Python's kernels get a program of ours: what a stranger sends there is taken in, to any size, and printed."""
+    kernel = run_plain_kernel(transport="ipc")
+    process = psutil.Process(kernel.provisioner.pid)
+    assert [c for c in process.net_connections("inet") if c.status == psutil.CONN_LISTEN] != []
 
 
 def test_encryption_where_it_can_be_had_leaves_such_a_kernel_open(run_plain_kernel):
