@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import grp
 import os
 from pathlib import Path
 
@@ -27,6 +28,7 @@ def centre(tmp_path):
     text = (HUB_CONFIG / "sites" / "hpc.toml").read_text()
     text = text.replace("/var/lib/phidias-hub", str(tmp_path / "state"))
     text = text.replace("/etc/phidias-hub/tls", str(tmp_path))
+    text = text.replace('group = "phidias"', f'group = "{grp.getgrgid(os.getgid()).gr_name}"')
     file = tmp_path / "site.toml"
     file.write_text(text)
     file.chmod(0o644)
@@ -71,6 +73,11 @@ def put(*keys, value):
         (put("hub", "state", value=None), "hub.state is missing"),
         (put("hub", "certificate", value=None), "hub.certificate and hub.certificate_key belong together"),
         (put("hub", "certificate_key", value="/nowhere/key.pem"), "/nowhere/key.pem does not exist"),
+        (put("hub", "certificate", value="/nowhere/chain.pem"), "hub.certificate /nowhere/chain.pem does not exist"),
+        (
+            put("login", "group", value="no-such-group"),
+            "login.group is 'no-such-group', a group that this machine does not",
+        ),
         (put("servers", "kind", value="local"), "all servers would run as the hub's own user"),
         (put("login", "oidc", "token_url", value="http://x.org/t"), "login.oidc.token_url is http://x.org/t"),
     ],
@@ -85,6 +92,22 @@ def test_a_missing_secret_is_told_with_where_to_put_it(centre, name):
     (fault,) = told(centre, {k: v for k, v in SECRETS.items() if k != name})
     assert name in fault
     assert "credential" in fault
+
+
+@pytest.mark.parametrize(
+    ("name", "short", "least"),
+    [
+        ("CONFIGPROXY_AUTH_TOKEN", "a" * 31, 32),
+        ("PHIDIAS_CULLER_TOKEN", "abc", 32),
+        ("PHIDIAS_OIDC_SECRET", "       ", 8),
+    ],
+)
+def test_a_secret_that_is_far_too_short_is_refused_and_not_shown(centre, name, short, least):
+    (fault,) = told(centre, {**SECRETS, name: short})
+    assert fault.startswith(name)
+    assert f"has fewer than {least} characters" in fault
+    assert short not in fault
+    assert told(centre, {**SECRETS, name: "x" * least}) == []
 
 
 def test_secrets_may_come_as_credentials_of_the_unit(centre, tmp_path):

@@ -93,6 +93,18 @@ def test_hub_and_clusters_understand_a_shipped_site_alike(file):
             {"name": "x", "hub": {"url": "lab.example.org"}},
             "hub.url is 'lab.example.org': expected is an address with http:// or https://, for example",
         ),
+        (
+            {"name": "x", "clusters": {"p": {"partition": "p", "shared_folder": "/home/{usr}/keys"}}},
+            "clusters.p.shared_folder is '/home/{usr}/keys': expected is a path in which \"{user}\" alone may stand in",
+        ),
+        (
+            {"name": "x", "clusters": {"p": {"partition": "p", "scratch": "/scratch/{User}"}}},
+            "clusters.p.scratch is '/scratch/{User}': expected is a path in which \"{user}\" alone may stand in",
+        ),
+        (
+            {"name": "x", "servers": {"workspace": "/scratch/{usr}/phidias"}},
+            "servers.workspace is '/scratch/{usr}/phidias': expected is a path that begins with",
+        ),
         ({"name": "x", "production": "yes"}, "production is 'yes': expected is true or false, without quotes."),
         ({"name": "x", "login": {"users": "ada"}}, "login.users is 'ada': expected is a list, for example"),
         ({"name": "x", "login": {"client_secret": "abc"}}, "'client_secret'. A secret stands in no file of the site"),
