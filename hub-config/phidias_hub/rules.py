@@ -6,6 +6,7 @@ hold where the site says `production = true`: others than the person who started
 
 from __future__ import annotations
 
+import contextlib
 import grp
 import ipaddress
 import math
@@ -17,6 +18,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
+
+from phidias_hub.site import SiteError
 
 #: Shortest shared password of a demo.
 DEMO_PASSWORD = 8
@@ -64,6 +67,11 @@ class Secrets:
             return (self.folder / name).read_text(encoding="utf-8").strip() or None
         except FileNotFoundError:
             return None
+        except OSError as error:
+            raise SiteError(
+                f"The credential {self.folder / name} cannot be read: {error.strerror}. Let systemd hand it over "
+                "(LoadCredential), or look as root."
+            ) from None
 
     def files(self) -> list[Path]:
         return sorted(p for p in self.folder.iterdir() if p.is_file()) if self.folder and self.folder.is_dir() else []
@@ -173,6 +181,9 @@ def _production(site: Mapping[str, Any], secrets: Secrets, uid: int) -> Iterator
         yield from _closed(Path(certificate), "The certificate hub.certificate", 0)  # everybody may read it
     if key := hub.get("certificate_key"):
         yield from _closed(Path(key), "The key hub.certificate_key")
+        with contextlib.suppress(OSError):  # told above
+            if Path(key).stat().st_uid != uid:
+                yield f"The key hub.certificate_key {key} belongs to another user than the hub's. Run: chown HUB_USER {key}"
     for file in secrets.files():
         # systemd grants its credentials to the unit's user by an access list, which shows as bits of the group.
         yield from _closed(file, "The credential", 0o007)

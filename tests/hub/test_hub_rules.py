@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import grp
 import os
+import pwd
 from pathlib import Path
 
 import pytest
@@ -258,6 +259,64 @@ def test_a_real_start_of_a_centre_in_disorder_is_refused_with_all_its_faults_and
     assert "hunter2hunter2" not in done.stderr
     assert all(line.startswith("  - ") for line in said.strip("\n").splitlines())
     assert list((tmp_path / "state").iterdir()) == []
+
+
+@pytest.fixture
+def account(tmp_path):
+    """Words for `check` that name the hub's account: this one, or another where this is root, which no hub may be."""
+    if os.getuid() != 0:
+        return ()
+    other = pwd.getpwnam("nobody")
+    for part in (tmp_path / "state", tmp_path / "key.pem"):
+        os.chown(part, other.pw_uid, other.pw_gid)
+    return ("--user", "nobody")
+
+
+def test_a_site_can_be_checked_without_starting_and_without_writing(centre, tmp_path, refused_hub, account):
+    before = sorted(tmp_path.rglob("*"))
+    done = refused_hub(centre, "check", *account, **SECRETS)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == f"{centre} is in order: its hub would start, at https://lab.example.org/\n"
+    done = refused_hub(
+        centre, "check", *account, **SECRETS | {"CONFIGPROXY_AUTH_TOKEN": "abc", "PHIDIAS_OIDC_SECRET": ""}
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    said = done.stderr.split("does not start:\n")[1].splitlines()
+    assert [line.split()[1:4] for line in said] == [
+        ["The", "secret", "of"],
+        ["CONFIGPROXY_AUTH_TOKEN", "(the", "credential"],
+    ]
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_check_for_an_account_or_of_a_file_that_is_not_there_is_a_sentence(centre, tmp_path, refused_hub):
+    done = refused_hub(centre, "check", "--user", "no-such-user", **SECRETS)
+    assert done.returncode == 1
+    assert done.stderr.startswith("Error: This machine has no account 'no-such-user'.")
+    done = refused_hub(tmp_path / "nowhere.toml", "check")
+    assert done.returncode == 1
+    assert done.stderr.startswith("Error: There is no site file")
+
+
+@pytest.mark.parametrize(("word", "meant"), [("upgrde-db", "upgrade-db"), ("chek", "check")])
+def test_a_word_that_the_hub_does_not_know_starts_nothing(centre, tmp_path, refused_hub, word, meant):
+    done = refused_hub(centre, word)
+    assert done.returncode == 1
+    assert done.stderr == f"Error: The hub has no word {word!r}. Did you mean {meant!r}?\n"
+
+
+def test_a_key_of_another_user_is_refused(centre, tmp_path):
+    own = (tmp_path / "key.pem").stat().st_uid
+    found = told(centre, uid=own + 1)
+    assert any("key.pem belongs to another user than the hub's. Run: chown HUB_USER" in f for f in found), found
+
+
+def test_a_credential_that_cannot_be_read_is_a_sentence(centre, tmp_path):
+    (tmp_path / "credentials" / "proxy-token").mkdir(parents=True)  # root reads whatever its mode
+    with pytest.raises(
+        site.SiteError, match=r"The credential .*proxy-token cannot be read: .* Let systemd hand it over"
+    ):
+        told(centre, {"CREDENTIALS_DIRECTORY": str(tmp_path / "credentials")})
 
 
 def test_a_hub_without_a_site_says_which_one_to_name(tmp_path, refused_hub):
