@@ -327,6 +327,31 @@ def test_without_slurm_the_sentence_names_its_programs(here):
         slurm.Slurm(bare).submit("#!/bin/bash")
 
 
+#: What squeue of Slurm 22.05 says where there is no slurm.conf.
+UNSET = """squeue: error: resolve_ctls_from_dns_srv: res_nsearch error: Unknown host
+squeue: error: fetch_config: DNS SRV lookup failed
+squeue: error: _establish_config_source: failed to fetch config
+squeue: fatal: Could not establish a configuration source
+"""
+
+
+def test_a_machine_without_a_slurm_configuration_is_told_so_and_what_to_do(tmp_path, monkeypatch):
+    monkeypatch.delenv("SLURM_CONF", raising=False)
+    (tmp_path / "said").write_text(UNSET)
+    (tmp_path / "squeue").write_text(f"#!/bin/sh\ncat {tmp_path}/said >&2\nexit 1\n")
+    (tmp_path / "squeue").chmod(0o755)
+    told = {"slurm": {"programs": str(tmp_path), "query_timeout": 10}}
+    with pytest.raises(
+        slurm.QueueError, match=r"^No Slurm is set up for this machine: squeue .* Choose the place 'local'"
+    ):
+        slurm.Slurm(told).look()
+    told["slurm"]["configuration"] = "/nowhere/slurm.conf"
+    with pytest.raises(
+        slurm.QueueError, match=r"^There is no slurm.conf at /nowhere/slurm.conf\. Mend slurm.configuration"
+    ):
+        slurm.Slurm(told).look()
+
+
 def test_a_slurm_that_hangs_is_given_up_and_counts_as_unknown(here, tmp_path):
     (tmp_path / "squeue").write_text("#!/bin/sh\nexec sleep 60\n")
     (tmp_path / "squeue").chmod(0o755)
