@@ -69,10 +69,11 @@ _ENDINGS = {
 }
 _WAITING = {"PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "RESV_DEL_HOLD", "SPECIAL_EXIT"}
 
-#: What of the environment a job gets, by name: enough to find Python, the package, the lake and the runs, and no token.
+#: What of the environment a job gets, by name: enough to find Python, the package, the lake and the runs, and no token. Nor
+#: PHIDIAS_LAB, the mark of the lab it was asked from, which would take the job for its own and end it.
 PASSED = ("HOME", "USER", "LOGNAME", "LANG", "LC_ALL", "PATH", "PYTHONPATH", "LD_LIBRARY_PATH", "TZ", "SLURM_CONF")
 PASSED_BEGINNINGS = ("PHIDIAS_", "XDG_DATA_", "XDG_CONFIG_", "XDG_CACHE_", "XDG_STATE_")
-_NOT_PASSED = re.compile("TOKEN|SECRET|PASSWORD|^PHIDIAS_(SERVER_ENDS|DASK_PAGES)$")
+_NOT_PASSED = re.compile("TOKEN|SECRET|PASSWORD|^PHIDIAS_(SERVER_ENDS|DASK_PAGES|LAB)$")
 
 
 @dataclass(frozen=True)

@@ -327,6 +327,15 @@ def test_without_slurm_the_sentence_names_its_programs(here):
         slurm.Slurm(bare).submit("#!/bin/bash")
 
 
+def test_a_job_is_not_taken_for_a_part_of_the_lab_that_asked_for_it(here, monkeypatch):
+    """`make lab` ends, at its own end, every process and run that carries its mark; a job of Slurm outlives it."""
+    monkeypatch.setenv("PHIDIAS_LAB", "lab-1")
+    monkeypatch.setenv("PHIDIAS_RUNS", "/runs")
+    passed = slurm.Slurm(here).passed()
+    assert "PHIDIAS_RUNS" in passed
+    assert "PHIDIAS_LAB" not in passed
+
+
 #: What squeue of Slurm 22.05 says where there is no slurm.conf.
 UNSET = """squeue: error: resolve_ctls_from_dns_srv: res_nsearch error: Unknown host
 squeue: error: fetch_config: DNS SRV lookup failed
