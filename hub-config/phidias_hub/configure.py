@@ -293,7 +293,7 @@ def configure(c: Any, environment: Mapping[str, str]) -> None:
         told = prepared(environment)
         # Everything the hub writes is for its own user alone.
         os.umask(0o077)
-        if "token" not in sys.argv[1:2]:  # a token is made beside the hub that runs
+        if not {"token", "--generate-certs"} & set(sys.argv[1:2]):  # both are made beside the hub that runs
             claim(Path(told["JupyterHub.cookie_secret_file"]).parent)
     except SiteError as error:
         sys.exit(f"Error: {error}")
