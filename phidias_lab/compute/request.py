@@ -72,8 +72,9 @@ def request(
         if most is not None and value > most:
             others = ", ".join(other for other in site["clusters"] if other != name)
             raise ParameterError(
-                f"{who} {show(value)} {what.format(s='' if value == 1 else 's')}, but {name} gives at most {show(most)}. "
-                f"Ask for less{f', or choose another place: {others}' if others else ''}."
+                f"{who} {show(value)} {what.format(s='' if value == 1 else 's')}, but {name} gives "
+                f"{f'at most {show(most)}. Ask for less' if most else 'none. Ask for none'}"
+                f"{f', or choose another place: {others}' if others else ''}."
             )
         return value
 

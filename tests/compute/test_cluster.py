@@ -124,7 +124,7 @@ def test_what_is_not_given_is_what_the_chain_declares_else_the_default_of_the_si
         ({"workers": 9}, "You asked for 9 workers, but batch gives at most 8"),
         ({"cores": 5}, "5 cores per worker, but batch gives at most 4"),
         ({"memory": "9GiB"}, r"9.0 GiB of memory per worker, but batch gives at most 8.0 GiB"),
-        ({"gpus": 1}, "You asked for 1 GPU per worker, but batch gives at most 0"),
+        ({"gpus": 1}, "You asked for 1 GPU per worker, but batch gives none. Ask for none, or choose another place"),
         ({"hours": 13}, "780 minutes of wall time, but batch gives at most 720"),
         ({"need": Resources(memory="9GiB")}, "The chain needs 9.0 GiB"),
         ({"workers": -1}, "whole number from 0"),
