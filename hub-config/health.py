@@ -28,6 +28,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 import uuid
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -270,6 +271,47 @@ async def execute(channel: Any, code: str) -> str:
     return told
 
 
+def address_of(file: Path) -> str:
+    """Where the hub of a site file is."""
+    try:
+        hub = tomllib.loads(file.read_text(encoding="utf-8")).get("hub", {})
+    except FileNotFoundError:
+        raise Failed(ASKED, f"There is no site file {file}. Name the one of the hub with --site.") from None
+    except OSError as error:
+        raise Failed(ASKED, f"The site file {file} cannot be read: {error.strerror}.") from None
+    except ValueError as error:
+        raise Failed(ASKED, f"The site file {file} is not valid TOML: {error}. Mend that place.") from None
+    return hub.get("url", "http://127.0.0.1:8000")
+
+
+def visit(address: str, certificate: str | None) -> Visitor:
+    if not address.startswith(("http://", "https://")):
+        raise Failed(
+            ASKED, f"The address {address!r} does not begin with http:// or https://. Give it whole, in --address."
+        )
+    try:
+        return Visitor(address, certificate)
+    except OSError as error:  # ssl.SSLError is one
+        said = error.strerror or error
+        raise Failed(
+            ASKED, f"The certificate {certificate} cannot be used: {said}. Name a PEM file in --certificate."
+        ) from None
+
+
+def ask_for_password(question: str) -> str:
+    try:
+        with warnings.catch_warnings():
+            # It warns where there is no terminal that would hide what is typed.
+            warnings.simplefilter("error", getpass.GetPassWarning)
+            return getpass.getpass(question)
+    except (EOFError, getpass.GetPassWarning):
+        raise Failed(
+            ASKED,
+            "Without a terminal nobody can be asked for the password. Put it into PHIDIAS_HEALTH_PASSWORD, or a token of "
+            "the hub into PHIDIAS_HEALTH_TOKEN.",
+        ) from None
+
+
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--site", type=Path, required=True, help="the site file of the hub")
@@ -282,16 +324,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seconds", type=float, default=300, help="how long the server may take (default %(default)g)")
     asked = parser.parse_args(arguments)
     try:
-        site = tomllib.loads(asked.site.read_text(encoding="utf-8"))
-        address = asked.address or site.get("hub", {}).get("url", "http://127.0.0.1:8000")
-        visitor = Visitor(address, asked.certificate)
-    except (OSError, ValueError) as error:
-        print(f"Error: {error}", file=sys.stderr)
-        return ASKED
-    token, password = os.environ.get("PHIDIAS_HEALTH_TOKEN"), os.environ.get("PHIDIAS_HEALTH_PASSWORD")
-    if not token and password is None:
-        password = getpass.getpass(f"Password of {asked.user} at {address}: ")
-    try:
+        of_site = address_of(asked.site)
+        address = asked.address or of_site
+        visitor = visit(address, asked.certificate)
+        token, password = os.environ.get("PHIDIAS_HEALTH_TOKEN"), os.environ.get("PHIDIAS_HEALTH_PASSWORD")
+        if not token and password is None:
+            password = ask_for_password(f"Password of {asked.user} at {address}: ")
         options = {"profile": asked.profile} if asked.profile else {}
         Check(visitor, asked.user, options, asked.seconds).run(password, token)
     except Failed as failure:

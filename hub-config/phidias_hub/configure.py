@@ -9,8 +9,10 @@ PHIDIAS_HUB_INTERNAL_PORT and PHIDIAS_HUB_PROXY_API_PORT; `make lab PORT=...` us
 
 from __future__ import annotations
 
+import argparse
 import fcntl
 import os
+import pwd
 import re
 import sys
 from collections.abc import Mapping
@@ -291,7 +293,7 @@ def configure(c: Any, environment: Mapping[str, str]) -> None:
         told = prepared(environment)
         # Everything the hub writes is for its own user alone.
         os.umask(0o077)
-        if "token" not in sys.argv[1:2]:  # a token is made beside the hub that runs
+        if not {"token", "--generate-certs"} & set(sys.argv[1:2]):  # both are made beside the hub that runs
             claim(Path(told["JupyterHub.cookie_secret_file"]).parent)
     except SiteError as error:
         sys.exit(f"Error: {error}")
@@ -305,7 +307,15 @@ def configure(c: Any, environment: Mapping[str, str]) -> None:
 
 
 def prepared(environment: Mapping[str, str]) -> dict[str, Any]:
-    """The settings of the site in the environment; refused with every broken rule when there is one."""
+    """The settings of the site in the environment, whose state folder is made."""
+    _, state, told = planned(environment)
+    make_state(state)
+    return told
+
+
+def planned(environment: Mapping[str, str], uid: int = -1) -> tuple[Path, Path, dict[str, Any]]:
+    """The site file that the environment names, its state folder and settings; refused with every broken rule when there is
+    one. Nothing is written. `uid` is the hub's own where another account asks."""
     named = environment.get("PHIDIAS_SITE")
     if not named:
         raise SiteError(
@@ -314,9 +324,31 @@ def prepared(environment: Mapping[str, str]) -> dict[str, Any]:
     site_file = Path(named).absolute()
     site = placed(read(site_file), environment)
     state = state_folder(site, environment)
-    if broken := rules.faults(site, environment, site_file=site_file):
+    if broken := rules.faults(site, environment, site_file=site_file, uid=uid):
         numbered = "".join(f"\n  - {sentence}" for sentence in broken)
         raise SiteError(f"The hub of {site_file} does not start:{numbered}")
-    told = settings(site, environment, state=state, site_file=site_file)
-    make_state(state)
-    return told
+    return site_file, state, settings(site, environment, state=state, site_file=site_file)
+
+
+def check(environment: Mapping[str, str], words: list[str]) -> int:
+    """Say whether the hub would start: 0, or 1 with all that keeps it from it."""
+    parser = argparse.ArgumentParser(
+        prog="python -m phidias_hub.hub check",
+        description="Check the site file that PHIDIAS_SITE names. Nothing is started or written.",
+    )
+    parser.add_argument("--user", help="account of the hub, where another one checks (root)")
+    asked = parser.parse_args(words)
+    try:
+        site_file, _, told = planned(environment, _uid(asked.user) if asked.user else -1)
+    except SiteError as error:
+        print(f"Error: {error}", file=sys.stderr)
+        return 1
+    print(f"{site_file} is in order: its hub would start, at {told['JupyterHub.public_url']}")
+    return 0
+
+
+def _uid(account: str) -> int:
+    try:
+        return pwd.getpwnam(account).pw_uid
+    except KeyError:
+        raise SiteError(f"This machine has no account {account!r}. Name the one that the hub runs as.") from None

@@ -99,6 +99,10 @@ _REFUSALS = {
 }
 
 
+#: What Slurm's programs say in the end where there is no slurm.conf, neither here nor told by the network.
+_NO_CONFIGURATION = "Could not establish a configuration source"
+
+
 class QueueSilent(RuntimeError):
     """The queue does not answer; what is asked about is unknown, not gone."""
 
@@ -350,7 +354,10 @@ class Queue:
                 _end(process)
         out, said = answer.result()
         if process.returncode != 0:
-            raise QueueSilent(said.decode(errors="replace").strip()[-400:] or f"{command[0]} failed")
+            text = said.decode(errors="replace").strip()[-400:]
+            if _NO_CONFIGURATION in text:
+                text = "no Slurm is set up for this machine; name its slurm.conf in the site file (slurm.configuration)"
+            raise QueueSilent(text or f"{command[0]} failed")
         return (out + said if both else out).decode(errors="replace")
 
     async def run_as(self, user: str, command: list[str], **how: Any) -> str:

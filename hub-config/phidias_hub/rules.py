@@ -6,6 +6,8 @@ hold where the site says `production = true`: others than the person who started
 
 from __future__ import annotations
 
+import contextlib
+import grp
 import ipaddress
 import math
 import os
@@ -17,8 +19,15 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
+from phidias_hub.site import SiteError
+
 #: Shortest shared password of a demo.
 DEMO_PASSWORD = 8
+#: Shortest token: 128 bits, the least strength beyond 2030 (NIST SP 800-57 part 1 rev. 5, table 4), are 32 hexadecimal
+#: digits, half of what `openssl rand -hex 32` gives.
+TOKEN = 32
+#: Shortest secret of a client. The provider makes it, so this finds a slip of the pen only.
+CLIENT_SECRET = 8
 _LOOPBACK = ("localhost", "ip6-localhost")
 #: Keys of the site file whose values are names by nature, however random they look.
 _NAMES = ("login.oidc.client_id", "login.oidc.accounts", "login.oidc.allowed_groups")
@@ -58,6 +67,11 @@ class Secrets:
             return (self.folder / name).read_text(encoding="utf-8").strip() or None
         except FileNotFoundError:
             return None
+        except OSError as error:
+            raise SiteError(
+                f"The credential {self.folder / name} cannot be read: {error.strerror}. Let systemd hand it over "
+                "(LoadCredential), or look as root."
+            ) from None
 
     def files(self) -> list[Path]:
         return sorted(p for p in self.folder.iterdir() if p.is_file()) if self.folder and self.folder.is_dir() else []
@@ -140,12 +154,36 @@ def _production(site: Mapping[str, Any], secrets: Secrets, uid: int) -> Iterator
             "Idle servers are to be stopped after servers.idle_minutes, but the token of the unit that does so is missing. "
             "Put it into PHIDIAS_CULLER_TOKEN, or hand it to both units as the credential culler-token."
         )
+    for secret in (Secrets.PROXY, Secrets.CULLER):
+        if 0 < len(secrets.get(secret) or "") < TOKEN:
+            yield (
+                f"{secret[0]} (the credential {secret[1]}) has fewer than {TOKEN} characters, so it could be guessed. Make "
+                "a new one: openssl rand -hex 32"
+            )
+    if login["kind"] == "oidc" and 0 < len(secrets.get(Secrets.OIDC) or "") < CLIENT_SECRET:
+        yield (
+            f"{Secrets.OIDC[0]} (the credential {Secrets.OIDC[1]}) has fewer than {CLIENT_SECRET} characters, which no "
+            "provider gives. Copy the client's secret from your provider whole."
+        )
+    if group := login.get("group"):
+        try:
+            grp.getgrnam(group)
+        except KeyError:
+            yield (
+                f"login.group is {group!r}, a group that this machine does not have, so nobody is in it. Run: "
+                f"groupadd {group}, or name the group of your users."
+            )
     if not hub.get("state"):
         yield "hub.state is missing. Name the folder of the database and of the cookie secret, for the hub's user alone."
     else:
         yield from _state(Path(hub["state"]), uid)
+    if certificate := hub.get("certificate"):
+        yield from _closed(Path(certificate), "The certificate hub.certificate", 0)  # everybody may read it
     if key := hub.get("certificate_key"):
         yield from _closed(Path(key), "The key hub.certificate_key")
+        with contextlib.suppress(OSError):  # told above
+            if Path(key).stat().st_uid != uid:
+                yield f"The key hub.certificate_key {key} belongs to another user than the hub's. Run: chown HUB_USER {key}"
     for file in secrets.files():
         # systemd grants its credentials to the unit's user by an access list, which shows as bits of the group.
         yield from _closed(file, "The credential", 0o007)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from functools import cache
@@ -105,18 +106,22 @@ def _check_consistent(site: Mapping[str, Any], source: str) -> None:
 
 
 def _sentence(error: Any, source: str) -> str:
-    where = ".".join(str(step) for step in error.absolute_path) or "its top level"
+    at = ".".join(str(step) for step in error.absolute_path) or "its top level"
     if error.validator == "additionalProperties" and isinstance(error.instance, Mapping):
         known = sorted(error.schema.get("properties", {}))
         unknown = min(set(error.instance) - set(known))
-        return f"In {source}, {where} has the unknown key {unknown!r}. {nearest(unknown, known)}"
+        secrets = schema()["secrets"]
+        advice = secrets["advice"] if re.search(secrets["keys"], unknown) else nearest(unknown, known)
+        return f"In {source}, {at} has the unknown key {unknown!r}. {advice}"
     if error.validator == "required":
         missing = next(key for key in error.validator_value if key not in error.instance)
         meaning = error.schema.get("properties", {}).get(missing, {}).get("description", "it has to be there.")
-        return f"In {source}, {where} lacks the key {missing!r}: {meaning}"
-    return (
-        f"In {source}, {where} is {error.instance!r}: {error.message}. {error.schema.get('description', '')}".rstrip()
-    )
+        return f"In {source}, {at} lacks the key {missing!r}: {meaning}"
+    wrong = f"{'has the name' if 'propertyNames' in error.absolute_schema_path else 'is'} {error.instance!r}"
+    because = error.message
+    if error.validator in ("type", "pattern"):
+        because = f"expected is {error.schema.get('expected') or schema()['types'][error.schema['type']]}"
+    return f"In {source}, {at} {wrong}: {because}. {error.schema.get('description', '')}".rstrip()
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
@@ -129,8 +134,6 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 
 def _filled(value: Any, part: Mapping[str, Any]) -> Any:
-    if "$ref" in part:
-        part = schema()["$defs"][part["$ref"].rsplit("/", 1)[-1]]
     if isinstance(value, list):
         return list(value)
     if not isinstance(value, Mapping):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -69,9 +70,11 @@ def request(
 
     def within(what: str, value: float, most: float | None, show: Any, who: str) -> float:
         if most is not None and value > most:
+            others = ", ".join(other for other in site["clusters"] if other != name)
             raise ParameterError(
-                f"{who} {show(value)} {what}, but {name} gives at most {show(most)}. Ask for less, or choose another "
-                f"place: {', '.join(site['clusters'])}."
+                f"{who} {show(value)} {what.format(s='' if value == 1 else 's')}, but {name} gives "
+                f"{f'at most {show(most)}. Ask for less' if most else 'none. Ask for none'}"
+                f"{f', or choose another place: {others}' if others else ''}."
             )
         return value
 
@@ -81,26 +84,31 @@ def request(
 
     default, most = bound("workers")
     count = _positive("workers", workers, default, zero=True)
-    within("workers", count, most, number, asked)
+    within("worker{s}", count, most, number, asked)
     default, most = bound("cores")
     wanted = _positive("cores", cores, need.cores if need else default)
     if cores is None and here["kind"] == "local" and most is not None:
         wanted = min(wanted, int(most))  # this machine has what it has; a run there takes longer
-    within("cores per worker", wanted, most, number, declared if cores is None and need else asked)
+    within("core{s} per worker", wanted, most, number, declared if cores is None and need else asked)
     default, most = bound("memory_gib", math.inf)
+    most = None if most is None else most * 2**30
+    if here["kind"] == "local":
+        most = min(math.inf if most is None else most, _memory_of_this_machine())
     if memory is not None:
         size, who = parse_memory(memory), asked
     elif need is not None:
         size, who = need.memory_bytes, declared
     else:
         size, who = (int(default * 2**30), asked) if math.isfinite(default) else (2 * 2**30, asked)
+    if memory is None and here["kind"] == "local":
+        size = min(size, int(most))  # as with cores
     if size <= 0:
         raise ParameterError(f"{size} is no amount of memory for a worker; write for example '4GiB'.")
-    within("of memory per worker", size, most * 2**30 if most is not None else None, show_memory, who)
+    within("of memory per worker", size, most, show_memory, who)
     default, most = bound("gpus", 0)
     if gpus is not None:
         devices = _positive("gpus", gpus, 0, zero=True)
-        within("GPUs per worker", devices, most, number, asked)
+        within("GPU{s} per worker", devices, most, number, asked)
     else:
         devices = int(max(need.gpus if need else 0, default))
         if devices > (most or 0):
@@ -108,7 +116,7 @@ def request(
                 notes.append(f"{name} has no GPUs, so the chain runs on processors there.")
                 devices = 0
             else:
-                within("GPUs per worker", devices, most, number, declared)
+                within("GPU{s} per worker", devices, most, number, declared)
     default, most = bound("hours", math.inf)
     if hours is not None:
         if not isinstance(hours, int | float) or isinstance(hours, bool) or not math.isfinite(hours) or hours <= 0:
@@ -118,13 +126,17 @@ def request(
         minutes, who = need.walltime_seconds / 60, declared
     else:
         minutes, who = (default * 60 if math.isfinite(default) else 60.0), asked
-    within("minutes of wall time", minutes, most * 60 if most is not None else None, number, who)
+    within("minute{s} of wall time", minutes, most * 60 if most is not None else None, number, who)
     return Request(name, here["kind"], int(count), int(wanted), int(size), int(devices), float(minutes), tuple(notes))
 
 
 def controller(asked: Request, site: Mapping) -> Request:
     """What the job needs that only hands out the pieces to workers of its own."""
     return replace(asked, workers=0, cores=1, gpus=0, notes=())
+
+
+def _memory_of_this_machine() -> int:
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def _positive(name: str, value: Any, default: float, *, zero: bool = False) -> int:

@@ -7,6 +7,7 @@ PHIDIAS_SITE, then in the user's settings, then at /etc/phidias/site.toml; witho
 from __future__ import annotations
 
 import os
+import re
 import sys
 import tomllib
 from collections.abc import Mapping
@@ -103,17 +104,21 @@ def _first_error(content: Mapping[str, Any]):
 
 
 def _sentence(error, source: str) -> str:
-    where = ".".join(str(step) for step in error.absolute_path)
-    at = where or "its top level"
+    at = ".".join(str(step) for step in error.absolute_path) or "its top level"
     if error.validator == "additionalProperties" and isinstance(error.instance, Mapping):
         known = sorted(error.schema.get("properties", {}))
-        unknown = sorted(set(error.instance) - set(known))
-        return f"In {source}, {at} has the unknown key {unknown[0]!r}. {nearest(unknown[0], known)}"
+        unknown = min(set(error.instance) - set(known))
+        secrets = schema()["secrets"]
+        advice = secrets["advice"] if re.search(secrets["keys"], unknown) else nearest(unknown, known)
+        return f"In {source}, {at} has the unknown key {unknown!r}. {advice}"
     if error.validator == "required":
-        missing = [key for key in error.validator_value if key not in error.instance]
-        return f"In {source}, {at} lacks the key {missing[0]!r}: {_description(error.schema, missing[0])}"
-    meaning = error.schema.get("description", "")
-    return f"In {source}, {at} is {error.instance!r}: {error.message}. {meaning}".rstrip()
+        missing = next(key for key in error.validator_value if key not in error.instance)
+        return f"In {source}, {at} lacks the key {missing!r}: {_description(error.schema, missing)}"
+    wrong = f"{'has the name' if 'propertyNames' in error.absolute_schema_path else 'is'} {error.instance!r}"
+    because = error.message
+    if error.validator in ("type", "pattern"):
+        because = f"expected is {error.schema.get('expected') or schema()['types'][error.schema['type']]}"
+    return f"In {source}, {at} {wrong}: {because}. {error.schema.get('description', '')}".rstrip()
 
 
 def _description(part: Mapping, key: str) -> str:
@@ -122,8 +127,6 @@ def _description(part: Mapping, key: str) -> str:
 
 def _filled(value: Any, part: Mapping) -> Any:
     """`value` with the defaults of its part of the schema, at every depth."""
-    if "$ref" in part:
-        part = schema()["$defs"][part["$ref"].rsplit("/", 1)[1]]
     if not isinstance(value, Mapping):
         return list(value) if isinstance(value, list) else value
     known = part.get("properties", {})

@@ -69,10 +69,11 @@ _ENDINGS = {
 }
 _WAITING = {"PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "RESV_DEL_HOLD", "SPECIAL_EXIT"}
 
-#: What of the environment a job gets, by name: enough to find Python, the package, the lake and the runs, and no token.
+#: What of the environment a job gets, by name: enough to find Python, the package, the lake and the runs, and no token. Nor
+#: PHIDIAS_LAB, the mark of the lab it was asked from, which would take the job for its own and end it.
 PASSED = ("HOME", "USER", "LOGNAME", "LANG", "LC_ALL", "PATH", "PYTHONPATH", "LD_LIBRARY_PATH", "TZ", "SLURM_CONF")
 PASSED_BEGINNINGS = ("PHIDIAS_", "XDG_DATA_", "XDG_CONFIG_", "XDG_CACHE_", "XDG_STATE_")
-_NOT_PASSED = re.compile("TOKEN|SECRET|PASSWORD|^PHIDIAS_(SERVER_ENDS|DASK_PAGES)$")
+_NOT_PASSED = re.compile("TOKEN|SECRET|PASSWORD|^PHIDIAS_(SERVER_ENDS|DASK_PAGES|LAB)$")
 
 
 @dataclass(frozen=True)
@@ -109,6 +110,10 @@ def moment(start: datetime | None) -> str:
     return f"about {start:%H:%M}" if start.date() == datetime.now().date() else f"about {start:%d %b %H:%M}"
 
 
+#: What Slurm's programs say in the end where there is no slurm.conf, neither here nor told by the network.
+_NO_CONFIGURATION = "Could not establish a configuration source"
+
+
 class QueueError(RunFailedError):
     """Slurm did not answer, or refused."""
 
@@ -137,6 +142,13 @@ class Slurm:
 
     def call(self, program: str, *words: str, text: str | None = None) -> str:
         """What a program of Slurm prints; its own words when it refuses."""
+        surroundings = self.environment()
+        named = surroundings.get("SLURM_CONF")
+        if named and not os.path.isfile(named):  # Slurm's programs would look for it for a minute
+            raise QueueError(
+                f"There is no slurm.conf at {named}. Mend slurm.configuration in the site file, or else the variable "
+                "SLURM_CONF; without Slurm choose the place 'local'."
+            )
         try:
             done = subprocess.run(
                 [str(self.programs / program), *words],
@@ -146,7 +158,7 @@ class Slurm:
                 text=True,
                 errors="replace",
                 timeout=self.limit,
-                env=self.environment(),
+                env=surroundings,
                 cwd="/",
             )
         except FileNotFoundError:
@@ -159,6 +171,11 @@ class Slurm:
         if done.returncode != 0:
             said = re.sub(rf"^{program}: (error: )?", "", (done.stderr or done.stdout).strip(), flags=re.MULTILINE)
             said = "; ".join(dict.fromkeys(said.splitlines())) or f"{program} ended with {done.returncode}"
+            if _NO_CONFIGURATION in said:
+                raise QueueError(
+                    f"No Slurm is set up for this machine: {program} finds no slurm.conf. Choose the place 'local', or name "
+                    "the file in the site file (slurm.configuration)."
+                )
             raise QueueError(f"Slurm refused: {said}.")
         return done.stdout
 

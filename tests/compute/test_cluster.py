@@ -124,7 +124,7 @@ def test_what_is_not_given_is_what_the_chain_declares_else_the_default_of_the_si
         ({"workers": 9}, "You asked for 9 workers, but batch gives at most 8"),
         ({"cores": 5}, "5 cores per worker, but batch gives at most 4"),
         ({"memory": "9GiB"}, r"9.0 GiB of memory per worker, but batch gives at most 8.0 GiB"),
-        ({"gpus": 1}, "1 GPUs per worker, but batch gives at most 0"),
+        ({"gpus": 1}, "You asked for 1 GPU per worker, but batch gives none. Ask for none, or choose another place"),
         ({"hours": 13}, "780 minutes of wall time, but batch gives at most 720"),
         ({"need": Resources(memory="9GiB")}, "The chain needs 9.0 GiB"),
         ({"workers": -1}, "whole number from 0"),
@@ -138,6 +138,27 @@ def test_what_is_not_given_is_what_the_chain_declares_else_the_default_of_the_si
 def test_more_than_the_site_allows_is_refused_with_the_bound(here, asked, sentence):
     with pytest.raises(ParameterError, match=sentence):
         request.request(here, "batch", **asked)
+
+
+def test_a_refusal_offers_other_places_where_there_are_some_and_never_the_one_that_refuses(here):
+    with pytest.raises(ParameterError, match=r"Ask for less, or choose another place: local, gpus\.$"):
+        request.request(here, "batch", workers=1000)
+    alone = site.checked({"name": "x"}, "a test")
+    with pytest.raises(ParameterError, match=r"but local gives at most \d+\. Ask for less\.$"):
+        request.request(alone, "local", workers=1000)
+
+
+@pytest.mark.parametrize("allowed", [{}, {"clusters": {"local": {"kind": "local", "memory_gib": {"max": 10**6}}}}])
+def test_this_machine_gives_at_most_the_memory_that_it_has(allowed):
+    alone = site.checked({"name": "x", **allowed}, "a test")
+    total = psutil.virtual_memory().total
+    with pytest.raises(
+        ParameterError, match=r"of memory per worker, but local gives at most [\d.]+ GiB\. Ask for less\.$"
+    ):
+        request.request(alone, "local", memory=total + 2**20)
+    assert request.request(alone, "local", memory=total).memory == total
+    # What a chain declares is no wish of the user's: it runs with what there is.
+    assert request.request(alone, "local", need=Resources(memory="900000GiB")).memory == total
 
 
 def test_a_chain_for_gpus_runs_on_processors_where_there_are_none_and_says_so(here):
@@ -304,6 +325,40 @@ def test_without_slurm_the_sentence_names_its_programs(here):
     bare = {**here, "slurm": {**here["slurm"], "programs": "/nowhere"}}
     with pytest.raises(slurm.QueueError, match="sbatch is not in /nowhere"):
         slurm.Slurm(bare).submit("#!/bin/bash")
+
+
+def test_a_job_is_not_taken_for_a_part_of_the_lab_that_asked_for_it(here, monkeypatch):
+    """`make lab` ends, at its own end, every process and run that carries its mark; a job of Slurm outlives it."""
+    monkeypatch.setenv("PHIDIAS_LAB", "lab-1")
+    monkeypatch.setenv("PHIDIAS_RUNS", "/runs")
+    passed = slurm.Slurm(here).passed()
+    assert "PHIDIAS_RUNS" in passed
+    assert "PHIDIAS_LAB" not in passed
+
+
+#: What squeue of Slurm 22.05 says where there is no slurm.conf.
+UNSET = """squeue: error: resolve_ctls_from_dns_srv: res_nsearch error: Unknown host
+squeue: error: fetch_config: DNS SRV lookup failed
+squeue: error: _establish_config_source: failed to fetch config
+squeue: fatal: Could not establish a configuration source
+"""
+
+
+def test_a_machine_without_a_slurm_configuration_is_told_so_and_what_to_do(tmp_path, monkeypatch):
+    monkeypatch.delenv("SLURM_CONF", raising=False)
+    (tmp_path / "said").write_text(UNSET)
+    (tmp_path / "squeue").write_text(f"#!/bin/sh\ncat {tmp_path}/said >&2\nexit 1\n")
+    (tmp_path / "squeue").chmod(0o755)
+    told = {"slurm": {"programs": str(tmp_path), "query_timeout": 10}}
+    with pytest.raises(
+        slurm.QueueError, match=r"^No Slurm is set up for this machine: squeue .* Choose the place 'local'"
+    ):
+        slurm.Slurm(told).look()
+    told["slurm"]["configuration"] = "/nowhere/slurm.conf"
+    with pytest.raises(
+        slurm.QueueError, match=r"^There is no slurm.conf at /nowhere/slurm.conf\. Mend slurm.configuration"
+    ):
+        slurm.Slurm(told).look()
 
 
 def test_a_slurm_that_hangs_is_given_up_and_counts_as_unknown(here, tmp_path):

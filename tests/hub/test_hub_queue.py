@@ -162,6 +162,18 @@ def test_500_servers_cost_one_question(fake):
     assert asked() == questions
 
 
+def test_a_machine_without_a_slurm_configuration_is_told_in_plain_words(fake, caplog):
+    site, say, _ = fake
+    say(
+        fail="squeue: error: fetch_config: DNS SRV lookup failed\nsqueue: fatal: Could not establish a configuration source"
+    )
+    queue = Queue(site)
+    asyncio.run(queue.ask())
+    assert queue.silent.startswith("no Slurm is set up for this machine")
+    assert "The queue does not answer: no Slurm is set up for this machine" in caplog.text
+    assert "DNS" not in caplog.text
+
+
 def test_500_servers_that_hurry_still_share_the_questions(fake):
     site, say, asked = fake
     say(jobs=[(1, "a", "RUNNING")])

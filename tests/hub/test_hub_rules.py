@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import grp
 import os
+import pwd
 from pathlib import Path
 
 import pytest
@@ -27,6 +29,7 @@ def centre(tmp_path):
     text = (HUB_CONFIG / "sites" / "hpc.toml").read_text()
     text = text.replace("/var/lib/phidias-hub", str(tmp_path / "state"))
     text = text.replace("/etc/phidias-hub/tls", str(tmp_path))
+    text = text.replace('group = "phidias"', f'group = "{grp.getgrgid(os.getgid()).gr_name}"')
     file = tmp_path / "site.toml"
     file.write_text(text)
     file.chmod(0o644)
@@ -71,6 +74,11 @@ def put(*keys, value):
         (put("hub", "state", value=None), "hub.state is missing"),
         (put("hub", "certificate", value=None), "hub.certificate and hub.certificate_key belong together"),
         (put("hub", "certificate_key", value="/nowhere/key.pem"), "/nowhere/key.pem does not exist"),
+        (put("hub", "certificate", value="/nowhere/chain.pem"), "hub.certificate /nowhere/chain.pem does not exist"),
+        (
+            put("login", "group", value="no-such-group"),
+            "login.group is 'no-such-group', a group that this machine does not",
+        ),
         (put("servers", "kind", value="local"), "all servers would run as the hub's own user"),
         (put("login", "oidc", "token_url", value="http://x.org/t"), "login.oidc.token_url is http://x.org/t"),
     ],
@@ -85,6 +93,22 @@ def test_a_missing_secret_is_told_with_where_to_put_it(centre, name):
     (fault,) = told(centre, {k: v for k, v in SECRETS.items() if k != name})
     assert name in fault
     assert "credential" in fault
+
+
+@pytest.mark.parametrize(
+    ("name", "short", "least"),
+    [
+        ("CONFIGPROXY_AUTH_TOKEN", "a" * 31, 32),
+        ("PHIDIAS_CULLER_TOKEN", "abc", 32),
+        ("PHIDIAS_OIDC_SECRET", "       ", 8),
+    ],
+)
+def test_a_secret_that_is_far_too_short_is_refused_and_not_shown(centre, name, short, least):
+    (fault,) = told(centre, {**SECRETS, name: short})
+    assert fault.startswith(name)
+    assert f"has fewer than {least} characters" in fault
+    assert short not in fault
+    assert told(centre, {**SECRETS, name: "x" * least}) == []
 
 
 def test_secrets_may_come_as_credentials_of_the_unit(centre, tmp_path):
@@ -235,6 +259,64 @@ def test_a_real_start_of_a_centre_in_disorder_is_refused_with_all_its_faults_and
     assert "hunter2hunter2" not in done.stderr
     assert all(line.startswith("  - ") for line in said.strip("\n").splitlines())
     assert list((tmp_path / "state").iterdir()) == []
+
+
+@pytest.fixture
+def account(tmp_path):
+    """Words for `check` that name the hub's account: this one, or another where this is root, which no hub may be."""
+    if os.getuid() != 0:
+        return ()
+    other = pwd.getpwnam("nobody")
+    for part in (tmp_path / "state", tmp_path / "key.pem"):
+        os.chown(part, other.pw_uid, other.pw_gid)
+    return ("--user", "nobody")
+
+
+def test_a_site_can_be_checked_without_starting_and_without_writing(centre, tmp_path, refused_hub, account):
+    before = sorted(tmp_path.rglob("*"))
+    done = refused_hub(centre, "check", *account, **SECRETS)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == f"{centre} is in order: its hub would start, at https://lab.example.org/\n"
+    done = refused_hub(
+        centre, "check", *account, **SECRETS | {"CONFIGPROXY_AUTH_TOKEN": "abc", "PHIDIAS_OIDC_SECRET": ""}
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    said = done.stderr.split("does not start:\n")[1].splitlines()
+    assert [line.split()[1:4] for line in said] == [
+        ["The", "secret", "of"],
+        ["CONFIGPROXY_AUTH_TOKEN", "(the", "credential"],
+    ]
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_check_for_an_account_or_of_a_file_that_is_not_there_is_a_sentence(centre, tmp_path, refused_hub):
+    done = refused_hub(centre, "check", "--user", "no-such-user", **SECRETS)
+    assert done.returncode == 1
+    assert done.stderr.startswith("Error: This machine has no account 'no-such-user'.")
+    done = refused_hub(tmp_path / "nowhere.toml", "check")
+    assert done.returncode == 1
+    assert done.stderr.startswith("Error: There is no site file")
+
+
+@pytest.mark.parametrize(("word", "meant"), [("upgrde-db", "upgrade-db"), ("chek", "check")])
+def test_a_word_that_the_hub_does_not_know_starts_nothing(centre, tmp_path, refused_hub, word, meant):
+    done = refused_hub(centre, word)
+    assert done.returncode == 1
+    assert done.stderr == f"Error: The hub has no word {word!r}. Did you mean {meant!r}?\n"
+
+
+def test_a_key_of_another_user_is_refused(centre, tmp_path):
+    own = (tmp_path / "key.pem").stat().st_uid
+    found = told(centre, uid=own + 1)
+    assert any("key.pem belongs to another user than the hub's. Run: chown HUB_USER" in f for f in found), found
+
+
+def test_a_credential_that_cannot_be_read_is_a_sentence(centre, tmp_path):
+    (tmp_path / "credentials" / "proxy-token").mkdir(parents=True)  # root reads whatever its mode
+    with pytest.raises(
+        site.SiteError, match=r"The credential .*proxy-token cannot be read: .* Let systemd hand it over"
+    ):
+        told(centre, {"CREDENTIALS_DIRECTORY": str(tmp_path / "credentials")})
 
 
 def test_a_hub_without_a_site_says_which_one_to_name(tmp_path, refused_hub):

@@ -23,6 +23,14 @@ ROOT = Path(__file__).parents[2]
 HUB_CONFIG = ROOT / "hub-config"
 SITES = sorted((HUB_CONFIG / "sites").glob("*.toml"))
 
+OIDC = {
+    "title": "t",
+    "client_id": "c",
+    "authorize_url": "https://x.org/a",
+    "token_url": "https://x.org/t",
+    "userdata_url": "https://x.org/u",
+}
+
 
 def verdicts(content: dict) -> tuple[dict | str, dict | str]:
     """What the hub and the clusters make of a site: the site with its defaults, or the sentence that refuses it."""
@@ -69,12 +77,69 @@ def test_hub_and_clusters_understand_a_shipped_site_alike(file):
             {"name": "x", "clusters": {"p": {"partition": "p", "workers": {"default": 9, "max": 2}}}},
             "clusters.p.workers has the default 9, above its max 2",
         ),
+        (
+            {"name": "x", "clusters": {"p": {"partition": "p", "cores": 4}}},
+            "clusters.p.cores is 4: expected is a default and a most, for example { default = 1, max = 4 }.",
+        ),
+        (
+            {"name": "x", "clusters": {"Slurm_CPU": {"partition": "p"}}},
+            "clusters has the name 'Slurm_CPU': expected is a small letter, then at most 30 small letters, digits and",
+        ),
+        (
+            {"name": "x", "clusters": {"p": {"partition": "p", "interface": "ib 0"}}},
+            "clusters.p.interface is 'ib 0': expected is one word of letters, digits,",
+        ),
+        (
+            {"name": "x", "hub": {"url": "lab.example.org"}},
+            "hub.url is 'lab.example.org': expected is an address with http:// or https://, for example",
+        ),
+        (
+            {"name": "x", "clusters": {"p": {"partition": "p", "shared_folder": "/home/{usr}/keys"}}},
+            "clusters.p.shared_folder is '/home/{usr}/keys': expected is a path in which \"{user}\" alone may stand in",
+        ),
+        (
+            {"name": "x", "clusters": {"p": {"partition": "p", "scratch": "/scratch/{User}"}}},
+            "clusters.p.scratch is '/scratch/{User}': expected is a path in which \"{user}\" alone may stand in",
+        ),
+        (
+            {"name": "x", "servers": {"workspace": "/scratch/{usr}/phidias"}},
+            "servers.workspace is '/scratch/{usr}/phidias': expected is a path that begins with",
+        ),
+        ({"name": "x", "production": "yes"}, "production is 'yes': expected is true or false, without quotes."),
+        ({"name": "x", "login": {"users": "ada"}}, "login.users is 'ada': expected is a list, for example"),
+        ({"name": "x", "login": {"client_secret": "abc"}}, "'client_secret'. A secret stands in no file of the site"),
+        (
+            {"name": "x", "login": {"oidc": {**OIDC, "client_secret": "abc"}}},
+            "login.oidc has the unknown key 'client_s",
+        ),
     ],
 )
 def test_what_a_site_lacks_or_contradicts_is_one_sentence_and_the_same_for_hub_and_clusters(content, said):
     hub, clusters = verdicts(content)
     assert said in hub
     assert hub == clusters
+    assert "^" not in hub, "a pattern is shown instead of words"
+
+
+def test_a_secret_in_the_site_file_is_told_where_it_belongs_and_is_not_repeated():
+    content = {"name": "x", "login": {"oidc": {**OIDC, "client_secret": "hunter2hunter2"}}}
+    for said in verdicts(content):
+        assert "PHIDIAS_OIDC_SECRET" in said
+        assert "docs/operate/hub.md" in said
+        assert "Did you mean" not in said
+        assert "hunter2" not in said
+
+
+def test_every_pattern_of_the_schema_says_in_words_what_it_admits():
+    def parts(value):
+        if isinstance(value, dict):
+            yield value
+            for inner in value.values():
+                yield from parts(inner)
+
+    patterns = [part for part in parts(site.schema()) if isinstance(part.get("pattern"), str)]
+    assert len(patterns) > 15
+    assert [part for part in patterns if not part.get("expected")] == []
 
 
 DOCUMENTED = [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import configparser
+import fcntl
 import os
 import re
 import shutil
@@ -172,3 +173,19 @@ def test_a_running_hub_lets_the_culler_see_and_stop_servers_and_nothing_more(lap
     visitor.log_in(local.person(), hub.password())
     assert visitor.look("/hub/admin").status_code == 200
     assert rules.faults(site.read(file), {}) == []
+
+
+def test_the_proxy_can_be_started_again_while_the_hub_runs(tmp_path, refused_hub):
+    """What its unit calls first finds the state folder claimed by the hub."""
+    file, state = tmp_path / "site.toml", tmp_path / "state"
+    file.write_text(f'name = "x"\n[hub]\nproxy = "apart"\nstate = "{state}"\n')
+    (_, _, _, *before) = parsed(HUB_CONFIG / "systemd" / "phidias-proxy.service")["Service"]["ExecStartPre"].split()
+    state.mkdir(0o700)
+    with open(state / "running", "w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        done = refused_hub(file, *before, CONFIGPROXY_AUTH_TOKEN="t" * 64)
+        assert done.returncode == 0, done.stderr
+        assert (state / "certificates" / "proxy-client" / "proxy-client.crt").is_file()
+        done = refused_hub(file, CONFIGPROXY_AUTH_TOKEN="t" * 64)
+    assert done.returncode == 1
+    assert "The hub of this site runs already" in done.stderr
