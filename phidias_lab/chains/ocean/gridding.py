@@ -13,35 +13,48 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from phidias_lab.contract import Chain, Input, Resources, Var, choice, flag, number, numbers, period, region, variable
+from phidias_lab.contract import (
+    Chain,
+    Input,
+    Resources,
+    Var,
+    choice,
+    flag,
+    number,
+    numbers,
+    period,
+    region,
+    text,
+    variable,
+)
 from phidias_lab.contract.data import Needs, column_attributes, converter, extent, rows_in_all
 from phidias_lab.contract.parameters import region_bounds, region_contains
 from phidias_lab.contract.said import counts_line
 from phidias_lab.errors import InputError, ParameterError
-from phidias_lab.methods import duplicates, ranges, variational
+from phidias_lab.methods import duplicates, ranges, time_windows, variational
 from phidias_lab.methods.formats import flags
+from phidias_lab.methods.time_windows import Window
 from phidias_lab.methods.variational import solvers
 
 DIMS = ("time", "depth", "latitude", "longitude")
+#: How a period can be cut; the names of climatologies are those of the parts of the year that they are made of.
+CLIMATOLOGIES = {"climatological_seasons": time_windows.SEASONS, "climatological_months": time_windows.MONTHS}
+WINDOWS = ["whole", "yearly", "seasonal", "monthly", *CLIMATOLOGIES, "sliding", "custom"]
+#: CF cell methods of the outputs: of one span, and of the same part of several years (CF conventions, 7.4).
+CELL_METHODS = {
+    "analysis": ("time: mean", "time: mean within years time: mean over years"),
+    "background": ("area: time: mean", "time: mean within years time: mean over years (all of the area)"),
+    "background_deviation": (
+        "area: time: standard_deviation",
+        "time: standard_deviation within years time: standard_deviation over years (all of the area)",
+    ),
+}
 #: A depth may be this far above the surface, in metres: waves and the zero of a pressure sensor put the values of
 #: instruments that float at the surface a few decimetres too high. Beyond lies a wrong sign or a sign for "missing".
 ABOVE_SURFACE = 0.5
 #: Why an observation is left out; the first that holds is the one that is counted. What a reader was told not to read
 #: (see `Gridding.needs`) is known by its number alone, so all reasons of place and time are one there.
-(
-    UNREAD,
-    MISSING,
-    IMPOSSIBLE_PLACE,
-    PERIOD,
-    GRID,
-    REGION,
-    LEVELS,
-    PLACE_FLAG,
-    FLAG,
-    IMPLAUSIBLE,
-    DUPLICATE,
-    NOT_AT_SEA,
-) = REASONS = (
+REASONS = (
     "not in the grid, levels and period",
     "without value or place",
     "impossible depth or latitude",
@@ -52,10 +65,15 @@ ABOVE_SURFACE = 0.5
     "flag of place, time or depth not accepted",
     "flag not accepted",
     "implausible value",
+    "in no window",
     "duplicate",
     "not at sea",
 )
+UNREAD, MISSING, IMPOSSIBLE_PLACE, PERIOD, GRID, REGION, LEVELS = REASONS[:7]
+PLACE_FLAG, FLAG, IMPLAUSIBLE, WINDOW, DUPLICATE, NOT_AT_SEA = REASONS[7:]
 UPWARDS = "Depth counts downwards: 10 is ten metres below the surface."
+#: The column that numbers the observations.
+ROW = "_row"
 #: Rounding of a longitude that is turned, in degrees: a tenth of a millimetre.
 NEAR = 1e-9
 #: By how much a reader may give more than is asked for, so that its rounding never takes away a row: degrees, metres, days.
@@ -75,35 +93,6 @@ def _grows(sizes: Mapping, parameters: Mapping) -> Mapping:
     if parameters["vertical_length"] > 0:
         return {"memory": nodes * domain.get("depth", 1) * needed[3]}
     return {"memory": 2 * nodes * needed[2]}
-
-
-@dataclass(frozen=True)
-class Window:
-    """A span of time: from start, up to but without end."""
-
-    start: pd.Timestamp
-    end: pd.Timestamp
-
-    @property
-    def middle(self) -> pd.Timestamp:
-        return self.start + (self.end - self.start) / 2
-
-
-def windows(first: pd.Timestamp, last: pd.Timestamp, every: str) -> list[Window]:
-    """Windows that cover first to last (both days belong): whole, or by calendar year, season (DJF, MAM, ...) or month."""
-    first, stop = first.normalize(), last.normalize() + pd.Timedelta(days=1)
-    if every == "whole":
-        return [Window(first, stop)]
-    months = {"yearly": 12, "seasonal": 3, "monthly": 1}[every]
-    start = first.replace(day=1)
-    # Seasons begin with December, so months are counted from there; years begin with January.
-    start -= pd.DateOffset(months=start.month % 3 if every == "seasonal" else (start.month - 1) % months)
-    found = []
-    while start < stop:
-        end = start + pd.DateOffset(months=months)
-        found.append(Window(max(start, first), min(end, stop)))
-        start = end
-    return found
 
 
 class Gridding(Chain):
@@ -144,9 +133,7 @@ class Gridding(Chain):
         ),
     }
     outputs = {
-        "analysis": Var(
-            "{variable.units}", "{variable.standard_name}", "analysis of {variable}", DIMS, cell_methods="time: mean"
-        ),
+        "analysis": Var("{variable.units}", "{variable.standard_name}", "analysis of {variable}", DIMS),
         "analysis_error": Var(
             "{variable.units}",
             "{variable.standard_name} standard_error",
@@ -161,14 +148,12 @@ class Gridding(Chain):
             "{variable.standard_name}",
             "mean of the observations, to which the analysis returns",
             DIMS[:2],
-            cell_methods="area: time: mean",
         ),
         "background_deviation": Var(
             "{variable.units}",
             "{variable.standard_name}",
             "standard deviation of {variable} around the background, without that of the observation errors",
             DIMS[:2],
-            cell_methods="area: time: standard_deviation",
         ),
         "observations_used": Var("1", "number_of_observations", "number of observations used", DIMS[:2]),
     }
@@ -198,13 +183,36 @@ class Gridding(Chain):
     )
     windows = choice(
         "whole",
-        ["whole", "yearly", "seasonal", "monthly"],
-        doc="How the period is cut; each part is analysed by itself",
+        WINDOWS,
+        doc="How the period is cut; each part is analysed by itself. A climatology puts the same season or month of all "
+        "years into one map",
     )
     period = period(doc="First and last day; empty is all there is")
     region = region(doc="Part of the domain; empty is all of it")
     depths = numbers(
         None, bounds=(0, 12000), units="m", increasing=True, doc="Levels of the domain to analyse; empty is all of them"
+    )
+    window_list = text(
+        None,
+        max_length=2000,
+        doc=f"The windows of windows 'custom': {time_windows.GRAMMAR}",
+        level="expert",
+    )
+    window_width = number(
+        90.0,
+        bounds=(1, 40_000),
+        units="d",
+        scale="log",
+        doc="Length of the windows of windows 'sliding'",
+        level="expert",
+    )
+    window_step = number(
+        30.0,
+        bounds=(1, 40_000),
+        units="d",
+        scale="log",
+        doc="From one window of windows 'sliding' to the next",
+        level="expert",
     )
     quality = choice("probably_good", list(flags.ACCEPTED), doc="Worst quality flag that is accepted", level="expert")
     value_range = numbers(
@@ -246,6 +254,7 @@ class Gridding(Chain):
         observations, levels = inputs["observations"], inputs["domain"]["depth"].values.astype(float)
         domain = self._domain(inputs["domain"])
         self._check_columns(observations)
+        self._check_windows()
         for column, intervals in self._ranges(domain, levels).items():
             known = extent(observations, column)
             if known is not None:
@@ -264,7 +273,7 @@ class Gridding(Chain):
         domain = self._domain(inputs["domain"])
         depths = [f"{domain['depth'].values[k]:g}" for k in (0, -1)]
         parts = [self.variable.replace("_", " ").capitalize(), "–".join(dict.fromkeys(depths)) + " m"]
-        parts += [self.windows] if self.windows != "whole" else []
+        parts += [self.windows.replace("_", " ")] if self.windows != "whole" else []
         days = self.period or extent(inputs["observations"], "time")
         if days is not None:
             parts.append(_in_words(*(pd.Timestamp(day) for day in days), exact=self.period is not None))
@@ -471,16 +480,33 @@ class Gridding(Chain):
             f"units ('phidias catalog add FILE --units {self.variable}=UNITS'), or give value_range."
         )
 
+    def _check_windows(self) -> None:
+        if (self.windows == "custom") != (self.window_list is not None):
+            given = "no" if self.window_list is None else "a"
+            raise ParameterError(
+                f"The order has windows {self.windows!r} and {given} 'window_list'; a list of windows goes with windows "
+                "'custom'. Give both, or neither."
+            )
+        if self.window_list is not None:
+            time_windows.listed(self.window_list, *map(pd.Timestamp, ("2000-01-01", "2000-12-31")))  # can it be read?
+
     def _windows(self, table: pd.DataFrame) -> list[Window]:
         first, last = table["time"].min(), table["time"].max()
         if self.windows == "whole" and last - first > pd.Timedelta(days=MIXED):
             self.report(
                 0.0,
                 f"observations of {first:%Y-%m-%d} to {last:%Y-%m-%d} go into one map, whatever their season; for a map "
-                "of each season choose windows 'seasonal' (--windows seasonal)",
+                "of each season choose windows 'seasonal' (--windows seasonal), or 'climatological_seasons' for one map of "
+                "all winters, one of all springs and so on",
             )
-        first, last = (first, last) if self.period is None else self.period
-        return windows(pd.Timestamp(first), pd.Timestamp(last), self.windows)
+        first, last = (pd.Timestamp(day) for day in ((first, last) if self.period is None else self.period))
+        if self.windows in CLIMATOLOGIES:
+            return time_windows.climatological(first, last, CLIMATOLOGIES[self.windows])
+        if self.windows == "sliding":
+            return time_windows.sliding(first, last, self.window_width, self.window_step)
+        if self.windows == "custom":
+            return time_windows.listed(self.window_list, first, last)
+        return time_windows.by_calendar(first, last, self.windows)
 
     def _pieces(
         self, table: pd.DataFrame, plan: Plan, mask: np.ndarray, spans: list[Window], counts: Counter
@@ -488,20 +514,26 @@ class Gridding(Chain):
         """For each window and group of levels: the levels, the observations near them, and which of those are used."""
         together = self.vertical_length > 0 and plan.depth.size > 1
         groups = [slice(0, plan.depth.size)] if together else [slice(k, k + 1) for k in range(plan.depth.size)]
+        table = table.assign(**{ROW: np.arange(len(table))})
+        # Windows may leave gaps or overlap, and each observation counts once: by the best that became of it.
+        became = np.full(len(table), REASONS.index(WINDOW))
         pieces = []
         for done, span in enumerate(spans):
             self.report(done / len(spans), f"{len(table)} observations")
-            inside = table[(table["time"] >= span.start) & (table["time"] < span.end)]
+            inside = table[span.holds(table["time"])]
             chosen = _prepared(inside, self.variable, self.drop_duplicates)
-            counts[DUPLICATE] += len(inside) - len(chosen)
+            _rise(became, inside[ROW], REASONS.index(DUPLICATE))
+            _rise(became, chosen[ROW], REASONS.index(NOT_AT_SEA))
             row = []
             for group in groups:
                 top, bottom = plan.edges[group][0, 0], plan.edges[group][-1, 1]
                 near = chosen[(chosen["depth"] >= top) & (chosen["depth"] < bottom)]
                 used = usable(plan, group, mask, near)
-                counts[NOT_AT_SEA] += int((~used).sum())
+                _rise(became, near[ROW][used], len(REASONS))
                 row.append((group, near, used))
             pieces.append(row)
+        for reason in (WINDOW, DUPLICATE, NOT_AT_SEA):
+            counts[reason] += int((became == REASONS.index(reason)).sum())
         return pieces
 
     def _speak(
@@ -552,14 +584,18 @@ class Gridding(Chain):
             for name, parts in blocks.items()
         }
         result = xr.Dataset(variables)
+        yearly = spans[0].climatological
+        kind, bounds = ("climatology", "climatology_bounds") if yearly else ("bounds", "time_bounds")
+        for name, methods in CELL_METHODS.items():
+            result[name].attrs["cell_methods"] = methods[yearly]
         result = result.assign_coords(
-            time=("time", [w.middle for w in spans], {"standard_name": "time", "axis": "T", "bounds": "time_bounds"}),
+            time=("time", [w.middle for w in spans], {"standard_name": "time", "axis": "T", kind: bounds}),
             depth=("depth", depth, {"standard_name": "depth", "units": "m", "positive": "down", "axis": "Z"}),
             latitude=("latitude", lat, {"standard_name": "latitude", "units": "degrees_north", "axis": "Y"}),
             longitude=("longitude", lon, {"standard_name": "longitude", "units": "degrees_east", "axis": "X"}),
         )
-        bounds = np.array([[w.start, w.end] for w in spans], dtype="datetime64[ns]")
-        return result.assign_coords(time_bounds=(("time", "bounds"), bounds))
+        edges = np.array([[w.start, w.end] for w in spans], dtype="datetime64[ns]")
+        return result.assign_coords({bounds: (("time", "bounds"), edges)})
 
 
 #: What `analyse_levels` gives, in this order; the last three have one value per level.
@@ -630,6 +666,11 @@ def reach(edges: np.ndarray, vertical_length: float) -> np.ndarray:
     return np.array([[edges[0, 0], edges[-1, 1]]]) if vertical_length > 0 else edges
 
 
+def _rise(became: np.ndarray, rows: pd.Series, to: int) -> None:
+    at = rows.to_numpy()
+    became[at] = np.maximum(became[at], to)
+
+
 def _left_out(counts: Counter) -> dict[str, int]:
     return {reason: counts[reason] for reason in REASONS if counts[reason]}
 
@@ -691,7 +732,7 @@ def per_level(plan: Plan, group: slice, near: pd.DataFrame, used: np.ndarray) ->
 
 def empty_places(empty: np.ndarray, depth: np.ndarray, spans: list[Window], tied: bool) -> list[str]:
     """Sentences about the windows and levels (time, depth) without an observation; what is alike is said once."""
-    days = [f"{w.start.date()} to {(w.end - pd.Timedelta(days=1)).date()}" for w in spans]
+    days = [w.label for w in spans]
     whole = np.flatnonzero(empty.all(axis=1))
     said = []
     if whole.size and len(spans) > 1 and whole.size < len(spans):

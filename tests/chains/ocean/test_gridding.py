@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 
 import numpy as np
@@ -13,7 +12,7 @@ from scipy.special import kv
 
 import phidias_lab
 from phidias_lab.chains.ocean import gridding
-from phidias_lab.chains.ocean.gridding import Gridding, cell_edges, windows
+from phidias_lab.chains.ocean.gridding import Gridding, cell_edges
 from phidias_lab.errors import InputError, ParameterError
 from phidias_lab.methods import arrays
 
@@ -323,21 +322,6 @@ def test_a_month_without_data_is_empty_and_says_so():
     assert int(result["observations_used"].isel(time=4).sum()) == 0
     assert np.isnan(result["analysis"].isel(time=4)).all()
     assert np.isfinite(result["analysis"].isel(time=3)).any()
-
-
-@pytest.mark.parametrize(
-    ("every", "starts"),
-    [
-        ("whole", ["2010-01-15"]),
-        ("yearly", ["2010-01-15", "2011-01-01"]),
-        ("seasonal", ["2010-01-15", "2010-03-01", "2010-06-01", "2010-09-01", "2010-12-01", "2011-03-01"]),
-    ],
-)
-def test_windows_follow_the_calendar_and_cover_the_period_once(every, starts):
-    found = windows(pd.Timestamp("2010-01-15"), pd.Timestamp("2011-03-02T10:00"), every)
-    assert [str(w.start.date()) for w in found] == starts
-    assert found[-1].end == pd.Timestamp("2011-03-03")
-    assert all(a.end == b.start for a, b in itertools.pairwise(found))
 
 
 def test_a_region_cuts_the_domain_and_a_polygon_masks_it():
