@@ -13,6 +13,8 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from phidias_lab.chains.ocean import backgrounds
+from phidias_lab.chains.ocean.backgrounds import Earlier
 from phidias_lab.contract import (
     Chain,
     Input,
@@ -43,6 +45,7 @@ WINDOWS = ["whole", "yearly", "seasonal", "monthly", *CLIMATOLOGIES, "sliding", 
 #: CF cell methods of the outputs: of one span, and of the same part of several years (CF conventions, 7.4).
 CELL_METHODS = {
     "analysis": ("time: mean", "time: mean within years time: mean over years"),
+    "background_field": ("time: mean", "time: mean within years time: mean over years"),
     "background": ("area: time: mean", "time: mean within years time: mean over years (all of the area)"),
     "background_deviation": (
         "area: time: standard_deviation",
@@ -131,6 +134,11 @@ class Gridding(Chain):
                 "depth": Var("m", standard_name="depth"),
             },
         ),
+        "previous": Input(
+            "cube",
+            doc="for background 'previous': a product of this chain, or another cube with a field of the variable",
+            optional=True,
+        ),
     }
     outputs = {
         "analysis": Var("{variable.units}", "{variable.standard_name}", "analysis of {variable}", DIMS),
@@ -148,6 +156,14 @@ class Gridding(Chain):
             "{variable.standard_name}",
             "mean of the observations, to which the analysis returns",
             DIMS[:2],
+            optional=True,
+        ),
+        "background_field": Var(
+            "{variable.units}",
+            "{variable.standard_name}",
+            "field from which the analysis starts and to which it returns",
+            DIMS,
+            optional=True,
         ),
         "background_deviation": Var(
             "{variable.units}",
@@ -230,8 +246,9 @@ class Gridding(Chain):
     )
     background = choice(
         "mean",
-        ["mean", "none"],
-        doc="What is subtracted first: the mean of the observations, or nothing",
+        ["mean", "profile", "previous", "none"],
+        doc="What is subtracted first: the mean of the observations that are analysed together, the mean of each level, the "
+        "field of the input 'previous', or nothing",
         level="expert",
     )
     vertical_length = number(
@@ -255,6 +272,7 @@ class Gridding(Chain):
         domain = self._domain(inputs["domain"])
         self._check_columns(observations)
         self._check_windows()
+        self._earlier(observations, domain, inputs.get("previous"))
         for column, intervals in self._ranges(domain, levels).items():
             known = extent(observations, column)
             if known is not None:
@@ -312,10 +330,11 @@ class Gridding(Chain):
                 found.append(pd.DataFrame({"time": span.middle, "depth": plan.depth[level], **place}))
         return pd.concat([rows for rows in found if len(rows)] or found, ignore_index=True)
 
-    def run(self, observations: Any, domain: xr.Dataset) -> xr.Dataset:
+    def run(self, observations: Any, domain: xr.Dataset, previous: xr.Dataset | None = None) -> xr.Dataset:
         levels = domain["depth"].values
         domain = self._domain(domain)
         plan = self._plan(domain, levels)
+        earlier = self._earlier(observations, domain, previous)
         self.report(0.0, "looking at the observations")
         units = column_attributes(observations).get(self.variable, {}).get("units")
         table, counts = self._selected(observations, plan)
@@ -325,7 +344,8 @@ class Gridding(Chain):
         mask = checked_mask(domain["mask"].values)
         pieces = self._pieces(table, plan, mask, spans, counts)
         self._speak(table, plan, spans, pieces, counts, column_attributes(observations).get(self.variable, {}))
-        return self._assemble(plan, mask, spans, pieces)
+        starts = [self._start(plan, span, row, earlier) for span, row in zip(spans, pieces, strict=True)]
+        return self._assemble(plan, mask, spans, pieces, starts)
 
     # The domain -------------------------------------------------------------------------------------------------
 
@@ -561,33 +581,51 @@ class Gridding(Chain):
 
     # The analysis -----------------------------------------------------------------------------------------------
 
-    def _assemble(self, plan: Plan, mask: np.ndarray, spans: list[Window], pieces: list) -> xr.Dataset:
+    def _earlier(self, observations: Any, domain: xr.Dataset, previous: xr.Dataset | None) -> Earlier | None:
+        """The field of the input 'previous', where it is asked for."""
+        if (self.background == "previous") != (previous is not None):
+            raise ParameterError(
+                f"The order has background {self.background!r} and {'no' if previous is None else 'an'} input 'previous'; "
+                "background 'previous' and that input go together. Give both, or neither."
+            )
+        if previous is None:
+            return None
+        told = column_attributes(observations).get(self.variable, {})
+        places = {name: domain[name].values.astype(float) for name in ("longitude", "latitude")}
+        return backgrounds.earlier(previous, self.variable, told, places)
+
+    def _start(self, plan: Plan, span: Window, row: list, earlier: Earlier | None) -> Any:
+        """What the background of a window is made of beside the observations of each piece."""
+        if self.background == "profile":
+            return mean_profile(plan, row)
+        if earlier is None:
+            return None
+        if earlier.times(span)[1]:
+            self.warn(f"The input 'previous' has no time in or near {span.label}; its nearest field was taken.")
+        return earlier.over(span)
+
+    def _assemble(self, plan: Plan, mask: np.ndarray, spans: list[Window], pieces: list, starts: list) -> xr.Dataset:
         lat, lon, depth = plan.latitude, plan.longitude, plan.depth
-        with_error = self.error == "exact"
         whole_mask = dask.delayed(mask)
-        names = [n for n in _GIVEN if with_error or n != "analysis_error"]
+        names = given(self.parameters)
         blocks: dict[str, list] = {name: [] for name in names}
-        for row in pieces:
+        for row, start in zip(pieces, starts, strict=True):
             rows: dict[str, list] = {name: [] for name in names}
+            whole_start = dask.delayed(start)
             for group, near, used in row:
-                result = dask.delayed(analyse_levels, nout=len(_GIVEN))(plan, group, whole_mask, near, used)
+                result = dask.delayed(analyse_levels)(plan, group, whole_mask, near, used, whole_start)
                 thick = group.stop - group.start
-                for name in names:
-                    flat = name in _PER_LEVEL
-                    shape = (1, thick) if flat else (1, thick, lat.size, lon.size)
+                for name, dims in names.items():
+                    shape = (1, thick, lat.size, lon.size)[: len(dims)]
                     dtype = np.int64 if name == "observations_used" else np.float64
-                    rows[name].append(da.from_delayed(result[_GIVEN.index(name)], shape, dtype))
+                    rows[name].append(da.from_delayed(result[name], shape, dtype))
             for name in names:
                 blocks[name].append(da.concatenate(rows[name], axis=1))
-        variables = {
-            name: (DIMS[:2] if name in _PER_LEVEL else DIMS, da.concatenate(parts, axis=0))
-            for name, parts in blocks.items()
-        }
-        result = xr.Dataset(variables)
+        result = xr.Dataset({name: (names[name], da.concatenate(parts, axis=0)) for name, parts in blocks.items()})
         yearly = spans[0].climatological
         kind, bounds = ("climatology", "climatology_bounds") if yearly else ("bounds", "time_bounds")
-        for name, methods in CELL_METHODS.items():
-            result[name].attrs["cell_methods"] = methods[yearly]
+        for name in names.keys() & CELL_METHODS.keys():
+            result[name].attrs["cell_methods"] = CELL_METHODS[name][yearly]
         result = result.assign_coords(
             time=("time", [w.middle for w in spans], {"standard_name": "time", "axis": "T", kind: bounds}),
             depth=("depth", depth, {"standard_name": "depth", "units": "m", "positive": "down", "axis": "Z"}),
@@ -598,9 +636,12 @@ class Gridding(Chain):
         return result.assign_coords({bounds: (("time", "bounds"), edges)})
 
 
-#: What `analyse_levels` gives, in this order; the last three have one value per level.
-_GIVEN = ("analysis", "analysis_error", "background", "background_deviation", "observations_used")
-_PER_LEVEL = _GIVEN[2:]
+def given(parameters: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
+    """The outputs that these parameters give, with their dimensions."""
+    background = "background_field" if parameters["background"] == "previous" else "background"
+    names = ["analysis", *(["analysis_error"] if parameters["error"] == "exact" else [])]
+    names += [background, "background_deviation", "observations_used"]
+    return {name: Gridding.outputs[name].dims for name in names}
 
 
 def _comparable(value: Any) -> Any:
@@ -839,35 +880,104 @@ def usable(plan: Plan, group: slice, mask: np.ndarray, near: pd.DataFrame) -> np
     return variational.usable(*grid, length, **convention)
 
 
+@dataclass(frozen=True)
+class Profile:
+    """The means of the levels of a window, and the slopes between them.
+
+    An observation above or below its level is compared with the line between the means, which stand at the mean depths of
+    their observations; `shift` takes what the line misses of a level's mean.
+    """
+
+    mean: np.ndarray
+    at_depth: np.ndarray
+    there: np.ndarray
+    shift: np.ndarray
+
+    def at(self, depth: np.ndarray, level: np.ndarray) -> np.ndarray:
+        return np.interp(depth, self.at_depth, self.there) + self.shift[level]
+
+
+def mean_profile(plan: Plan, row: list[tuple[slice, pd.DataFrame, np.ndarray]]) -> Profile:
+    """Of the used observations; a level without any has the mean between (or of) its neighbours."""
+    rows = pd.concat([near[used] for _, near, used in row])
+    depth, value = (rows[name].to_numpy(float) for name in ("depth", plan.parameters["variable"]))
+    level = level_of(plan, slice(0, plan.depth.size), rows)
+    number = np.bincount(level, minlength=plan.depth.size)
+    known = number > 0
+    if not known.any():
+        return Profile(*[np.full(plan.depth.size, np.nan)] * 4)
+
+    def mean(values: np.ndarray) -> np.ndarray:
+        return np.bincount(level, values, minlength=plan.depth.size)[known] / number[known]
+
+    at_depth, there, shift = mean(depth), mean(value), np.zeros(plan.depth.size)
+    shift[known] = there - mean(np.interp(depth, at_depth, there))
+    means = np.interp(plan.depth, plan.depth[known], there)
+    return Profile(means, at_depth, there, shift)
+
+
+@dataclass(frozen=True)
+class Background:
+    """What is subtracted: at the nodes (depth, latitude, longitude, or what broadcasts to it), at the observations, and how
+    many free values were taken from the observations to know it."""
+
+    nodes: np.ndarray
+    there: np.ndarray
+    free: int
+
+
+def background_of(plan: Plan, group: slice, near: pd.DataFrame, used: np.ndarray, start: Any) -> Background:
+    kind, depth = plan.parameters["background"], near["depth"].to_numpy(float)
+    if kind == "profile":
+        levels = int((per_level(plan, group, near, used) > 0).sum())
+        there = start.at(depth, group.start + level_of(plan, group, near))
+        return Background(start.mean[group][:, None, None], there, levels)
+    if kind == "previous":
+        nodes = dict(zip(DIMS[1:], np.ix_(plan.depth[group], plan.latitude, plan.longitude), strict=True))
+        found = backgrounds.at(start, nodes), backgrounds.at(start, {n: near[n].to_numpy(float) for n in DIMS[1:]})
+        if not np.isfinite(found[0]).all():
+            raise InputError(
+                "The input 'previous' has no value in a window of time. Give a field that covers the period."
+            )
+        return Background(*found, 0)
+    mean = near[plan.parameters["variable"]].to_numpy(float)[used].mean() if kind == "mean" else 0.0
+    return Background(np.full((1, 1, 1), mean), np.full(len(near), mean), int(kind == "mean"))
+
+
 def analyse_levels(
-    plan: Plan, group: slice, mask: np.ndarray, near: pd.DataFrame, used: np.ndarray
-) -> tuple[np.ndarray, ...]:
-    """Everything in `_GIVEN` for some levels; where no observation is used, nothing is known."""
-    settings, depth = plan.parameters, plan.depth[group]
-    missing = np.full((1, *mask[group].shape), np.nan)
+    plan: Plan, group: slice, mask: np.ndarray, near: pd.DataFrame, used: np.ndarray, start: Any
+) -> dict[str, np.ndarray]:
+    """Everything in `given` for some levels; where no observation is used, nothing is known."""
+    settings, depth, sea = plan.parameters, plan.depth[group], mask[group]
     values = near[settings["variable"]].to_numpy(float)
+    number = per_level(plan, group, near, used)
     if not used.any():
-        unknown = np.full((1, depth.size), np.nan)
-        return missing, missing, unknown, unknown, np.zeros((1, depth.size), np.int64)
+        whole, flat = np.full((1, *sea.shape), np.nan), np.full((1, depth.size), np.nan)
+        empty = {name: whole if dims == DIMS else flat for name, dims in given(settings).items()}
+        return {**empty, "observations_used": number[None]}
     (*grid, length), convention, inner = _geometry(plan, group, mask, near)
-    background = float(values[used].mean()) if settings["background"] == "mean" else 0.0
+    background = background_of(plan, group, near, used, start)
+    anomalies = values - background.there
     analysis = variational.analyse(
         *grid,
-        values - background,
+        anomalies,
         length,
         settings["noise"],
         error="exact" if settings["error"] == "exact" else None,
         solver=settings["solver"],
         **convention,
     )
-    shape = (1, depth.size, plan.latitude.size, plan.longitude.size)
-    field = (analysis.field[inner] + background).reshape(shape)
-    number = per_level(plan, group, near, used)[None]
     # Observations vary by the field's variance and that of their errors: s2 (1 + noise). One value, or values that are all
     # the same, tell nothing of it.
-    free = int(used.sum()) - (settings["background"] == "mean")
-    spread = float(np.sum((values[used] - background) ** 2))
+    free, spread = int(used.sum()) - background.free, float(np.sum(anomalies[used] ** 2))
     variance = spread / free / (1.0 + settings["noise"]) if free > 0 and spread > 0 else np.nan
-    error = missing if analysis.error_variance is None else variance * analysis.error_variance[inner].reshape(shape)
-    flat = (np.full((1, depth.size), each) for each in (background, np.sqrt(variance)))
-    return field, np.sqrt(error), *flat, number
+    found = {
+        "analysis": analysis.field[inner].reshape(sea.shape) + background.nodes,
+        "background": np.broadcast_to(background.nodes.mean(axis=(1, 2)), depth.shape),
+        "background_field": np.where(sea, background.nodes, np.nan),
+        "background_deviation": np.full(depth.shape, np.sqrt(variance)),
+        "observations_used": number,
+    }
+    if analysis.error_variance is not None:
+        found["analysis_error"] = np.sqrt(variance * analysis.error_variance[inner].reshape(sea.shape))
+    return {name: found[name][None] for name in given(settings)}
