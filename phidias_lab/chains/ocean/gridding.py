@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import dask
@@ -33,9 +33,10 @@ from phidias_lab.contract.data import Needs, column_attributes, converter, exten
 from phidias_lab.contract.parameters import region_bounds, region_contains
 from phidias_lab.contract.said import counts_line
 from phidias_lab.errors import InputError, ParameterError
-from phidias_lab.methods import duplicates, ranges, time_windows, variational
+from phidias_lab.methods import duplicates, ranges, time_windows, transforms, variational
 from phidias_lab.methods.formats import flags
 from phidias_lab.methods.time_windows import Window
+from phidias_lab.methods.transforms import Log, Logit, Transform
 from phidias_lab.methods.variational import solvers
 
 DIMS = ("time", "depth", "latitude", "longitude")
@@ -68,12 +69,13 @@ REASONS = (
     "flag of place, time or depth not accepted",
     "flag not accepted",
     "implausible value",
+    "beyond the bounds of the transform",
     "in no window",
     "duplicate",
     "not at sea",
 )
 UNREAD, MISSING, IMPOSSIBLE_PLACE, PERIOD, GRID, REGION, LEVELS = REASONS[:7]
-PLACE_FLAG, FLAG, IMPLAUSIBLE, WINDOW, DUPLICATE, NOT_AT_SEA = REASONS[7:]
+PLACE_FLAG, FLAG, IMPLAUSIBLE, BOUNDS, WINDOW, DUPLICATE, NOT_AT_SEA = REASONS[7:]
 UPWARDS = "Depth counts downwards: 10 is ten metres below the surface."
 #: The column that numbers the observations.
 ROW = "_row"
@@ -150,6 +152,25 @@ class Gridding(Chain):
             optional=True,
             doc="the square root of the error variance; (analysis_error / background_deviation)^2 is the relative error "
             "variance that DIVA shows",
+        ),
+        "analysis_lower": Var(
+            "{variable.units}",
+            long_name="lower end of the central 95 % interval of {variable}",
+            dims=DIMS,
+            optional=True,
+            doc="of a transformed variable, whose error is not symmetric",
+        ),
+        "analysis_upper": Var(
+            "{variable.units}",
+            long_name="upper end of the central 95 % interval of {variable}",
+            dims=DIMS,
+            optional=True,
+        ),
+        "relative_error": Var(
+            "1",
+            long_name="error variance of the analysis of transformed {variable}, relative to that of the background",
+            dims=DIMS,
+            optional=True,
         ),
         "background": Var(
             "{variable.units}",
@@ -230,6 +251,26 @@ class Gridding(Chain):
         doc="From one window of windows 'sliding' to the next",
         level="expert",
     )
+    transform = choice(
+        "none",
+        ["none", "log", "logit", "gaussian"],
+        doc="What is analysed in place of the values: their logarithm, their logit between two bounds, or the Gaussian "
+        "values of their ranks; field, error and interval are transformed back",
+        level="expert",
+    )
+    transform_bounds = numbers(
+        None,
+        bounds=(-1e9, 1e9),
+        increasing=True,
+        doc="What the variable stays above (log; empty is 0), or above and below (logit; empty is 0 and 1), in its units",
+        level="expert",
+    )
+    back_transform = choice(
+        "median",
+        ["median", "mean"],
+        doc="What the analysis of a transformed variable is, back in its units",
+        level="expert",
+    )
     quality = choice("probably_good", list(flags.ACCEPTED), doc="Worst quality flag that is accepted", level="expert")
     value_range = numbers(
         None,
@@ -272,6 +313,7 @@ class Gridding(Chain):
         domain = self._domain(inputs["domain"])
         self._check_columns(observations)
         self._check_windows()
+        self._bounds()
         self._earlier(observations, domain, inputs.get("previous"))
         for column, intervals in self._ranges(domain, levels).items():
             known = extent(observations, column)
@@ -312,6 +354,7 @@ class Gridding(Chain):
             "solver": solvers.choose() if self.solver == "auto" else self.solver,
             "depths": [float(d) for d in domain["depth"].values],
             "value_range": self._range(inputs["observations"]),
+            "transform_bounds": self._bounds(),
         }
 
     def places(self, inputs: Mapping[str, Any]) -> pd.DataFrame:
@@ -344,6 +387,10 @@ class Gridding(Chain):
         mask = checked_mask(domain["mask"].values)
         pieces = self._pieces(table, plan, mask, spans, counts)
         self._speak(table, plan, spans, pieces, counts, column_attributes(observations).get(self.variable, {}))
+        transform = self._transform(pieces)
+        if transform is not None:
+            plan = replace(plan, transform=transform)
+            pieces = [[(group, plan.forward(near), used) for group, near, used in row] for row in pieces]
         starts = [self._start(plan, span, row, earlier) for span, row in zip(spans, pieces, strict=True)]
         return self._assemble(plan, mask, spans, pieces, starts)
 
@@ -428,6 +475,30 @@ class Gridding(Chain):
         ends = (known.least, known.greatest)
         return [float(end if convert is None else convert(end)) for end in ends]
 
+    def _bounds(self) -> list[float] | None:
+        """The bounds that the transform needs, and no others."""
+        usual = {"log": [0.0], "logit": [0.0, 1.0]}.get(self.transform, [])
+        found = self.transform_bounds or usual
+        if len(found) != len(usual):
+            raise ParameterError(
+                f"Parameter 'transform_bounds' was given {', '.join(f'{v:g}' for v in found)}; the transform "
+                f"{self.transform!r} needs {('no bounds', 'one bound', 'two bounds')[len(usual)]}."
+            )
+        if self.transform != "none" and self.back_transform == "mean" and self.error == "none":
+            raise ParameterError(
+                "The order has back_transform 'mean' and error 'none'; the mean of a transformed variable depends on its "
+                "error. Choose error 'exact', or back_transform 'median'."
+            )
+        return found or None
+
+    def _transform(self, pieces: list) -> Transform | None:
+        if self.transform == "gaussian":
+            used = pd.concat([near[used] for row in pieces for _, near, used in row]).drop_duplicates(ROW)
+            return transforms.anamorphosis(used[self.variable].to_numpy(float))
+        return (
+            {"log": Log, "logit": Logit}[self.transform](*self.transform_bounds) if self.transform != "none" else None
+        )
+
     def _columns(self, observations: Any) -> list[str]:
         columns = ["longitude", "latitude", "depth", "time", self.variable]
         beside = ("platform", *flags.beside(self.variable))
@@ -481,6 +552,8 @@ class Gridding(Chain):
             hint = UPWARDS
         elif counts[IMPLAUSIBLE] > read / 2:
             hint = self._outside(units)
+        elif counts[BOUNDS] > read / 2:
+            hint = "Give the 'transform_bounds' that the variable has in its units."
         raise self._no_observation(f" ({counts_line('observations', counts['total'], 0, _left_out(counts))})", hint)
 
     def _no_observation(self, counts: str = "", hint: str = "") -> InputError:
@@ -626,6 +699,11 @@ class Gridding(Chain):
         kind, bounds = ("climatology", "climatology_bounds") if yearly else ("bounds", "time_bounds")
         for name in names.keys() & CELL_METHODS.keys():
             result[name].attrs["cell_methods"] = CELL_METHODS[name][yearly]
+        if plan.transform is not None:
+            result["analysis"].attrs["comment"] = (
+                f"{self.back_transform} of the distribution that the analysis of the variable's {self.transform} transform has "
+                "in the units of the variable; analysis_error is the standard deviation of that distribution"
+            )
         result = result.assign_coords(
             time=("time", [w.middle for w in spans], {"standard_name": "time", "axis": "T", kind: bounds}),
             depth=("depth", depth, {"standard_name": "depth", "units": "m", "positive": "down", "axis": "Z"}),
@@ -639,7 +717,10 @@ class Gridding(Chain):
 def given(parameters: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
     """The outputs that these parameters give, with their dimensions."""
     background = "background_field" if parameters["background"] == "previous" else "background"
-    names = ["analysis", *(["analysis_error"] if parameters["error"] == "exact" else [])]
+    names = ["analysis"]
+    if parameters["error"] == "exact":
+        names += ["analysis_error"]
+        names += ["analysis_lower", "analysis_upper", "relative_error"] if parameters["transform"] != "none" else []
     names += [background, "background_deviation", "observations_used"]
     return {name: Gridding.outputs[name].dims for name in names}
 
@@ -686,6 +767,12 @@ class Plan:
     depth: np.ndarray
     edges: np.ndarray
     parameters: Mapping[str, Any]
+    transform: Transform | None = None
+
+    def forward(self, rows: pd.DataFrame) -> pd.DataFrame:
+        """The observations with transformed values."""
+        name = self.parameters["variable"]
+        return rows.assign(**{name: self.transform.forward(rows[name].to_numpy(float))})
 
 
 def cell_edges(levels: np.ndarray, chosen: np.ndarray) -> np.ndarray:
@@ -752,6 +839,9 @@ def _select(rows: pd.DataFrame, plan: Plan) -> tuple[pd.DataFrame, Counter]:
     if settings["value_range"] is not None:
         least, greatest = settings["value_range"]
         bad[IMPLAUSIBLE] = (value < least) | (value > greatest)
+    if settings["transform_bounds"] is not None:
+        above, below = [*settings["transform_bounds"], np.inf][:2]
+        bad[BOUNDS] = (value <= above) | (value >= below)
     keep, counts = np.ones(len(rows), bool), Counter(total=len(rows))
     for reason, wrong in bad.items():
         counts[reason] = int((keep & wrong).sum())
@@ -939,6 +1029,13 @@ def background_of(plan: Plan, group: slice, near: pd.DataFrame, used: np.ndarray
             raise InputError(
                 "The input 'previous' has no value in a window of time. Give a field that covers the period."
             )
+        if plan.transform is not None:
+            found = plan.transform.forward(found[0]), plan.transform.forward(found[1])
+            if not all(np.isfinite(values).all() for values in found):
+                raise InputError(
+                    "The input 'previous' has values at or beyond the bounds of the transform. Give wider "
+                    "'transform_bounds', or another background."
+                )
         return Background(*found, 0)
     mean = near[plan.parameters["variable"]].to_numpy(float)[used].mean() if kind == "mean" else 0.0
     return Background(np.full((1, 1, 1), mean), np.full(len(near), mean), int(kind == "mean"))
@@ -979,5 +1076,27 @@ def analyse_levels(
         "observations_used": number,
     }
     if analysis.error_variance is not None:
-        found["analysis_error"] = np.sqrt(variance * analysis.error_variance[inner].reshape(sea.shape))
+        found["relative_error"] = analysis.error_variance[inner].reshape(sea.shape)
+        found["analysis_error"] = np.sqrt(variance * found["relative_error"])
+    if plan.transform is not None:
+        found.update(transformed_back(plan.transform, found, settings["back_transform"]))
     return {name: found[name][None] for name in given(settings)}
+
+
+def transformed_back(transform: Transform, found: Mapping[str, np.ndarray], what: str) -> dict[str, np.ndarray]:
+    """Fields, errors and deviations in the units of the variable, and the interval of the analysis."""
+    spread, back = found["background_deviation"], {}
+    _, back["background_deviation"] = transform.moments(found["background"], spread)
+    for name, error in (
+        ("analysis", found.get("analysis_error")),
+        ("background", spread),
+        ("background_field", spread[:, None, None]),
+    ):
+        back[name] = transform.inverse(found[name])
+        if error is not None and (what == "mean" or name == "analysis"):
+            mean, deviation = transform.moments(found[name], error)
+            back[name] = mean if what == "mean" else back[name]
+            if name == "analysis":
+                back["analysis_error"] = deviation
+                back["analysis_lower"], back["analysis_upper"] = transform.interval(found[name], error)
+    return back

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
-from scipy.special import kv
+from kernel import kernel_covariance
 
 import phidias_lab
 from phidias_lab.chains.ocean import gridding
@@ -83,15 +83,6 @@ def test_the_error_grows_from_the_data_to_the_background_far_from_them():
     assert float(near.mean()) < 0.6
     # Far from data the relative variance is that of the background; edge cells of the grid moderate, not remove, the rest.
     assert float(far.mean()) == pytest.approx(1.0, abs=0.15)
-
-
-def kernel_covariance(a, b, length):
-    """Covariance of the plane's field with the default norm, r K1(r) (Barth et al. 2014), independent of our code."""
-    lon1, lat1 = (c[:, None] for c in a)
-    lon2, lat2 = (c[None, :] for c in b)
-    east = np.deg2rad(lon2 - lon1) * np.cos(np.deg2rad((lat1 + lat2) / 2))
-    r = 6372795.477598 * np.hypot(east, np.deg2rad(lat2 - lat1)) / length
-    return np.where(r < 1e-9, 1.0, r * kv(1, np.maximum(r, 1e-9)))
 
 
 def test_the_stated_error_is_the_error_that_is_made():
