@@ -64,6 +64,11 @@ CELL_METHODS = {
         "time: standard_deviation within years time: standard_deviation over years (all of the area)",
     ),
 }
+#: Fields of a domain that change the horizontal correlation lengths from place to place.
+LENGTHENING = {
+    "anisotropy": "zonal over meridional correlation length, from place to place",
+    "length_factor": "by what the correlation length is multiplied, from place to place; below 1 on slopes and near fronts",
+}
 #: A depth may be this far above the surface, in metres: waves and the zero of a pressure sensor put the values of
 #: instruments that float at the surface a few decimetres too high. Beyond lies a wrong sign or a sign for "missing".
 ABOVE_SURFACE = 0.5
@@ -142,6 +147,7 @@ class Gridding(Chain):
             dims=("depth", "latitude", "longitude"),
             variables={
                 "mask": Var("1", standard_name="sea_binary_mask", doc="1 at sea, 0 on land and below the sea floor"),
+                **{name: Var("1", optional=True, doc=doc) for name, doc in LENGTHENING.items()},
                 "longitude": Var("degrees_east", standard_name="longitude"),
                 "latitude": Var("degrees_north", standard_name="latitude"),
                 "depth": Var("m", standard_name="depth"),
@@ -303,6 +309,20 @@ class Gridding(Chain):
         "field of the input 'previous', or nothing",
         level="expert",
     )
+    lengths = numbers(
+        None,
+        bounds=(1e3, 2e6),
+        units="m",
+        doc="Horizontal correlation length of each level that is analysed, from the surface down; empty is 'length' at all",
+        level="expert",
+    )
+    anisotropy = number(
+        1.0,
+        bounds=(0.05, 20),
+        scale="log",
+        doc="Zonal over meridional correlation length; the length is the geometric mean of the two",
+        level="expert",
+    )
     vertical_length = number(
         0.0,
         bounds=(0, 5000),
@@ -324,6 +344,7 @@ class Gridding(Chain):
         domain = self._domain(inputs["domain"])
         self._check_columns(observations)
         self._check_windows()
+        self._lengths(domain)
         self._bounds()
         self._earlier(observations, domain["longitude"].values, domain["latitude"].values, inputs.get("previous"))
         for column, intervals in self._ranges(domain, levels).items():
@@ -416,7 +437,37 @@ class Gridding(Chain):
     def _plan(self, domain: xr.Dataset, levels: np.ndarray) -> Plan:
         """What the analysis works with, for the part of a domain that has these levels in all."""
         lon, lat, depth = (domain[name].values.astype(float) for name in ("longitude", "latitude", "depth"))
-        return Plan(lon, lat, depth, cell_edges(np.asarray(levels, float), depth), self.parameters)
+        edges, lengths = cell_edges(np.asarray(levels, float), depth), self._lengths(domain)
+        return Plan(lon, lat, depth, edges, self.parameters, lengths=lengths)
+
+    def _lengths(self, domain: xr.Dataset) -> tuple[np.ndarray, np.ndarray] | None:
+        """Meridional and zonal correlation length over (depth, latitude, longitude), where it is more than a number."""
+        levels = np.array(self.lengths or [self.length])
+        if self.lengths is not None and levels.size != domain.sizes["depth"]:
+            raise ParameterError(
+                f"Parameter 'lengths' was given {levels.size} numbers, but {domain.sizes['depth']} levels are analysed: "
+                f"{', '.join(f'{v:g}' for v in domain['depth'].values)} m. Give one for each level, from the surface down."
+            )
+        if self.lengths is None and self.anisotropy == 1 and len(domain.data_vars) == 1:
+            return None
+        ratio, factor = (self._field(domain, name) for name in LENGTHENING)
+        along, across = np.sqrt(self.anisotropy * ratio), levels[:, None, None] * factor
+        return across / along, across * along
+
+    def _field(self, domain: xr.Dataset, name: str) -> np.ndarray:
+        """A field of the domain that changes the lengths, 1 where there is none and on land."""
+        if name not in domain:
+            return np.ones((1, 1, 1))
+        values = domain[name]
+        for dim in DIMS[1:]:
+            values = values if dim in values.dims else values.expand_dims(dim)
+        sea = np.nan_to_num(np.asarray(domain["mask"].values, float)) > 0
+        values = np.broadcast_to(values.transpose(*DIMS[1:]).values.astype(float), sea.shape)
+        if not (values[sea] > 0).all() or not np.isfinite(values[sea]).all():
+            raise InputError(
+                f"The domain's {name} must be above 0 and finite at every sea node. Fill its gaps, with 1 for none."
+            )
+        return np.where(sea, values, 1.0)
 
     def _domain(self, domain: xr.Dataset) -> xr.Dataset:
         """The part of the domain that is asked for, its longitudes rising without a seam; only coordinates are read."""
@@ -426,7 +477,7 @@ class Gridding(Chain):
                 f"The domain's mask has the dimensions {', '.join(map(str, domain['mask'].dims))}; it must have depth, "
                 "latitude and longitude, and no other. Select one step of the others, or add what is missing."
             )
-        domain = domain[["mask"]].transpose("depth", "latitude", "longitude")
+        domain = domain[["mask", *(n for n in LENGTHENING if n in domain)]].transpose("depth", "latitude", "longitude")
         own = domain["longitude"].values
         west = None if self.region is None else region_bounds(self.region)[0]
         domain = domain.assign_coords(longitude=unrolled(domain["longitude"].values.astype(float), west))

@@ -29,6 +29,14 @@ class Plan:
     edges: np.ndarray
     parameters: Mapping[str, Any]
     transform: Transform | None = None
+    #: Meridional and zonal correlation length, each of a shape that broadcasts to (depth, latitude, longitude).
+    lengths: tuple[np.ndarray, np.ndarray] | None = None
+
+    def horizontal(self, group: slice, shape: tuple[int, ...]) -> list[Any]:
+        """Meridional and zonal correlation length of some levels, as arrays of a shape where they vary."""
+        if self.lengths is None:
+            return [self.parameters["length"]] * 2
+        return [np.broadcast_to(each[group] if each.shape[0] > 1 else each, shape) for each in self.lengths]
 
     def forward(self, rows: pd.DataFrame) -> pd.DataFrame:
         """The observations with transformed values."""
@@ -72,18 +80,30 @@ def _with_rim(values: np.ndarray, rim: int) -> np.ndarray:
     return np.r_[2 * values[0] - values[1], values, 2 * values[-1] - values[-2]]
 
 
+def _off_the_poles(latitude: np.ndarray) -> np.ndarray:
+    """A rim that would lie on a pole or beyond it stands half-way to it."""
+    latitude = latitude.copy()
+    for edge, inner in ((0, 1), (-1, -2)):
+        if abs(latitude[edge]) >= 90 > abs(latitude[inner]):
+            latitude[edge] = (latitude[inner] + np.copysign(90.0, latitude[edge])) / 2
+    return latitude
+
+
 def geometry(plan: Plan, group: slice, mask: np.ndarray, near: pd.DataFrame) -> tuple[tuple, dict, tuple]:
     """Arguments of `variational.usable` and `variational.analyse`, and the nodes of the domain in their grid."""
     settings, depth, sea = plan.parameters, plan.depth[group], mask[group]
     rim = 1 if settings["edge_stretch"] > 0 else 0
     cyclic = is_cyclic(plan.longitude)
-    lat, lon = _with_rim(plan.latitude, rim), plan.longitude if cyclic else _with_rim(plan.longitude, rim)
+    lat, lon = (
+        _off_the_poles(_with_rim(plan.latitude, rim)),
+        plan.longitude if cyclic else _with_rim(plan.longitude, rim),
+    )
     across, along = variational.metrics_on_sphere(lon, lat, period=360.0 if cyclic else 0.0)
     metrics, coords = [along.T, across.T], [lat, lon]
     places = [near["latitude"].to_numpy(float), near["longitude"].to_numpy(float)]
-    length, periods, flat = [settings["length"]] * 2, [0.0, 360.0 if cyclic else 0.0], depth.size == 1
+    length, periods, flat = plan.horizontal(group, sea.shape), [0.0, 360.0 if cyclic else 0.0], depth.size == 1
     if flat:
-        sea = sea[0]
+        sea, length = sea[0], [each if np.ndim(each) == 0 else each[0] for each in length]
     else:
         down = _with_rim(depth, rim)
         metrics = [1.0 / variational.local_resolution(down)[:, None, None], *(m[None] for m in metrics)]
@@ -93,6 +113,7 @@ def geometry(plan: Plan, group: slice, mask: np.ndarray, near: pd.DataFrame) -> 
         length = [settings["vertical_length"], *length]
     widths = [(0, 0) if p else (rim, rim) for p in periods]
     padded = np.pad(sea, widths, mode="edge")
+    length = [each if np.ndim(each) == 0 else np.pad(each, widths, mode="edge") for each in length]
     metrics = [np.broadcast_to(m, padded.shape) for m in metrics]
     inner = tuple(slice(w[0], n - w[1]) for w, n in zip(widths, padded.shape, strict=True))
     return (
