@@ -1,4 +1,4 @@
-"""The earlier field from which an analysis starts: which variable it is, which of its times, and its values elsewhere."""
+"""Fields that an analysis starts from or follows: which variable of a cube, which of its times, its values elsewhere."""
 
 from __future__ import annotations
 
@@ -67,34 +67,35 @@ def at(field: xr.DataArray, points: Mapping[str, np.ndarray]) -> np.ndarray:
     return fields.at(values, lines, points)
 
 
-def earlier(data: xr.Dataset, variable: str, told: Mapping[str, Any], places: Mapping[str, np.ndarray]) -> Earlier:
-    """The field of a variable in an earlier product or another cube, in the units of the observations.
+def earlier(
+    data: xr.Dataset, variable: str, told: Mapping[str, Any], places: Mapping[str, np.ndarray], of: str = "previous"
+) -> Earlier:
+    """The field of a variable in an earlier product or another cube, in the units that are wanted.
 
-    `told` are the attributes of the observations' column, `places` the longitudes and latitudes that must be covered.
+    `told` are the units and the standard name that are wanted, `places` the longitudes and latitudes that must be covered,
+    and `of` is the input that the cube came by.
     """
-    array = data[_name(data, variable, told.get("standard_name"))]
+    array = data[_name(data, variable, told.get("standard_name"), of)]
     given, wanted = array.attrs.get("units"), told.get("units")
     if given and wanted:
         try:
             convert = converter(given, wanted)
         except InputError as error:
             raise InputError(
-                f"Input 'previous', variable {array.name!r}: {as_sentence(error)} Correct its units, or give another field."
+                f"Input {of!r}, variable {array.name!r}: {as_sentence(error)} Correct its units, or give another field."
             ) from None
         array = array if convert is None else convert(array)
     for name in ("latitude", "longitude"):
         if name in array.dims:
-            _check_covered(name, array[name].values.astype(float), places[name])
+            _check_covered(name, array[name].values.astype(float), places[name], of)
     time = data["time"] if "time" in array.dims else None
     if time is not None and time.dtype.kind != "M":
-        raise InputError(
-            "The time of the input 'previous' holds no dates. Give it units such as 'days since 1970-01-01'."
-        )
+        raise InputError(f"The time of the input {of!r} holds no dates. Give it units such as 'days since 1970-01-01'.")
     yearly = time is not None and bool(time.attrs.get("climatology") or time.encoding.get("climatology"))
     return Earlier(array, yearly)
 
 
-def _name(data: xr.Dataset, variable: str, standard_name: str | None) -> str:
+def _name(data: xr.Dataset, variable: str, standard_name: str | None, of: str) -> str:
     """The variable of that name, the analysis of a product, or the only one with its standard name."""
     fit = [str(n) for n, v in data.data_vars.items() if v.ndim and v.dtype.kind in "iuf" and _is_field(v.dims)]
     alike = [n for n in fit if standard_name and data[n].attrs.get("standard_name") == standard_name]
@@ -104,8 +105,8 @@ def _name(data: xr.Dataset, variable: str, standard_name: str | None) -> str:
     if len(alike) == 1:
         return alike[0]
     raise InputError(
-        f"The input 'previous' has no field of {variable!r} over time, depth, latitude and longitude (or some of them); it "
-        f"has {', '.join(fit) or 'no field at all'}. Give a product of this chain, or a cube with a variable {variable!r}."
+        f"The input {of!r} has no field of {variable!r} over time, depth, latitude and longitude (or some of them); it "
+        f"has {', '.join(fit) or 'no field at all'}. Give a cube in which a variable has that name or its standard name."
     )
 
 
@@ -113,7 +114,7 @@ def _is_field(dims: tuple) -> bool:
     return set(dims) <= {"time", *SPACE} and ("latitude" in dims) == ("longitude" in dims)
 
 
-def _check_covered(name: str, line: np.ndarray, places: np.ndarray) -> None:
+def _check_covered(name: str, line: np.ndarray, places: np.ndarray, of: str) -> None:
     """Every place must have a node of the field within one of its steps."""
     turn = fields.TURN if name == "longitude" else np.inf
     ordered = np.sort(line)
@@ -122,6 +123,6 @@ def _check_covered(name: str, line: np.ndarray, places: np.ndarray) -> None:
     away = np.minimum(away % turn, turn - away % turn) if np.isfinite(turn) else away
     if away.min(axis=1).max() > step * (1 + 1e-6):
         raise InputError(
-            f"The input 'previous' spans {name}s {ordered[0]:g} to {ordered[-1]:g}, and the grid {places.min():g} to "
+            f"The input {of!r} spans {name}s {ordered[0]:g} to {ordered[-1]:g}, and the grid {places.min():g} to "
             f"{places.max():g}. Choose a region inside it, or give a field that covers the grid."
         )

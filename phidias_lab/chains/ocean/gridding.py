@@ -158,6 +158,13 @@ class Gridding(Chain):
             doc="for background 'previous': a product of this chain, or another cube with a field of the variable",
             optional=True,
         ),
+        "currents": Input(
+            "cube",
+            doc="for advection: velocities, known by their standard names eastward_sea_water_velocity and "
+            "northward_sea_water_velocity",
+            optional=True,
+            role="support",
+        ),
     }
     outputs = {
         "analysis": Var("{variable.units}", "{variable.standard_name}", "analysis of {variable}", DIMS),
@@ -323,6 +330,20 @@ class Gridding(Chain):
         doc="Zonal over meridional correlation length; the length is the geometric mean of the two",
         level="expert",
     )
+    advection = number(
+        0.0,
+        bounds=(0, 365),
+        units="d",
+        doc="Time over which the currents carry what the observations say along; 0 takes no account of currents",
+        level="expert",
+    )
+    analysis_range = numbers(
+        None,
+        bounds=(-1e9, 1e9),
+        increasing=True,
+        doc="Least and greatest value that the analysis may take, in the units of the variable; empty is any",
+        level="expert",
+    )
     vertical_length = number(
         0.0,
         bounds=(0, 5000),
@@ -346,6 +367,12 @@ class Gridding(Chain):
         self._check_windows()
         self._lengths(domain)
         self._bounds()
+        if self.analysis_range is not None and len(self.analysis_range) != 2:
+            raise ParameterError(
+                f"Parameter 'analysis_range' was given {len(self.analysis_range)} numbers; it needs two, the least and the "
+                "greatest value that the analysis may take."
+            )
+        self._flow(domain["longitude"].values, domain["latitude"].values, inputs.get("currents"))
         self._earlier(observations, domain["longitude"].values, domain["latitude"].values, inputs.get("previous"))
         for column, intervals in self._ranges(domain, levels).items():
             known = extent(observations, column)
@@ -405,15 +432,25 @@ class Gridding(Chain):
                 found.append(pd.DataFrame({"time": span.middle, "depth": plan.depth[level], **place}))
         return pd.concat([rows for rows in found if len(rows)] or found, ignore_index=True)
 
-    def run(self, observations: Any, domain: xr.Dataset, previous: xr.Dataset | None = None) -> xr.Dataset:
+    def run(
+        self,
+        observations: Any,
+        domain: xr.Dataset,
+        previous: xr.Dataset | None = None,
+        currents: xr.Dataset | None = None,
+    ) -> xr.Dataset:
         plan, mask, spans, pieces = self.prepared(observations, domain)
         transform = self._transform(pieces)
         if transform is not None:
             plan = replace(plan, transform=transform)
             pieces = [[(group, plan.forward(near), used) for group, near, used in row] for row in pieces]
         earlier = self._earlier(observations, plan.longitude, plan.latitude, previous)
-        starts = [self._start(plan, span, row, earlier) for span, row in zip(spans, pieces, strict=True)]
-        return self._assemble(plan, mask, spans, pieces, starts)
+        flow = self._flow(plan.longitude, plan.latitude, currents)
+        begins = [
+            (self._start(plan, span, row, earlier), self._currents(span, flow))
+            for span, row in zip(spans, pieces, strict=True)
+        ]
+        return self._assemble(plan, mask, spans, pieces, begins)
 
     def prepared(self, observations: Any, domain: xr.Dataset) -> tuple[Plan, np.ndarray, list[Window], list]:
         """What is analysed: the plan, the mask, the windows, and for each of these its groups of levels as (levels,
@@ -736,6 +773,34 @@ class Gridding(Chain):
         told = column_attributes(observations).get(self.variable, {})
         return backgrounds.earlier(previous, self.variable, told, {"longitude": lon, "latitude": lat})
 
+    def _flow(self, lon: np.ndarray, lat: np.ndarray, currents: xr.Dataset | None) -> tuple[Earlier, Earlier] | None:
+        """The eastward and northward velocities of the input 'currents', where advection is asked for."""
+        if (self.advection > 0) != (currents is not None):
+            raise ParameterError(
+                f"The order has advection {self.advection:g} d and {'no' if currents is None else 'an'} input 'currents'; "
+                "advection and that input go together. Give both, or neither."
+            )
+        if currents is None:
+            return None
+        east, north = (
+            backgrounds.earlier(
+                currents,
+                f"{way}_sea_water_velocity",
+                {"standard_name": f"{way}_sea_water_velocity", "units": "m s-1"},
+                {"longitude": lon, "latitude": lat},
+                "currents",
+            )
+            for way in ("eastward", "northward")
+        )
+        return east, north
+
+    def _currents(self, span: Window, flow: tuple[Earlier, Earlier] | None) -> tuple[xr.DataArray, xr.DataArray] | None:
+        if flow is None:
+            return None
+        if flow[0].times(span)[1]:
+            self.warn(f"The input 'currents' has no time in or near {span.label}; its nearest field was taken.")
+        return flow[0].over(span), flow[1].over(span)
+
     def _start(self, plan: Plan, span: Window, row: list, earlier: Earlier | None) -> Any:
         """What the background of a window is made of beside the observations of each piece."""
         if self.background == "profile":
@@ -746,16 +811,16 @@ class Gridding(Chain):
             self.warn(f"The input 'previous' has no time in or near {span.label}; its nearest field was taken.")
         return earlier.over(span)
 
-    def _assemble(self, plan: Plan, mask: np.ndarray, spans: list[Window], pieces: list, starts: list) -> xr.Dataset:
+    def _assemble(self, plan: Plan, mask: np.ndarray, spans: list[Window], pieces: list, begins: list) -> xr.Dataset:
         lat, lon, depth = plan.latitude, plan.longitude, plan.depth
         whole_mask = dask.delayed(mask)
         names = given(self.parameters)
         blocks: dict[str, list] = {name: [] for name in names}
-        for row, start in zip(pieces, starts, strict=True):
+        for row, begin in zip(pieces, begins, strict=True):
             rows: dict[str, list] = {name: [] for name in names}
-            whole_start = dask.delayed(start)
+            whole_begin = dask.delayed(begin)
             for group, near, used in row:
-                result = dask.delayed(analyse_levels)(plan, group, whole_mask, near, used, whole_start)
+                result = dask.delayed(analyse_levels)(plan, group, whole_mask, near, used, whole_begin)
                 thick = group.stop - group.start
                 for name, dims in names.items():
                     shape = (1, thick, lat.size, lon.size)[: len(dims)]

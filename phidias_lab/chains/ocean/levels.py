@@ -202,6 +202,34 @@ def background_of(plan: Plan, group: slice, near: pd.DataFrame, used: np.ndarray
     return Background(np.full((1, 1, 1), mean), np.full(len(near), mean), int(kind == "mean"))
 
 
+def _in_rim(values: np.ndarray, inner: tuple[slice, ...], shape: tuple[int, ...]) -> np.ndarray:
+    """Values of the domain's nodes in the grid with its rim, where they are those of the nearest node."""
+    values = values.reshape([size.stop - size.start for size in inner])
+    return np.pad(values, [(one.start, size - one.stop) for one, size in zip(inner, shape, strict=True)], mode="edge")
+
+
+def bounds_of(
+    plan: Plan, background: Background, sea: np.ndarray, inner: tuple[slice, ...], shape: tuple[int, ...]
+) -> dict[str, np.ndarray]:
+    """What the anomalies must keep to, so that the analysis keeps to the range that was asked for."""
+    ends = np.array(plan.parameters["analysis_range"])
+    if plan.transform is not None:
+        ends = plan.transform.forward(ends)
+        ends[np.isnan(ends)] = -np.inf  # below the bound of a logarithm there is nothing to forbid
+    found = (np.broadcast_to(end - background.nodes, sea.shape) for end in ends)
+    return {name: _in_rim(each, inner, shape) for name, each in zip(("least", "greatest"), found, strict=True)}
+
+
+def paths_of(
+    plan: Plan, group: slice, currents: tuple[Any, Any], inner: tuple[slice, ...], shape: tuple[int, ...]
+) -> list[np.ndarray]:
+    """How far the currents carry the water in the time that was asked for, in metres along each dimension of the grid."""
+    nodes = dict(zip(DIMS[1:], np.ix_(plan.depth[group], plan.latitude, plan.longitude), strict=True))
+    time = plan.parameters["advection"] * 86400.0
+    east, north = (_in_rim(time * backgrounds.at(each, nodes), inner, shape) for each in currents)
+    return [*([] if len(shape) == 2 else [np.zeros(shape)]), north, east]
+
+
 def given(parameters: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
     """The outputs that these parameters give, with their dimensions."""
     background = "background_field" if parameters["background"] == "previous" else "background"
@@ -214,10 +242,15 @@ def given(parameters: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
 
 
 def analyse_levels(
-    plan: Plan, group: slice, mask: np.ndarray, near: pd.DataFrame, used: np.ndarray, start: Any
+    plan: Plan, group: slice, mask: np.ndarray, near: pd.DataFrame, used: np.ndarray, begin: tuple[Any, Any]
 ) -> dict[str, np.ndarray]:
-    """Everything in `given` for some levels; where no observation is used, nothing is known."""
+    """Everything in `given` for some levels; where no observation is used, nothing is known.
+
+    `begin` is what the background of the window is made of, and its eastward and northward currents, each None if not asked
+    for.
+    """
     settings, depth, sea = plan.parameters, plan.depth[group], mask[group]
+    start, currents = begin
     values = near[settings["variable"]].to_numpy(float)
     number = per_level(plan, group, near, used)
     if not used.any():
@@ -227,14 +260,17 @@ def analyse_levels(
     (*grid, length), convention, inner = geometry(plan, group, mask, near)
     background = background_of(plan, group, near, used, start)
     anomalies = values - background.there
-    analysis = variational.analyse(
+    bounds = {} if settings["analysis_range"] is None else bounds_of(plan, background, sea, inner, grid[0].shape)
+    analysis = (variational.analyse_within if bounds else variational.analyse)(
         *grid,
         anomalies,
         length,
         settings["noise"],
         error="exact" if settings["error"] == "exact" else None,
         solver=settings["solver"],
+        velocity=None if currents is None else paths_of(plan, group, currents, inner, grid[0].shape),
         **convention,
+        **bounds,
     )
     # Observations vary by the field's variance and that of their errors: s2 (1 + noise). One value, or values that are all
     # the same, tell nothing of it.
