@@ -59,3 +59,15 @@ def at(values: np.ndarray, lines: Mapping[str, np.ndarray], points: Mapping[str,
     if not grid:
         return np.full(shape, float(values))
     return interpolate.RegularGridInterpolator(grid, values)(np.column_stack(places)).reshape(shape)
+
+
+def farthest(line: np.ndarray, places: np.ndarray, turn: float = np.inf) -> float:
+    """How far the worst of some places is from the nearest value of a coordinate, which may close after a turn."""
+    line, places = np.sort(line), np.asarray(places, float)
+    if np.isfinite(turn):
+        line, places = np.sort(np.mod(line, turn)), np.mod(places, turn)
+        line = np.r_[line[-1] - turn, line, line[0] + turn]
+    above = np.clip(np.searchsorted(line, places), 1, max(line.size - 1, 1))
+    return float(
+        np.minimum(np.abs(places - line[above - 1]), np.abs(places - line[np.minimum(above, line.size - 1)])).max()
+    )

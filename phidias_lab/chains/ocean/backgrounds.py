@@ -87,7 +87,7 @@ def earlier(
         array = array if convert is None else convert(array)
     for name in ("latitude", "longitude"):
         if name in array.dims:
-            _check_covered(name, array[name].values.astype(float), places[name], of)
+            check_covered(name, array[name].values.astype(float), places[name], of)
     time = data["time"] if "time" in array.dims else None
     if time is not None and time.dtype.kind != "M":
         raise InputError(f"The time of the input {of!r} holds no dates. Give it units such as 'days since 1970-01-01'.")
@@ -114,15 +114,12 @@ def _is_field(dims: tuple) -> bool:
     return set(dims) <= {"time", *SPACE} and ("latitude" in dims) == ("longitude" in dims)
 
 
-def _check_covered(name: str, line: np.ndarray, places: np.ndarray, of: str) -> None:
-    """Every place must have a node of the field within one of its steps."""
+def check_covered(name: str, line: np.ndarray, places: np.ndarray, of: str, step: float = 0.0) -> None:
+    """Every place must have a node of the input `of` within one of its steps, or within the step that is given."""
     turn = fields.TURN if name == "longitude" else np.inf
-    ordered = np.sort(line)
-    step = np.median(np.diff(ordered)) if line.size > 1 else 1.0
-    away = np.abs(places[:, None] - ordered)
-    away = np.minimum(away % turn, turn - away % turn) if np.isfinite(turn) else away
-    if away.min(axis=1).max() > step * (1 + 1e-6):
+    step = max(step, float(np.median(np.diff(np.sort(line)))) if line.size > 1 else 1.0)
+    if fields.farthest(line, places, turn) > step * (1 + 1e-6):
         raise InputError(
-            f"The input {of!r} spans {name}s {ordered[0]:g} to {ordered[-1]:g}, and the grid {places.min():g} to "
+            f"The input {of!r} spans {name}s {line.min():g} to {line.max():g}, and the grid {places.min():g} to "
             f"{places.max():g}. Choose a region inside it, or give a field that covers the grid."
         )
