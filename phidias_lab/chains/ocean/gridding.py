@@ -13,15 +13,17 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from phidias_lab.chains.ocean import backgrounds
+from phidias_lab.chains.ocean import backgrounds, words
 from phidias_lab.chains.ocean.backgrounds import Earlier
 from phidias_lab.chains.ocean.levels import (
     DIMS,
+    LENGTHENING,
     Plan,
     analyse_levels,
     cell_edges,
     given,
     is_cyclic,
+    lengths_of,
     level_of,
     mean_profile,
     per_level,
@@ -63,11 +65,6 @@ CELL_METHODS = {
         "area: time: standard_deviation",
         "time: standard_deviation within years time: standard_deviation over years (all of the area)",
     ),
-}
-#: Fields of a domain that change the horizontal correlation lengths from place to place.
-LENGTHENING = {
-    "anisotropy": "zonal over meridional correlation length, from place to place",
-    "length_factor": "by what the correlation length is multiplied, from place to place; below 1 on slopes and near fronts",
 }
 #: A depth may be this far above the surface, in metres: waves and the zero of a pressure sensor put the values of
 #: instruments that float at the surface a few decimetres too high. Beyond lies a wrong sign or a sign for "missing".
@@ -365,7 +362,7 @@ class Gridding(Chain):
         domain = self._domain(inputs["domain"])
         self._check_columns(observations)
         self._check_windows()
-        self._lengths(domain)
+        lengths_of(domain, self.parameters)
         self._bounds()
         if self.analysis_range is not None and len(self.analysis_range) != 2:
             raise ParameterError(
@@ -395,12 +392,12 @@ class Gridding(Chain):
         parts += [self.windows.replace("_", " ")] if self.windows != "whole" else []
         days = self.period or extent(inputs["observations"], "time")
         if days is not None:
-            parts.append(_in_words(*(pd.Timestamp(day) for day in days), exact=self.period is not None))
+            parts.append(words.in_words(*(pd.Timestamp(day) for day in days), exact=self.period is not None))
         if self.region is not None:
             west, south, east, north = region_bounds(self.region)
-            parts.append(
-                f"{_degrees(west, 'EW')} to {_degrees(east, 'EW')}, {_degrees(south, 'NS')} to {_degrees(north, 'NS')}"
-            )
+            sides = ((west, "EW"), (east, "EW"), (south, "NS"), (north, "NS"))
+            west, east, south, north = (words.degrees(value, side) for value, side in sides)
+            parts.append(f"{west} to {east}, {south} to {north}")
         else:
             # By convention a title of the lake says the place first: "Baltic Sea: grid, mask and sea floor".
             place, colon, _ = str(inputs["domain"].attrs.get("title", "")).partition(":")
@@ -474,37 +471,8 @@ class Gridding(Chain):
     def _plan(self, domain: xr.Dataset, levels: np.ndarray) -> Plan:
         """What the analysis works with, for the part of a domain that has these levels in all."""
         lon, lat, depth = (domain[name].values.astype(float) for name in ("longitude", "latitude", "depth"))
-        edges, lengths = cell_edges(np.asarray(levels, float), depth), self._lengths(domain)
+        edges, lengths = cell_edges(np.asarray(levels, float), depth), lengths_of(domain, self.parameters)
         return Plan(lon, lat, depth, edges, self.parameters, lengths=lengths)
-
-    def _lengths(self, domain: xr.Dataset) -> tuple[np.ndarray, np.ndarray] | None:
-        """Meridional and zonal correlation length over (depth, latitude, longitude), where it is more than a number."""
-        levels = np.array(self.lengths or [self.length])
-        if self.lengths is not None and levels.size != domain.sizes["depth"]:
-            raise ParameterError(
-                f"Parameter 'lengths' was given {levels.size} numbers, but {domain.sizes['depth']} levels are analysed: "
-                f"{', '.join(f'{v:g}' for v in domain['depth'].values)} m. Give one for each level, from the surface down."
-            )
-        if self.lengths is None and self.anisotropy == 1 and len(domain.data_vars) == 1:
-            return None
-        ratio, factor = (self._field(domain, name) for name in LENGTHENING)
-        along, across = np.sqrt(self.anisotropy * ratio), levels[:, None, None] * factor
-        return across / along, across * along
-
-    def _field(self, domain: xr.Dataset, name: str) -> np.ndarray:
-        """A field of the domain that changes the lengths, 1 where there is none and on land."""
-        if name not in domain:
-            return np.ones((1, 1, 1))
-        values = domain[name]
-        for dim in DIMS[1:]:
-            values = values if dim in values.dims else values.expand_dims(dim)
-        sea = np.nan_to_num(np.asarray(domain["mask"].values, float)) > 0
-        values = np.broadcast_to(values.transpose(*DIMS[1:]).values.astype(float), sea.shape)
-        if not (values[sea] > 0).all() or not np.isfinite(values[sea]).all():
-            raise InputError(
-                f"The domain's {name} must be above 0 and finite at every sea node. Fill its gaps, with 1 for none."
-            )
-        return np.where(sea, values, 1.0)
 
     def _domain(self, domain: xr.Dataset) -> xr.Dataset:
         """The part of the domain that is asked for, its longitudes rising without a seam; only coordinates are read."""
@@ -754,7 +722,7 @@ class Gridding(Chain):
                 "were used. If that is meant, leave such values empty or give value_range."
             )
         number = np.array([np.concatenate([per_level(plan, *piece) for piece in row]) for row in pieces])
-        for sentence in empty_places(number == 0, plan.depth, spans, self.vertical_length > 0):
+        for sentence in words.empty_places(number == 0, plan.depth, spans, self.vertical_length > 0):
             self.warn(sentence)
 
     # The analysis -----------------------------------------------------------------------------------------------
@@ -856,20 +824,6 @@ def _comparable(value: Any) -> Any:
     return moment if moment.tz is None else moment.tz_convert("UTC").tz_localize(None)
 
 
-def _in_words(start: pd.Timestamp, end: pd.Timestamp, exact: bool) -> str:
-    """A period in years, or in days where it was given and is no whole number of years."""
-    whole = (start.month, start.day, end.month, end.day) == (1, 1, 12, 31)
-    words = (start.year, end.year) if whole or not exact else (f"{start:%Y-%m-%d}", f"{end:%Y-%m-%d}")
-    return (" to " if exact and not whole else "–").join(dict.fromkeys(map(str, words)))
-
-
-def _degrees(value: float, sides: str) -> str:
-    """-20 as 20°W, where `sides` names the positive and the negative one."""
-    if sides == "EW":
-        value = (value + 180.0) % 360.0 - 180.0
-    return f"{abs(value):g}°{'' if value == 0 else sides[value < 0]}"
-
-
 def checked_mask(mask: np.ndarray) -> np.ndarray:
     """The mask as booleans; a missing value is land, and what is neither 0 nor 1 is no mask."""
     mask = np.nan_to_num(np.asarray(mask, float))
@@ -942,34 +896,6 @@ def _select(rows: pd.DataFrame, plan: Plan) -> tuple[pd.DataFrame, Counter]:
     chosen = rows.loc[keep, [c for c in rows.columns if not c.endswith("_qc")]]
     places = {"longitude": lon[keep], "latitude": latitude[keep], "depth": depth[keep]}
     return chosen.assign(**places, **{name: value[keep]}), counts
-
-
-def empty_places(empty: np.ndarray, depth: np.ndarray, spans: list[Window], tied: bool) -> list[str]:
-    """Sentences about the windows and levels (time, depth) without an observation; what is alike is said once."""
-    days = [w.label for w in spans]
-    whole = np.flatnonzero(empty.all(axis=1))
-    said = []
-    if whole.size and len(spans) > 1 and whole.size < len(spans):
-        said.append(f"No observation is used in {_few([days[k] for k in whole])}: the analysis is empty there.")
-    left = np.setdiff1d(np.arange(len(spans)), whole) if whole.size < len(spans) else np.arange(len(spans))
-    same: dict[tuple, list[float]] = {}
-    for k, level in enumerate(depth):
-        gaps = tuple(int(t) for t in left if empty[t, k])
-        if gaps:
-            same.setdefault(gaps, []).append(float(level))
-    outcome = (
-        "the analysis there comes from other levels" if tied and not empty.all() else "the analysis is empty there"
-    )
-    for gaps, levels in same.items():
-        when = "" if len(gaps) == len(left) else f" in {_few([days[k] for k in gaps])}"
-        said.append(f"No observation is used at {_few([f'{v:g} m' for v in levels])}{when}: {outcome}.")
-    return said
-
-
-def _few(texts: list[str], most: int = 6) -> str:
-    if len(texts) <= most:
-        return ", ".join(texts)
-    return f"{', '.join(texts[:most])} and {len(texts) - most} more"
 
 
 def _prepared(rows: pd.DataFrame, name: str, drop_duplicates: bool) -> pd.DataFrame:

@@ -8,15 +8,21 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import xarray as xr
 
 from phidias_lab.chains.ocean import backgrounds
-from phidias_lab.errors import InputError
+from phidias_lab.errors import InputError, ParameterError
 from phidias_lab.methods import variational
 from phidias_lab.methods.transforms import Transform
 
 DIMS = ("time", "depth", "latitude", "longitude")
 #: Outputs that have one value per level and window; all others have one per node.
 PER_LEVEL = ("background", "background_deviation", "observations_used")
+#: Fields of a domain that change the horizontal correlation lengths from place to place.
+LENGTHENING = {
+    "anisotropy": "zonal over meridional correlation length, from place to place",
+    "length_factor": "by what the correlation length is multiplied, from place to place; below 1 on slopes and near fronts",
+}
 
 
 @dataclass(frozen=True)
@@ -55,6 +61,37 @@ def cell_edges(levels: np.ndarray, chosen: np.ndarray) -> np.ndarray:
     lower = np.r_[middle, levels[-1] + (levels[-1] - middle[-1])]
     rows = [int(np.argmin(np.abs(levels - depth))) for depth in chosen]
     return np.column_stack([upper[rows], lower[rows]])
+
+
+def lengths_of(domain: xr.Dataset, settings: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray] | None:
+    """Meridional and zonal correlation length over (depth, latitude, longitude), where it is more than a number."""
+    levels = np.array(settings["lengths"] or [settings["length"]])
+    if settings["lengths"] is not None and levels.size != domain.sizes["depth"]:
+        raise ParameterError(
+            f"Parameter 'lengths' was given {levels.size} numbers, but {domain.sizes['depth']} levels are analysed: "
+            f"{', '.join(f'{v:g}' for v in domain['depth'].values)} m. Give one for each level, from the surface down."
+        )
+    if settings["lengths"] is None and settings["anisotropy"] == 1 and len(domain.data_vars) == 1:
+        return None
+    ratio, factor = (_field(domain, name) for name in LENGTHENING)
+    along, across = np.sqrt(settings["anisotropy"] * ratio), levels[:, None, None] * factor
+    return across / along, across * along
+
+
+def _field(domain: xr.Dataset, name: str) -> np.ndarray:
+    """A field of the domain that changes the lengths, 1 where there is none and on land."""
+    if name not in domain:
+        return np.ones((1, 1, 1))
+    values = domain[name]
+    for dim in DIMS[1:]:
+        values = values if dim in values.dims else values.expand_dims(dim)
+    sea = np.nan_to_num(np.asarray(domain["mask"].values, float)) > 0
+    values = np.broadcast_to(values.transpose(*DIMS[1:]).values.astype(float), sea.shape)
+    if not (values[sea] > 0).all() or not np.isfinite(values[sea]).all():
+        raise InputError(
+            f"The domain's {name} must be above 0 and finite at every sea node. Fill its gaps, with 1 for none."
+        )
+    return np.where(sea, values, 1.0)
 
 
 def level_of(plan: Plan, group: slice, near: pd.DataFrame) -> np.ndarray:
