@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from phidias_lab.chains.ocean.backgrounds import check_covered
+from phidias_lab.chains.ocean._backgrounds import check_covered
 from phidias_lab.contract import Chain, Input, Resources, Var, count, number, numbers, region
 from phidias_lab.contract.data import converter
 from phidias_lab.contract.parameters import region_bounds, region_contains

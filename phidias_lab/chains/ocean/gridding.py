@@ -13,9 +13,9 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from phidias_lab.chains.ocean import backgrounds, words
-from phidias_lab.chains.ocean.backgrounds import Earlier
-from phidias_lab.chains.ocean.levels import (
+from phidias_lab.chains.ocean import _backgrounds, _words
+from phidias_lab.chains.ocean._backgrounds import Earlier
+from phidias_lab.chains.ocean._levels import (
     DIMS,
     LENGTHENING,
     Plan,
@@ -392,11 +392,11 @@ class Gridding(Chain):
         parts += [self.windows.replace("_", " ")] if self.windows != "whole" else []
         days = self.period or extent(inputs["observations"], "time")
         if days is not None:
-            parts.append(words.in_words(*(pd.Timestamp(day) for day in days), exact=self.period is not None))
+            parts.append(_words.in_words(*(pd.Timestamp(day) for day in days), exact=self.period is not None))
         if self.region is not None:
             west, south, east, north = region_bounds(self.region)
             sides = ((west, "EW"), (east, "EW"), (south, "NS"), (north, "NS"))
-            west, east, south, north = (words.degrees(value, side) for value, side in sides)
+            west, east, south, north = (_words.degrees(value, side) for value, side in sides)
             parts.append(f"{west} to {east}, {south} to {north}")
         else:
             # By convention a title of the lake says the place first: "Baltic Sea: grid, mask and sea floor".
@@ -722,7 +722,7 @@ class Gridding(Chain):
                 "were used. If that is meant, leave such values empty or give value_range."
             )
         number = np.array([np.concatenate([per_level(plan, *piece) for piece in row]) for row in pieces])
-        for sentence in words.empty_places(number == 0, plan.depth, spans, self.vertical_length > 0):
+        for sentence in _words.empty_places(number == 0, plan.depth, spans, self.vertical_length > 0):
             self.warn(sentence)
 
     # The analysis -----------------------------------------------------------------------------------------------
@@ -739,7 +739,7 @@ class Gridding(Chain):
         if previous is None:
             return None
         told = column_attributes(observations).get(self.variable, {})
-        return backgrounds.earlier(previous, self.variable, told, {"longitude": lon, "latitude": lat})
+        return _backgrounds.earlier(previous, self.variable, told, {"longitude": lon, "latitude": lat})
 
     def _flow(self, lon: np.ndarray, lat: np.ndarray, currents: xr.Dataset | None) -> tuple[Earlier, Earlier] | None:
         """The eastward and northward velocities of the input 'currents', where advection is asked for."""
@@ -751,7 +751,7 @@ class Gridding(Chain):
         if currents is None:
             return None
         east, north = (
-            backgrounds.earlier(
+            _backgrounds.earlier(
                 currents,
                 f"{way}_sea_water_velocity",
                 {"standard_name": f"{way}_sea_water_velocity", "units": "m s-1"},

@@ -10,7 +10,7 @@ import pytest
 import xarray as xr
 
 import phidias_lab
-from phidias_lab.chains.ocean import levels
+from phidias_lab.chains.ocean import _levels
 from phidias_lab.chains.ocean.gridding import Gridding
 from phidias_lab.errors import InputError, ParameterError
 
@@ -109,8 +109,8 @@ def test_what_a_curved_profile_leaves_at_each_level_has_no_mean():
     chain = Gridding(vertical_length=60.0)
     plan = chain._plan(DOMAIN, DEPTH)
     rows = table.assign(temperature_qc=1)
-    profile = levels.mean_profile(plan, [(slice(0, 3), rows, np.ones(len(rows), bool))])
-    level = levels.level_of(plan, slice(0, 3), rows)
+    profile = _levels.mean_profile(plan, [(slice(0, 3), rows, np.ones(len(rows), bool))])
+    level = _levels.level_of(plan, slice(0, 3), rows)
     left = rows["temperature"] - profile.at(rows["depth"].to_numpy(), level)
     np.testing.assert_allclose(left.groupby(level).mean(), 0, atol=1e-12)
     assert left.std() < 0.8 * (rows["temperature"] - profile.mean[level]).std()

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from phidias_lab.chains.ocean import backgrounds
+from phidias_lab.chains.ocean import _backgrounds
 from phidias_lab.errors import InputError, ParameterError
 from phidias_lab.methods import variational
 from phidias_lab.methods.transforms import Transform
@@ -222,7 +222,7 @@ def background_of(plan: Plan, group: slice, near: pd.DataFrame, used: np.ndarray
         return Background(start.mean[group][:, None, None], there, levels)
     if kind == "previous":
         nodes = dict(zip(DIMS[1:], np.ix_(plan.depth[group], plan.latitude, plan.longitude), strict=True))
-        found = backgrounds.at(start, nodes), backgrounds.at(start, {n: near[n].to_numpy(float) for n in DIMS[1:]})
+        found = _backgrounds.at(start, nodes), _backgrounds.at(start, {n: near[n].to_numpy(float) for n in DIMS[1:]})
         if not np.isfinite(found[0]).all():
             raise InputError(
                 "The input 'previous' has no value in a window of time. Give a field that covers the period."
@@ -263,7 +263,7 @@ def paths_of(
     """How far the currents carry the water in the time that was asked for, in metres along each dimension of the grid."""
     nodes = dict(zip(DIMS[1:], np.ix_(plan.depth[group], plan.latitude, plan.longitude), strict=True))
     time = plan.parameters["advection"] * 86400.0
-    east, north = (_in_rim(time * backgrounds.at(each, nodes), inner, shape) for each in currents)
+    east, north = (_in_rim(time * _backgrounds.at(each, nodes), inner, shape) for each in currents)
     return [*([] if len(shape) == 2 else [np.zeros(shape)]), north, east]
 
 
