@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
 import dask
@@ -13,35 +13,65 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from phidias_lab.contract import Chain, Input, Resources, Var, choice, flag, number, numbers, period, region, variable
+from phidias_lab.chains.ocean import _backgrounds, _words
+from phidias_lab.chains.ocean._backgrounds import Earlier
+from phidias_lab.chains.ocean._levels import (
+    DIMS,
+    LENGTHENING,
+    Plan,
+    analyse_levels,
+    cell_edges,
+    given,
+    is_cyclic,
+    lengths_of,
+    level_of,
+    mean_profile,
+    per_level,
+    usable,
+)
+from phidias_lab.contract import (
+    Chain,
+    Input,
+    Resources,
+    Var,
+    choice,
+    flag,
+    number,
+    numbers,
+    period,
+    region,
+    text,
+    variable,
+)
 from phidias_lab.contract.data import Needs, column_attributes, converter, extent, rows_in_all
 from phidias_lab.contract.parameters import region_bounds, region_contains
 from phidias_lab.contract.said import counts_line
 from phidias_lab.errors import InputError, ParameterError
-from phidias_lab.methods import duplicates, ranges, variational
+from phidias_lab.methods import duplicates, ranges, time_windows, transforms
 from phidias_lab.methods.formats import flags
+from phidias_lab.methods.time_windows import Window
+from phidias_lab.methods.transforms import Log, Logit, Transform
 from phidias_lab.methods.variational import solvers
 
-DIMS = ("time", "depth", "latitude", "longitude")
+#: How a period can be cut; the names of climatologies are those of the parts of the year that they are made of.
+CLIMATOLOGIES = {"climatological_seasons": time_windows.SEASONS, "climatological_months": time_windows.MONTHS}
+WINDOWS = ["whole", "yearly", "seasonal", "monthly", *CLIMATOLOGIES, "sliding", "custom"]
+#: CF cell methods of the outputs: of one span, and of the same part of several years (CF conventions, 7.4).
+CELL_METHODS = {
+    "analysis": ("time: mean", "time: mean within years time: mean over years"),
+    "background_field": ("time: mean", "time: mean within years time: mean over years"),
+    "background": ("area: time: mean", "time: mean within years time: mean over years (all of the area)"),
+    "background_deviation": (
+        "area: time: standard_deviation",
+        "time: standard_deviation within years time: standard_deviation over years (all of the area)",
+    ),
+}
 #: A depth may be this far above the surface, in metres: waves and the zero of a pressure sensor put the values of
 #: instruments that float at the surface a few decimetres too high. Beyond lies a wrong sign or a sign for "missing".
 ABOVE_SURFACE = 0.5
 #: Why an observation is left out; the first that holds is the one that is counted. What a reader was told not to read
 #: (see `Gridding.needs`) is known by its number alone, so all reasons of place and time are one there.
-(
-    UNREAD,
-    MISSING,
-    IMPOSSIBLE_PLACE,
-    PERIOD,
-    GRID,
-    REGION,
-    LEVELS,
-    PLACE_FLAG,
-    FLAG,
-    IMPLAUSIBLE,
-    DUPLICATE,
-    NOT_AT_SEA,
-) = REASONS = (
+REASONS = (
     "not in the grid, levels and period",
     "without value or place",
     "impossible depth or latitude",
@@ -52,10 +82,16 @@ ABOVE_SURFACE = 0.5
     "flag of place, time or depth not accepted",
     "flag not accepted",
     "implausible value",
+    "beyond the bounds of the transform",
+    "in no window",
     "duplicate",
     "not at sea",
 )
+UNREAD, MISSING, IMPOSSIBLE_PLACE, PERIOD, GRID, REGION, LEVELS = REASONS[:7]
+PLACE_FLAG, FLAG, IMPLAUSIBLE, BOUNDS, WINDOW, DUPLICATE, NOT_AT_SEA = REASONS[7:]
 UPWARDS = "Depth counts downwards: 10 is ten metres below the surface."
+#: The column that numbers the observations.
+ROW = "_row"
 #: Rounding of a longitude that is turned, in degrees: a tenth of a millimetre.
 NEAR = 1e-9
 #: By how much a reader may give more than is asked for, so that its rounding never takes away a row: degrees, metres, days.
@@ -75,35 +111,6 @@ def _grows(sizes: Mapping, parameters: Mapping) -> Mapping:
     if parameters["vertical_length"] > 0:
         return {"memory": nodes * domain.get("depth", 1) * needed[3]}
     return {"memory": 2 * nodes * needed[2]}
-
-
-@dataclass(frozen=True)
-class Window:
-    """A span of time: from start, up to but without end."""
-
-    start: pd.Timestamp
-    end: pd.Timestamp
-
-    @property
-    def middle(self) -> pd.Timestamp:
-        return self.start + (self.end - self.start) / 2
-
-
-def windows(first: pd.Timestamp, last: pd.Timestamp, every: str) -> list[Window]:
-    """Windows that cover first to last (both days belong): whole, or by calendar year, season (DJF, MAM, ...) or month."""
-    first, stop = first.normalize(), last.normalize() + pd.Timedelta(days=1)
-    if every == "whole":
-        return [Window(first, stop)]
-    months = {"yearly": 12, "seasonal": 3, "monthly": 1}[every]
-    start = first.replace(day=1)
-    # Seasons begin with December, so months are counted from there; years begin with January.
-    start -= pd.DateOffset(months=start.month % 3 if every == "seasonal" else (start.month - 1) % months)
-    found = []
-    while start < stop:
-        end = start + pd.DateOffset(months=months)
-        found.append(Window(max(start, first), min(end, stop)))
-        start = end
-    return found
 
 
 class Gridding(Chain):
@@ -137,16 +144,27 @@ class Gridding(Chain):
             dims=("depth", "latitude", "longitude"),
             variables={
                 "mask": Var("1", standard_name="sea_binary_mask", doc="1 at sea, 0 on land and below the sea floor"),
+                **{name: Var("1", optional=True, doc=doc) for name, doc in LENGTHENING.items()},
                 "longitude": Var("degrees_east", standard_name="longitude"),
                 "latitude": Var("degrees_north", standard_name="latitude"),
                 "depth": Var("m", standard_name="depth"),
             },
         ),
+        "previous": Input(
+            "cube",
+            doc="for background 'previous': a product of this chain, or another cube with a field of the variable",
+            optional=True,
+        ),
+        "currents": Input(
+            "cube",
+            doc="for advection: velocities, known by their standard names eastward_sea_water_velocity and "
+            "northward_sea_water_velocity",
+            optional=True,
+            role="support",
+        ),
     }
     outputs = {
-        "analysis": Var(
-            "{variable.units}", "{variable.standard_name}", "analysis of {variable}", DIMS, cell_methods="time: mean"
-        ),
+        "analysis": Var("{variable.units}", "{variable.standard_name}", "analysis of {variable}", DIMS),
         "analysis_error": Var(
             "{variable.units}",
             "{variable.standard_name} standard_error",
@@ -156,19 +174,44 @@ class Gridding(Chain):
             doc="the square root of the error variance; (analysis_error / background_deviation)^2 is the relative error "
             "variance that DIVA shows",
         ),
+        "analysis_lower": Var(
+            "{variable.units}",
+            long_name="lower end of the central 95 % interval of {variable}",
+            dims=DIMS,
+            optional=True,
+            doc="of a transformed variable, whose error is not symmetric",
+        ),
+        "analysis_upper": Var(
+            "{variable.units}",
+            long_name="upper end of the central 95 % interval of {variable}",
+            dims=DIMS,
+            optional=True,
+        ),
+        "relative_error": Var(
+            "1",
+            long_name="error variance of the analysis of transformed {variable}, relative to that of the background",
+            dims=DIMS,
+            optional=True,
+        ),
         "background": Var(
             "{variable.units}",
             "{variable.standard_name}",
             "mean of the observations, to which the analysis returns",
             DIMS[:2],
-            cell_methods="area: time: mean",
+            optional=True,
+        ),
+        "background_field": Var(
+            "{variable.units}",
+            "{variable.standard_name}",
+            "field from which the analysis starts and to which it returns",
+            DIMS,
+            optional=True,
         ),
         "background_deviation": Var(
             "{variable.units}",
             "{variable.standard_name}",
             "standard deviation of {variable} around the background, without that of the observation errors",
             DIMS[:2],
-            cell_methods="area: time: standard_deviation",
         ),
         "observations_used": Var("1", "number_of_observations", "number of observations used", DIMS[:2]),
     }
@@ -198,13 +241,56 @@ class Gridding(Chain):
     )
     windows = choice(
         "whole",
-        ["whole", "yearly", "seasonal", "monthly"],
-        doc="How the period is cut; each part is analysed by itself",
+        WINDOWS,
+        doc="How the period is cut; each part is analysed by itself. A climatology puts the same season or month of all "
+        "years into one map",
     )
     period = period(doc="First and last day; empty is all there is")
     region = region(doc="Part of the domain; empty is all of it")
     depths = numbers(
         None, bounds=(0, 12000), units="m", increasing=True, doc="Levels of the domain to analyse; empty is all of them"
+    )
+    window_list = text(
+        None,
+        max_length=2000,
+        doc=f"The windows of windows 'custom': {time_windows.GRAMMAR}",
+        level="expert",
+    )
+    window_width = number(
+        90.0,
+        bounds=(1, 40_000),
+        units="d",
+        scale="log",
+        doc="Length of the windows of windows 'sliding'",
+        level="expert",
+    )
+    window_step = number(
+        30.0,
+        bounds=(1, 40_000),
+        units="d",
+        scale="log",
+        doc="From one window of windows 'sliding' to the next",
+        level="expert",
+    )
+    transform = choice(
+        "none",
+        ["none", "log", "logit", "gaussian"],
+        doc="What is analysed in place of the values: their logarithm, their logit between two bounds, or the Gaussian "
+        "values of their ranks; field, error and interval are transformed back",
+        level="expert",
+    )
+    transform_bounds = numbers(
+        None,
+        bounds=(-1e9, 1e9),
+        increasing=True,
+        doc="What the variable stays above (log; empty is 0), or above and below (logit; empty is 0 and 1), in its units",
+        level="expert",
+    )
+    back_transform = choice(
+        "median",
+        ["median", "mean"],
+        doc="What the analysis of a transformed variable is, back in its units",
+        level="expert",
     )
     quality = choice("probably_good", list(flags.ACCEPTED), doc="Worst quality flag that is accepted", level="expert")
     value_range = numbers(
@@ -222,8 +308,37 @@ class Gridding(Chain):
     )
     background = choice(
         "mean",
-        ["mean", "none"],
-        doc="What is subtracted first: the mean of the observations, or nothing",
+        ["mean", "profile", "previous", "none"],
+        doc="What is subtracted first: the mean of the observations that are analysed together, the mean of each level, the "
+        "field of the input 'previous', or nothing",
+        level="expert",
+    )
+    lengths = numbers(
+        None,
+        bounds=(1e3, 2e6),
+        units="m",
+        doc="Horizontal correlation length of each level that is analysed, from the surface down; empty is 'length' at all",
+        level="expert",
+    )
+    anisotropy = number(
+        1.0,
+        bounds=(0.05, 20),
+        scale="log",
+        doc="Zonal over meridional correlation length; the length is the geometric mean of the two",
+        level="expert",
+    )
+    advection = number(
+        0.0,
+        bounds=(0, 365),
+        units="d",
+        doc="Time over which the currents carry what the observations say along; 0 takes no account of currents",
+        level="expert",
+    )
+    analysis_range = numbers(
+        None,
+        bounds=(-1e9, 1e9),
+        increasing=True,
+        doc="Least and greatest value that the analysis may take, in the units of the variable; empty is any",
         level="expert",
     )
     vertical_length = number(
@@ -246,6 +361,16 @@ class Gridding(Chain):
         observations, levels = inputs["observations"], inputs["domain"]["depth"].values.astype(float)
         domain = self._domain(inputs["domain"])
         self._check_columns(observations)
+        self._check_windows()
+        lengths_of(domain, self.parameters)
+        self._bounds()
+        if self.analysis_range is not None and len(self.analysis_range) != 2:
+            raise ParameterError(
+                f"Parameter 'analysis_range' was given {len(self.analysis_range)} numbers; it needs two, the least and the "
+                "greatest value that the analysis may take."
+            )
+        self._flow(domain["longitude"].values, domain["latitude"].values, inputs.get("currents"))
+        self._earlier(observations, domain["longitude"].values, domain["latitude"].values, inputs.get("previous"))
         for column, intervals in self._ranges(domain, levels).items():
             known = extent(observations, column)
             if known is not None:
@@ -264,15 +389,15 @@ class Gridding(Chain):
         domain = self._domain(inputs["domain"])
         depths = [f"{domain['depth'].values[k]:g}" for k in (0, -1)]
         parts = [self.variable.replace("_", " ").capitalize(), "–".join(dict.fromkeys(depths)) + " m"]
-        parts += [self.windows] if self.windows != "whole" else []
+        parts += [self.windows.replace("_", " ")] if self.windows != "whole" else []
         days = self.period or extent(inputs["observations"], "time")
         if days is not None:
-            parts.append(_in_words(*(pd.Timestamp(day) for day in days), exact=self.period is not None))
+            parts.append(_words.in_words(*(pd.Timestamp(day) for day in days), exact=self.period is not None))
         if self.region is not None:
             west, south, east, north = region_bounds(self.region)
-            parts.append(
-                f"{_degrees(west, 'EW')} to {_degrees(east, 'EW')}, {_degrees(south, 'NS')} to {_degrees(north, 'NS')}"
-            )
+            sides = ((west, "EW"), (east, "EW"), (south, "NS"), (north, "NS"))
+            west, east, south, north = (_words.degrees(value, side) for value, side in sides)
+            parts.append(f"{west} to {east}, {south} to {north}")
         else:
             # By convention a title of the lake says the place first: "Baltic Sea: grid, mask and sea floor".
             place, colon, _ = str(inputs["domain"].attrs.get("title", "")).partition(":")
@@ -285,6 +410,7 @@ class Gridding(Chain):
             "solver": solvers.choose() if self.solver == "auto" else self.solver,
             "depths": [float(d) for d in domain["depth"].values],
             "value_range": self._range(inputs["observations"]),
+            "transform_bounds": self._bounds(),
         }
 
     def places(self, inputs: Mapping[str, Any]) -> pd.DataFrame:
@@ -303,7 +429,29 @@ class Gridding(Chain):
                 found.append(pd.DataFrame({"time": span.middle, "depth": plan.depth[level], **place}))
         return pd.concat([rows for rows in found if len(rows)] or found, ignore_index=True)
 
-    def run(self, observations: Any, domain: xr.Dataset) -> xr.Dataset:
+    def run(
+        self,
+        observations: Any,
+        domain: xr.Dataset,
+        previous: xr.Dataset | None = None,
+        currents: xr.Dataset | None = None,
+    ) -> xr.Dataset:
+        plan, mask, spans, pieces = self.prepared(observations, domain)
+        transform = self._transform(pieces)
+        if transform is not None:
+            plan = replace(plan, transform=transform)
+            pieces = [[(group, plan.forward(near), used) for group, near, used in row] for row in pieces]
+        earlier = self._earlier(observations, plan.longitude, plan.latitude, previous)
+        flow = self._flow(plan.longitude, plan.latitude, currents)
+        begins = [
+            (self._start(plan, span, row, earlier), self._currents(span, flow))
+            for span, row in zip(spans, pieces, strict=True)
+        ]
+        return self._assemble(plan, mask, spans, pieces, begins)
+
+    def prepared(self, observations: Any, domain: xr.Dataset) -> tuple[Plan, np.ndarray, list[Window], list]:
+        """What is analysed: the plan, the mask, the windows, and for each of these its groups of levels as (levels,
+        observations near them, which of those are used)."""
         levels = domain["depth"].values
         domain = self._domain(domain)
         plan = self._plan(domain, levels)
@@ -316,14 +464,15 @@ class Gridding(Chain):
         mask = checked_mask(domain["mask"].values)
         pieces = self._pieces(table, plan, mask, spans, counts)
         self._speak(table, plan, spans, pieces, counts, column_attributes(observations).get(self.variable, {}))
-        return self._assemble(plan, mask, spans, pieces)
+        return plan, mask, spans, pieces
 
     # The domain -------------------------------------------------------------------------------------------------
 
     def _plan(self, domain: xr.Dataset, levels: np.ndarray) -> Plan:
         """What the analysis works with, for the part of a domain that has these levels in all."""
         lon, lat, depth = (domain[name].values.astype(float) for name in ("longitude", "latitude", "depth"))
-        return Plan(lon, lat, depth, cell_edges(np.asarray(levels, float), depth), self.parameters)
+        edges, lengths = cell_edges(np.asarray(levels, float), depth), lengths_of(domain, self.parameters)
+        return Plan(lon, lat, depth, edges, self.parameters, lengths=lengths)
 
     def _domain(self, domain: xr.Dataset) -> xr.Dataset:
         """The part of the domain that is asked for, its longitudes rising without a seam; only coordinates are read."""
@@ -333,7 +482,7 @@ class Gridding(Chain):
                 f"The domain's mask has the dimensions {', '.join(map(str, domain['mask'].dims))}; it must have depth, "
                 "latitude and longitude, and no other. Select one step of the others, or add what is missing."
             )
-        domain = domain[["mask"]].transpose("depth", "latitude", "longitude")
+        domain = domain[["mask", *(n for n in LENGTHENING if n in domain)]].transpose("depth", "latitude", "longitude")
         own = domain["longitude"].values
         west = None if self.region is None else region_bounds(self.region)[0]
         domain = domain.assign_coords(longitude=unrolled(domain["longitude"].values.astype(float), west))
@@ -399,6 +548,30 @@ class Gridding(Chain):
         ends = (known.least, known.greatest)
         return [float(end if convert is None else convert(end)) for end in ends]
 
+    def _bounds(self) -> list[float] | None:
+        """The bounds that the transform needs, and no others."""
+        usual = {"log": [0.0], "logit": [0.0, 1.0]}.get(self.transform, [])
+        found = self.transform_bounds or usual
+        if len(found) != len(usual):
+            raise ParameterError(
+                f"Parameter 'transform_bounds' was given {', '.join(f'{v:g}' for v in found)}; the transform "
+                f"{self.transform!r} needs {('no bounds', 'one bound', 'two bounds')[len(usual)]}."
+            )
+        if self.transform != "none" and self.back_transform == "mean" and self.error == "none":
+            raise ParameterError(
+                "The order has back_transform 'mean' and error 'none'; the mean of a transformed variable depends on its "
+                "error. Choose error 'exact', or back_transform 'median'."
+            )
+        return found or None
+
+    def _transform(self, pieces: list) -> Transform | None:
+        if self.transform == "gaussian":
+            used = pd.concat([near[used] for row in pieces for _, near, used in row]).drop_duplicates(ROW)
+            return transforms.anamorphosis(used[self.variable].to_numpy(float))
+        return (
+            {"log": Log, "logit": Logit}[self.transform](*self.transform_bounds) if self.transform != "none" else None
+        )
+
     def _columns(self, observations: Any) -> list[str]:
         columns = ["longitude", "latitude", "depth", "time", self.variable]
         beside = ("platform", *flags.beside(self.variable))
@@ -412,7 +585,7 @@ class Gridding(Chain):
             "latitude": ((lat.min() - MORE_DEGREES, lat.max() + MORE_DEGREES),),
             "depth": tuple((top - MORE_METRES, bottom + MORE_METRES) for top, bottom in cells.tolist()),
         }
-        if not _is_cyclic(lon):
+        if not is_cyclic(lon):
             west, east = lon[0] - MORE_DEGREES, lon[-1] + MORE_DEGREES
             found["longitude"] = tuple((west + turn, east + turn) for turn in (-720.0, -360.0, 0.0, 360.0, 720.0))
         if self.period is not None:
@@ -452,6 +625,8 @@ class Gridding(Chain):
             hint = UPWARDS
         elif counts[IMPLAUSIBLE] > read / 2:
             hint = self._outside(units)
+        elif counts[BOUNDS] > read / 2:
+            hint = "Give the 'transform_bounds' that the variable has in its units."
         raise self._no_observation(f" ({counts_line('observations', counts['total'], 0, _left_out(counts))})", hint)
 
     def _no_observation(self, counts: str = "", hint: str = "") -> InputError:
@@ -471,16 +646,33 @@ class Gridding(Chain):
             f"units ('phidias catalog add FILE --units {self.variable}=UNITS'), or give value_range."
         )
 
+    def _check_windows(self) -> None:
+        if (self.windows == "custom") != (self.window_list is not None):
+            given = "no" if self.window_list is None else "a"
+            raise ParameterError(
+                f"The order has windows {self.windows!r} and {given} 'window_list'; a list of windows goes with windows "
+                "'custom'. Give both, or neither."
+            )
+        if self.window_list is not None:
+            time_windows.listed(self.window_list, *map(pd.Timestamp, ("2000-01-01", "2000-12-31")))  # can it be read?
+
     def _windows(self, table: pd.DataFrame) -> list[Window]:
         first, last = table["time"].min(), table["time"].max()
         if self.windows == "whole" and last - first > pd.Timedelta(days=MIXED):
             self.report(
                 0.0,
                 f"observations of {first:%Y-%m-%d} to {last:%Y-%m-%d} go into one map, whatever their season; for a map "
-                "of each season choose windows 'seasonal' (--windows seasonal)",
+                "of each season choose windows 'seasonal' (--windows seasonal), or 'climatological_seasons' for one map of "
+                "all winters, one of all springs and so on",
             )
-        first, last = (first, last) if self.period is None else self.period
-        return windows(pd.Timestamp(first), pd.Timestamp(last), self.windows)
+        first, last = (pd.Timestamp(day) for day in ((first, last) if self.period is None else self.period))
+        if self.windows in CLIMATOLOGIES:
+            return time_windows.climatological(first, last, CLIMATOLOGIES[self.windows])
+        if self.windows == "sliding":
+            return time_windows.sliding(first, last, self.window_width, self.window_step)
+        if self.windows == "custom":
+            return time_windows.listed(self.window_list, first, last)
+        return time_windows.by_calendar(first, last, self.windows)
 
     def _pieces(
         self, table: pd.DataFrame, plan: Plan, mask: np.ndarray, spans: list[Window], counts: Counter
@@ -488,20 +680,26 @@ class Gridding(Chain):
         """For each window and group of levels: the levels, the observations near them, and which of those are used."""
         together = self.vertical_length > 0 and plan.depth.size > 1
         groups = [slice(0, plan.depth.size)] if together else [slice(k, k + 1) for k in range(plan.depth.size)]
+        table = table.assign(**{ROW: np.arange(len(table))})
+        # Windows may leave gaps or overlap, and each observation counts once: by the best that became of it.
+        became = np.full(len(table), REASONS.index(WINDOW))
         pieces = []
         for done, span in enumerate(spans):
             self.report(done / len(spans), f"{len(table)} observations")
-            inside = table[(table["time"] >= span.start) & (table["time"] < span.end)]
+            inside = table[span.holds(table["time"])]
             chosen = _prepared(inside, self.variable, self.drop_duplicates)
-            counts[DUPLICATE] += len(inside) - len(chosen)
+            _rise(became, inside[ROW], REASONS.index(DUPLICATE))
+            _rise(became, chosen[ROW], REASONS.index(NOT_AT_SEA))
             row = []
             for group in groups:
                 top, bottom = plan.edges[group][0, 0], plan.edges[group][-1, 1]
                 near = chosen[(chosen["depth"] >= top) & (chosen["depth"] < bottom)]
                 used = usable(plan, group, mask, near)
-                counts[NOT_AT_SEA] += int((~used).sum())
+                _rise(became, near[ROW][used], len(REASONS))
                 row.append((group, near, used))
             pieces.append(row)
+        for reason in (WINDOW, DUPLICATE, NOT_AT_SEA):
+            counts[reason] += int((became == REASONS.index(reason)).sum())
         return pieces
 
     def _speak(
@@ -524,47 +722,98 @@ class Gridding(Chain):
                 "were used. If that is meant, leave such values empty or give value_range."
             )
         number = np.array([np.concatenate([per_level(plan, *piece) for piece in row]) for row in pieces])
-        for sentence in empty_places(number == 0, plan.depth, spans, self.vertical_length > 0):
+        for sentence in _words.empty_places(number == 0, plan.depth, spans, self.vertical_length > 0):
             self.warn(sentence)
 
     # The analysis -----------------------------------------------------------------------------------------------
 
-    def _assemble(self, plan: Plan, mask: np.ndarray, spans: list[Window], pieces: list) -> xr.Dataset:
+    def _earlier(
+        self, observations: Any, lon: np.ndarray, lat: np.ndarray, previous: xr.Dataset | None
+    ) -> Earlier | None:
+        """The field of the input 'previous', where it is asked for."""
+        if (self.background == "previous") != (previous is not None):
+            raise ParameterError(
+                f"The order has background {self.background!r} and {'no' if previous is None else 'an'} input 'previous'; "
+                "background 'previous' and that input go together. Give both, or neither."
+            )
+        if previous is None:
+            return None
+        told = column_attributes(observations).get(self.variable, {})
+        return _backgrounds.earlier(previous, self.variable, told, {"longitude": lon, "latitude": lat})
+
+    def _flow(self, lon: np.ndarray, lat: np.ndarray, currents: xr.Dataset | None) -> tuple[Earlier, Earlier] | None:
+        """The eastward and northward velocities of the input 'currents', where advection is asked for."""
+        if (self.advection > 0) != (currents is not None):
+            raise ParameterError(
+                f"The order has advection {self.advection:g} d and {'no' if currents is None else 'an'} input 'currents'; "
+                "advection and that input go together. Give both, or neither."
+            )
+        if currents is None:
+            return None
+        east, north = (
+            _backgrounds.earlier(
+                currents,
+                f"{way}_sea_water_velocity",
+                {"standard_name": f"{way}_sea_water_velocity", "units": "m s-1"},
+                {"longitude": lon, "latitude": lat},
+                "currents",
+            )
+            for way in ("eastward", "northward")
+        )
+        return east, north
+
+    def _currents(self, span: Window, flow: tuple[Earlier, Earlier] | None) -> tuple[xr.DataArray, xr.DataArray] | None:
+        if flow is None:
+            return None
+        if flow[0].times(span)[1]:
+            self.warn(f"The input 'currents' has no time in or near {span.label}; its nearest field was taken.")
+        return flow[0].over(span), flow[1].over(span)
+
+    def _start(self, plan: Plan, span: Window, row: list, earlier: Earlier | None) -> Any:
+        """What the background of a window is made of beside the observations of each piece."""
+        if self.background == "profile":
+            return mean_profile(plan, row)
+        if earlier is None:
+            return None
+        if earlier.times(span)[1]:
+            self.warn(f"The input 'previous' has no time in or near {span.label}; its nearest field was taken.")
+        return earlier.over(span)
+
+    def _assemble(self, plan: Plan, mask: np.ndarray, spans: list[Window], pieces: list, begins: list) -> xr.Dataset:
         lat, lon, depth = plan.latitude, plan.longitude, plan.depth
-        with_error = self.error == "exact"
         whole_mask = dask.delayed(mask)
-        names = [n for n in _GIVEN if with_error or n != "analysis_error"]
+        names = given(self.parameters)
         blocks: dict[str, list] = {name: [] for name in names}
-        for row in pieces:
+        for row, begin in zip(pieces, begins, strict=True):
             rows: dict[str, list] = {name: [] for name in names}
+            whole_begin = dask.delayed(begin)
             for group, near, used in row:
-                result = dask.delayed(analyse_levels, nout=len(_GIVEN))(plan, group, whole_mask, near, used)
+                result = dask.delayed(analyse_levels)(plan, group, whole_mask, near, used, whole_begin)
                 thick = group.stop - group.start
-                for name in names:
-                    flat = name in _PER_LEVEL
-                    shape = (1, thick) if flat else (1, thick, lat.size, lon.size)
+                for name, dims in names.items():
+                    shape = (1, thick, lat.size, lon.size)[: len(dims)]
                     dtype = np.int64 if name == "observations_used" else np.float64
-                    rows[name].append(da.from_delayed(result[_GIVEN.index(name)], shape, dtype))
+                    rows[name].append(da.from_delayed(result[name], shape, dtype))
             for name in names:
                 blocks[name].append(da.concatenate(rows[name], axis=1))
-        variables = {
-            name: (DIMS[:2] if name in _PER_LEVEL else DIMS, da.concatenate(parts, axis=0))
-            for name, parts in blocks.items()
-        }
-        result = xr.Dataset(variables)
+        result = xr.Dataset({name: (names[name], da.concatenate(parts, axis=0)) for name, parts in blocks.items()})
+        yearly = spans[0].climatological
+        kind, bounds = ("climatology", "climatology_bounds") if yearly else ("bounds", "time_bounds")
+        for name in names.keys() & CELL_METHODS.keys():
+            result[name].attrs["cell_methods"] = CELL_METHODS[name][yearly]
+        if plan.transform is not None:
+            result["analysis"].attrs["comment"] = (
+                f"{self.back_transform} of the distribution that the analysis of the {self.transform} transform has "
+                "in the units of the variable; analysis_error is the standard deviation of that distribution"
+            )
         result = result.assign_coords(
-            time=("time", [w.middle for w in spans], {"standard_name": "time", "axis": "T", "bounds": "time_bounds"}),
+            time=("time", [w.middle for w in spans], {"standard_name": "time", "axis": "T", kind: bounds}),
             depth=("depth", depth, {"standard_name": "depth", "units": "m", "positive": "down", "axis": "Z"}),
             latitude=("latitude", lat, {"standard_name": "latitude", "units": "degrees_north", "axis": "Y"}),
             longitude=("longitude", lon, {"standard_name": "longitude", "units": "degrees_east", "axis": "X"}),
         )
-        bounds = np.array([[w.start, w.end] for w in spans], dtype="datetime64[ns]")
-        return result.assign_coords(time_bounds=(("time", "bounds"), bounds))
-
-
-#: What `analyse_levels` gives, in this order; the last three have one value per level.
-_GIVEN = ("analysis", "analysis_error", "background", "background_deviation", "observations_used")
-_PER_LEVEL = _GIVEN[2:]
+        edges = np.array([[w.start, w.end] for w in spans], dtype="datetime64[ns]")
+        return result.assign_coords({bounds: (("time", "bounds"), edges)})
 
 
 def _comparable(value: Any) -> Any:
@@ -573,20 +822,6 @@ def _comparable(value: Any) -> Any:
         return float(value)
     moment = pd.Timestamp(value)
     return moment if moment.tz is None else moment.tz_convert("UTC").tz_localize(None)
-
-
-def _in_words(start: pd.Timestamp, end: pd.Timestamp, exact: bool) -> str:
-    """A period in years, or in days where it was given and is no whole number of years."""
-    whole = (start.month, start.day, end.month, end.day) == (1, 1, 12, 31)
-    words = (start.year, end.year) if whole or not exact else (f"{start:%Y-%m-%d}", f"{end:%Y-%m-%d}")
-    return (" to " if exact and not whole else "–").join(dict.fromkeys(map(str, words)))
-
-
-def _degrees(value: float, sides: str) -> str:
-    """-20 as 20°W, where `sides` names the positive and the negative one."""
-    if sides == "EW":
-        value = (value + 180.0) % 360.0 - 180.0
-    return f"{abs(value):g}°{'' if value == 0 else sides[value < 0]}"
 
 
 def checked_mask(mask: np.ndarray) -> np.ndarray:
@@ -600,34 +835,15 @@ def checked_mask(mask: np.ndarray) -> np.ndarray:
     return mask.astype(bool)
 
 
-@dataclass(frozen=True)
-class Plan:
-    """All that the analysis of any level needs beside the mask and the observations."""
-
-    longitude: np.ndarray
-    latitude: np.ndarray
-    depth: np.ndarray
-    edges: np.ndarray
-    parameters: Mapping[str, Any]
-
-
-def cell_edges(levels: np.ndarray, chosen: np.ndarray) -> np.ndarray:
-    """Upper and lower bound of each chosen level's own cell: half-way to the neighbouring levels of the domain."""
-    levels = np.sort(np.asarray(levels, float))
-    if levels.size == 1:  # no neighbour says how thick the cell is: a tenth of the depth, and 5 m at least
-        half = max(5.0, 0.1 * levels[0])
-        return np.array([[levels[0] - half, levels[0] + half]])
-    middle = (levels[1:] + levels[:-1]) / 2
-    upper = np.r_[levels[0] - (middle[0] - levels[0]), middle]
-    lower = np.r_[middle, levels[-1] + (levels[-1] - middle[-1])]
-    rows = [int(np.argmin(np.abs(levels - depth))) for depth in chosen]
-    return np.column_stack([upper[rows], lower[rows]])
-
-
 def reach(edges: np.ndarray, vertical_length: float) -> np.ndarray:
     """Upper and lower bounds between which observations count, from those of the levels' cells."""
     # What lies between two levels that are analysed together counts for both.
     return np.array([[edges[0, 0], edges[-1, 1]]]) if vertical_length > 0 else edges
+
+
+def _rise(became: np.ndarray, rows: pd.Series, to: int) -> None:
+    at = rows.to_numpy()
+    became[at] = np.maximum(became[at], to)
 
 
 def _left_out(counts: Counter) -> dict[str, int]:
@@ -659,7 +875,7 @@ def _select(rows: pd.DataFrame, plan: Plan) -> tuple[pd.DataFrame, Counter]:
     if settings["period"] is not None:
         start, end = (pd.Timestamp(day) for day in settings["period"])
         bad[PERIOD] = ~((rows["time"] >= start) & (rows["time"] < end.normalize() + pd.Timedelta(days=1))).to_numpy()
-    inside = _is_cyclic(plan.longitude) | (lon <= east + NEAR)
+    inside = is_cyclic(plan.longitude) | (lon <= east + NEAR)
     bad[GRID] = ~(inside & (latitude >= plan.latitude[0]) & (latitude <= plan.latitude[-1]))
     if region is not None:
         bad[REGION] = ~np.asarray(region_contains(region, lon, latitude), bool)
@@ -670,6 +886,9 @@ def _select(rows: pd.DataFrame, plan: Plan) -> tuple[pd.DataFrame, Counter]:
     if settings["value_range"] is not None:
         least, greatest = settings["value_range"]
         bad[IMPLAUSIBLE] = (value < least) | (value > greatest)
+    if settings["transform_bounds"] is not None:
+        above, below = [*settings["transform_bounds"], np.inf][:2]
+        bad[BOUNDS] = (value <= above) | (value >= below)
     keep, counts = np.ones(len(rows), bool), Counter(total=len(rows))
     for reason, wrong in bad.items():
         counts[reason] = int((keep & wrong).sum())
@@ -677,44 +896,6 @@ def _select(rows: pd.DataFrame, plan: Plan) -> tuple[pd.DataFrame, Counter]:
     chosen = rows.loc[keep, [c for c in rows.columns if not c.endswith("_qc")]]
     places = {"longitude": lon[keep], "latitude": latitude[keep], "depth": depth[keep]}
     return chosen.assign(**places, **{name: value[keep]}), counts
-
-
-def level_of(plan: Plan, group: slice, near: pd.DataFrame) -> np.ndarray:
-    """The level of the group to whose cell each observation belongs."""
-    return np.searchsorted(plan.edges[group][1:, 0], near["depth"].to_numpy(float), side="right")
-
-
-def per_level(plan: Plan, group: slice, near: pd.DataFrame, used: np.ndarray) -> np.ndarray:
-    """How many observations each level of the group uses."""
-    return np.bincount(level_of(plan, group, near)[used], minlength=group.stop - group.start).astype(np.int64)
-
-
-def empty_places(empty: np.ndarray, depth: np.ndarray, spans: list[Window], tied: bool) -> list[str]:
-    """Sentences about the windows and levels (time, depth) without an observation; what is alike is said once."""
-    days = [f"{w.start.date()} to {(w.end - pd.Timedelta(days=1)).date()}" for w in spans]
-    whole = np.flatnonzero(empty.all(axis=1))
-    said = []
-    if whole.size and len(spans) > 1 and whole.size < len(spans):
-        said.append(f"No observation is used in {_few([days[k] for k in whole])}: the analysis is empty there.")
-    left = np.setdiff1d(np.arange(len(spans)), whole) if whole.size < len(spans) else np.arange(len(spans))
-    same: dict[tuple, list[float]] = {}
-    for k, level in enumerate(depth):
-        gaps = tuple(int(t) for t in left if empty[t, k])
-        if gaps:
-            same.setdefault(gaps, []).append(float(level))
-    outcome = (
-        "the analysis there comes from other levels" if tied and not empty.all() else "the analysis is empty there"
-    )
-    for gaps, levels in same.items():
-        when = "" if len(gaps) == len(left) else f" in {_few([days[k] for k in gaps])}"
-        said.append(f"No observation is used at {_few([f'{v:g} m' for v in levels])}{when}: {outcome}.")
-    return said
-
-
-def _few(texts: list[str], most: int = 6) -> str:
-    if len(texts) <= most:
-        return ", ".join(texts)
-    return f"{', '.join(texts[:most])} and {len(texts) - most} more"
 
 
 def _prepared(rows: pd.DataFrame, name: str, drop_duplicates: bool) -> pd.DataFrame:
@@ -745,88 +926,3 @@ def unrolled(longitude: np.ndarray, west: float | None = None) -> np.ndarray:
             return longitude
         west = ordered[widest + 1]
     return west + np.maximum(np.mod(longitude - west + NEAR, 360.0) - NEAR, 0.0)
-
-
-def _is_cyclic(longitude: np.ndarray) -> bool:
-    """Whether the grid goes around the globe."""
-    return longitude.size > 2 and np.isclose(longitude[-1] - longitude[0] + (longitude[1] - longitude[0]), 360.0)
-
-
-def _with_rim(values: np.ndarray, rim: int) -> np.ndarray:
-    """A coordinate with `rim` more values at each end. The rim is what edge stretching moves away; the nodes of the
-    domain itself then stay where they are."""
-    if not rim:
-        return values
-    return np.r_[2 * values[0] - values[1], values, 2 * values[-1] - values[-2]]
-
-
-def _geometry(plan: Plan, group: slice, mask: np.ndarray, near: pd.DataFrame) -> tuple[tuple, dict, tuple]:
-    """Arguments of `variational.usable` and `variational.analyse`, and the nodes of the domain in their grid."""
-    settings, depth, sea = plan.parameters, plan.depth[group], mask[group]
-    rim = 1 if settings["edge_stretch"] > 0 else 0
-    cyclic = _is_cyclic(plan.longitude)
-    lat, lon = _with_rim(plan.latitude, rim), plan.longitude if cyclic else _with_rim(plan.longitude, rim)
-    across, along = variational.metrics_on_sphere(lon, lat, period=360.0 if cyclic else 0.0)
-    metrics, coords = [along.T, across.T], [lat, lon]
-    places = [near["latitude"].to_numpy(float), near["longitude"].to_numpy(float)]
-    length, periods, flat = [settings["length"]] * 2, [0.0, 360.0 if cyclic else 0.0], depth.size == 1
-    if flat:
-        sea = sea[0]
-    else:
-        down = _with_rim(depth, rim)
-        metrics = [1.0 / variational.local_resolution(down)[:, None, None], *(m[None] for m in metrics)]
-        coords, periods = [down, *coords], [0.0, *periods]
-        # What lies in a level's own cell but above the first or below the last level belongs to that level.
-        places = [np.clip(near["depth"].to_numpy(float), depth[0], depth[-1]), *places]
-        length = [settings["vertical_length"], *length]
-    widths = [(0, 0) if p else (rim, rim) for p in periods]
-    padded = np.pad(sea, widths, mode="edge")
-    metrics = [np.broadcast_to(m, padded.shape) for m in metrics]
-    inner = tuple(slice(w[0], n - w[1]) for w, n in zip(widths, padded.shape, strict=True))
-    return (
-        (padded, metrics, coords, places, length),
-        {"cyclic": periods, "edge_stretch": settings["edge_stretch"]},
-        inner,
-    )
-
-
-def usable(plan: Plan, group: slice, mask: np.ndarray, near: pd.DataFrame) -> np.ndarray:
-    """Which of the observations near these levels have sea beside them, and so are used."""
-    if near.empty or not mask[group].any():
-        return np.zeros(len(near), bool)
-    (*grid, length), convention, _ = _geometry(plan, group, mask, near)
-    return variational.usable(*grid, length, **convention)
-
-
-def analyse_levels(
-    plan: Plan, group: slice, mask: np.ndarray, near: pd.DataFrame, used: np.ndarray
-) -> tuple[np.ndarray, ...]:
-    """Everything in `_GIVEN` for some levels; where no observation is used, nothing is known."""
-    settings, depth = plan.parameters, plan.depth[group]
-    missing = np.full((1, *mask[group].shape), np.nan)
-    values = near[settings["variable"]].to_numpy(float)
-    if not used.any():
-        unknown = np.full((1, depth.size), np.nan)
-        return missing, missing, unknown, unknown, np.zeros((1, depth.size), np.int64)
-    (*grid, length), convention, inner = _geometry(plan, group, mask, near)
-    background = float(values[used].mean()) if settings["background"] == "mean" else 0.0
-    analysis = variational.analyse(
-        *grid,
-        values - background,
-        length,
-        settings["noise"],
-        error="exact" if settings["error"] == "exact" else None,
-        solver=settings["solver"],
-        **convention,
-    )
-    shape = (1, depth.size, plan.latitude.size, plan.longitude.size)
-    field = (analysis.field[inner] + background).reshape(shape)
-    number = per_level(plan, group, near, used)[None]
-    # Observations vary by the field's variance and that of their errors: s2 (1 + noise). One value, or values that are all
-    # the same, tell nothing of it.
-    free = int(used.sum()) - (settings["background"] == "mean")
-    spread = float(np.sum((values[used] - background) ** 2))
-    variance = spread / free / (1.0 + settings["noise"]) if free > 0 and spread > 0 else np.nan
-    error = missing if analysis.error_variance is None else variance * analysis.error_variance[inner].reshape(shape)
-    flat = (np.full((1, depth.size), each) for each in (background, np.sqrt(variance)))
-    return field, np.sqrt(error), *flat, number

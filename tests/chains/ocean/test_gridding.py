@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 
 import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
-from scipy.special import kv
+from kernel import kernel_covariance
 
 import phidias_lab
 from phidias_lab.chains.ocean import gridding
-from phidias_lab.chains.ocean.gridding import Gridding, cell_edges, windows
+from phidias_lab.chains.ocean.gridding import Gridding, cell_edges
 from phidias_lab.errors import InputError, ParameterError
 from phidias_lab.methods import arrays
 
@@ -84,15 +83,6 @@ def test_the_error_grows_from_the_data_to_the_background_far_from_them():
     assert float(near.mean()) < 0.6
     # Far from data the relative variance is that of the background; edge cells of the grid moderate, not remove, the rest.
     assert float(far.mean()) == pytest.approx(1.0, abs=0.15)
-
-
-def kernel_covariance(a, b, length):
-    """Covariance of the plane's field with the default norm, r K1(r) (Barth et al. 2014), independent of our code."""
-    lon1, lat1 = (c[:, None] for c in a)
-    lon2, lat2 = (c[None, :] for c in b)
-    east = np.deg2rad(lon2 - lon1) * np.cos(np.deg2rad((lat1 + lat2) / 2))
-    r = 6372795.477598 * np.hypot(east, np.deg2rad(lat2 - lat1)) / length
-    return np.where(r < 1e-9, 1.0, r * kv(1, np.maximum(r, 1e-9)))
 
 
 def test_the_stated_error_is_the_error_that_is_made():
@@ -323,21 +313,6 @@ def test_a_month_without_data_is_empty_and_says_so():
     assert int(result["observations_used"].isel(time=4).sum()) == 0
     assert np.isnan(result["analysis"].isel(time=4)).all()
     assert np.isfinite(result["analysis"].isel(time=3)).any()
-
-
-@pytest.mark.parametrize(
-    ("every", "starts"),
-    [
-        ("whole", ["2010-01-15"]),
-        ("yearly", ["2010-01-15", "2011-01-01"]),
-        ("seasonal", ["2010-01-15", "2010-03-01", "2010-06-01", "2010-09-01", "2010-12-01", "2011-03-01"]),
-    ],
-)
-def test_windows_follow_the_calendar_and_cover_the_period_once(every, starts):
-    found = windows(pd.Timestamp("2010-01-15"), pd.Timestamp("2011-03-02T10:00"), every)
-    assert [str(w.start.date()) for w in found] == starts
-    assert found[-1].end == pd.Timestamp("2011-03-03")
-    assert all(a.end == b.start for a, b in itertools.pairwise(found))
 
 
 def test_a_region_cuts_the_domain_and_a_polygon_masks_it():
