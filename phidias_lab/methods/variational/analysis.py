@@ -45,6 +45,7 @@ def analyse(
     constraints=(),
     edge_stretch=False,
     renormalise: bool = True,
+    unit_variance: bool | np.ndarray = False,
     error: str | None = None,
     solver: str = "auto",
 ) -> Analysis:
@@ -75,6 +76,8 @@ def analyse(
     constraints : triples (C, Q, z) on the sea nodes in C order.
     edge_stretch : widen the cells at open edges by about one length (True) or by a factor of it (see `edges`).
     renormalise : scale interpolation weights next to land to sum 1; False is the convention of octave-divand.
+    unit_variance : give the background the variance 1 at every node, beside coasts too (see `variance`), for the price of
+        another factor and selected inverse; or what `background_deviation` gave for this grid.  DIVAnd leaves it as it is.
     error : None, or "exact" for the error variance at every node.
     solver : "auto" or a name out of `solvers.available()`.
 
@@ -97,6 +100,7 @@ def analyse(
         constraints=constraints,
         edge_stretch=edge_stretch,
         renormalise=renormalise,
+        unit_variance=unit_variance,
     )
     matrix = found.matrix
     factor = solvers.factorise(matrix, found.places, solver)

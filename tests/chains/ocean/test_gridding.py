@@ -67,6 +67,34 @@ def test_a_smooth_field_is_recovered_at_sea_and_nothing_is_said_on_land():
         assert np.isfinite(result[name].isel(time=0).where(sea, 0)).all()
 
 
+def test_the_error_is_nowhere_above_the_background_beside_the_coast_either():
+    """One observation in a corner; the island, the edge of the grid and the far corner know nothing of it."""
+    table = make_observations(3, depth=(0.0,)).assign(longitude=[-11.9, -11.8, -11.7], latitude=44.1)
+    asked = {"depths": [0], "length": 100e3, "windows": "yearly"}
+    even, plain = (grid(table, **asked, unit_variance=each) for each in (True, False))
+    ratio, walls = (each["analysis_error"] / each["background_deviation"] for each in (even, plain))
+    assert float(ratio.max()) <= 1 + 1e-9
+    assert ratio.values[0, 0, -1, -1] == pytest.approx(1, abs=1e-3)
+    assert float(walls.max()) > 1.2, "the wall effect is what there is to correct"
+    assert Gridding.declared()["unit_variance"].default is True
+
+
+def test_every_window_has_the_background_of_its_level():
+    table, domain = make_observations(300), make_domain()
+    domain["mask"][2, :, 12:] = 0  # the coast of the deepest level is another one
+    whole = grid(table, domain, windows="seasonal")
+    alone = grid(table, domain, period=["2010-03-01", "2010-05-31"], depths=[50])
+    at = np.flatnonzero(whole["time"].values == alone["time"].values[0])
+    for name in ("analysis", "analysis_error"):
+        np.testing.assert_allclose(whole[name].values[at, 2], alone[name].values[:, 0], rtol=1e-9)
+
+
+def test_the_iterative_solver_makes_no_factor_for_the_background():
+    inputs = {"observations": make_observations(50), "domain": make_domain()}
+    resolved = {solver: Gridding(solver=solver).resolve(inputs)["unit_variance"] for solver in ("auto", "iterative")}
+    assert resolved == {"auto": True, "iterative": False}
+
+
 def test_units_and_names_come_from_the_variable_that_was_chosen():
     result = grid(make_observations())
     assert result["analysis"].attrs["units"] == "degree_Celsius"
