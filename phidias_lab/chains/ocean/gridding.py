@@ -856,11 +856,12 @@ def analyse_levels(
     shape = (1, depth.size, plan.latitude.size, plan.longitude.size)
     field = (analysis.field[inner] + background).reshape(shape)
     number = per_level(plan, group, near, used)[None]
-    # Observations vary by the field's variance and that of their errors: s2 (1 + noise). One value, or values that are all
-    # the same, tell nothing of it.
+    # The background variance that makes the observations most probable with this length and noise: the least cost over
+    # their number (see `variational.likelihood`). Their plain variance would count a slope across the domain, which the
+    # analysis follows, as uncertainty. One value, or values that are all the same, tell nothing of it.
     free = int(used.sum()) - (settings["background"] == "mean")
-    spread = float(np.sum((values[used] - background) ** 2))
-    variance = spread / free / (1.0 + settings["noise"]) if free > 0 and spread > 0 else np.nan
+    cost = float(np.sum((values - background)[used] * analysis.residuals[used])) / settings["noise"]
+    variance = cost / free if free > 0 and cost > 0 else np.nan
     error = missing if analysis.error_variance is None else variance * analysis.error_variance[inner].reshape(shape)
     flat = (np.full((1, depth.size), each) for each in (background, np.sqrt(variance)))
     return field, np.sqrt(error), *flat, number

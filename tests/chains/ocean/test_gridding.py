@@ -95,6 +95,18 @@ def test_the_iterative_solver_makes_no_factor_for_the_background():
     assert resolved == {"auto": True, "iterative": False}
 
 
+def test_a_slope_across_the_domain_is_no_uncertainty_of_the_map():
+    """The analysis follows it: the variance is what length and noise leave to be explained, and not that of the values."""
+    level = grid(make_observations(600, depth=(0.0,)), depths=[0], length=400e3)
+    table = make_observations(600, depth=(0.0,))
+    steep = grid(
+        table.assign(temperature=table["temperature"] + 3 * (table["latitude"] - 47)), depths=[0], length=400e3
+    )
+    spread = float((3 * (table["latitude"] - 47)).var())
+    more = (steep["background_deviation"] ** 2 - level["background_deviation"] ** 2).values.item()
+    assert 0 < more < 0.5 * spread / 1.5
+
+
 def test_units_and_names_come_from_the_variable_that_was_chosen():
     result = grid(make_observations())
     assert result["analysis"].attrs["units"] == "degree_Celsius"
@@ -124,25 +136,28 @@ def kernel_covariance(a, b, length):
 
 
 def test_the_stated_error_is_the_error_that_is_made():
-    # Truth and observations are drawn from the very statistics the chain assumes, so the errors it makes, divided by
-    # those it states, must have unit variance. 40 draws x 50 nodes far apart: the mean square has a standard deviation
-    # of about 0.05 (nodes within a draw are correlated), and the local estimate of the variance adds some; hence 0.2.
+    # Truth and observations are drawn from the very statistics the chain assumes (linear between the nodes, since what a
+    # grid cannot hold is no noise that was given), so the errors it makes, divided by those it states, must have unit
+    # variance. 40 draws x 50 nodes far apart: the mean square has a standard deviation of about 0.05 (nodes within a draw
+    # are correlated), the local estimate of the variance adds some, and the grid's kernel is not quite that of the plane;
+    # hence 0.2.
     rng = np.random.default_rng(5)
     length, noise, number = 80e3, 0.2, 150
     domain = make_domain(depth=(0.0,), land=False)
     lon2, lat2 = np.meshgrid(LON, LAT)
     inner = (lon2 > -11) & (lon2 < -5) & (lat2 > 45) & (lat2 < 49)
-    squares = []
+    nodes = lon2.ravel(), lat2.ravel()
+    root = np.linalg.cholesky(kernel_covariance(nodes, nodes, length) + 1e-8 * np.eye(lon2.size))
+    lines, squares = {"latitude": LAT, "longitude": LON}, []
     for _ in range(40):
+        field = xr.DataArray((root @ rng.standard_normal(lon2.size)).reshape(lon2.shape), lines, list(lines))
         lon, lat = rng.uniform(LON[0], LON[-1], number), rng.uniform(LAT[0], LAT[-1], number)
-        places = np.r_[lon, lon2[inner]], np.r_[lat, lat2[inner]]
-        covariance = kernel_covariance(places, places, length)
-        draw = np.linalg.cholesky(covariance + 1e-8 * np.eye(len(covariance))) @ rng.standard_normal(len(covariance))
-        observed = draw[:number] + np.sqrt(noise) * rng.standard_normal(number)
+        observed = field.interp(longitude=("here", lon), latitude=("here", lat)).values
+        observed = observed + np.sqrt(noise) * rng.standard_normal(number)
         table = make_observations(number, depth=(0.0,), longitude=lon, latitude=lat, temperature=observed)
         result = grid(table, domain, length=length, noise=noise, background="none", error="exact")
         analysis, stated = (result[n].values[0, 0][inner] for n in ("analysis", "analysis_error"))
-        squares.append(np.mean(((analysis - draw[number:]) / stated) ** 2))
+        squares.append(np.mean(((analysis - field.values[inner]) / stated) ** 2))
     assert np.mean(squares) == pytest.approx(1.0, abs=0.2)
 
 
