@@ -256,6 +256,7 @@ def test_every_extra_stands_on_the_page_about_installing():
 COMMAND = re.compile(r"(?:^\$ |`)(phidias [^`\n]*)", re.MULTILINE)
 PAGES = [
     *("do/run-a-chain", "do/add-your-own-data", "do/export-and-rerun", "do/free-space", "do/when-something-goes-wrong"),
+    "do/estimate-length-and-noise",
     "operate/places",
 ]
 

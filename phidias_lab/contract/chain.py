@@ -172,6 +172,11 @@ class Chain(param.Parameterized, metaclass=_Declaration):
         """Say what the user should know of this result: one sentence, complete in itself."""
         self.said.warn(sentence)
 
+    def found(self, sentence: str) -> None:
+        """Say the result in one sentence, where it is a few numbers."""
+        if sentence not in self.said.found:
+            self.said.found.append(sentence)
+
     # What the doors call ----------------------------------------------------------------------------------------
 
     def checked(self, inputs: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """What a run says beside its result: what was left out of an input, what the user should know, and where it computed.
 
-A chain speaks through `self.counted(...)` and `self.warn(...)` while `run` prepares its result. What was said stands in the
-run's log and record, at the end of `phidias run`, and in the product's global attributes. Remarks come from the flow, when
-the work is done; they are of the run and not of the values, so the product's attributes do not hold them.
+A chain speaks through `self.counted(...)`, `self.warn(...)` and `self.found(...)` while `run` prepares its result. What was
+said stands in the run's log and record, at the end of `phidias run`, and in the product's global attributes. Remarks come
+from the flow, when the work is done; they are of the run and not of the values, so the product's attributes lack them.
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ from phidias_lab.errors import ParameterError
 
 @dataclass
 class Said:
-    """Counts of the parts of each input that were used and left out, and warnings, in the order they were said."""
+    """Counts of the parts of each input that were used and left out, what was found, and warnings, in their order."""
 
     counts: dict[str, dict] = field(default_factory=dict)
+    found: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
 
@@ -41,14 +42,15 @@ class Said:
             self.remarks.append(sentence)
 
     def __bool__(self) -> bool:
-        return bool(self.counts or self.warnings)
+        return bool(self.counts or self.warnings or self.found)
 
     def document(self) -> dict:
         """As JSON: {"counts": {what: {"total", "used", "left_out": {reason: number}}}, "warnings": [sentence]}.
 
-        Beside them stand "remarks": [sentence] where there are any.
+        Beside them stand "found" and "remarks": [sentence] where there are any.
         """
-        return {"counts": self.counts, "warnings": self.warnings} | ({"remarks": self.remarks} if self.remarks else {})
+        more = {"found": self.found, "remarks": self.remarks}
+        return {"counts": self.counts, "warnings": self.warnings} | {name: said for name, said in more.items() if said}
 
     def attributes(self, comment: str = "") -> dict[str, str]:
         """Global attributes: CF's `comment` for people, `phidias_said` for programs."""
@@ -85,8 +87,9 @@ def _is_count(value: Any) -> bool:
 
 
 def lines_of(document: Mapping) -> list[str]:
-    """A line for each count, each warning and each remark."""
+    """A line for each count, each finding, each warning and each remark."""
     lines = [counts_line(what, **count) for what, count in (document.get("counts") or {}).items()]
+    lines += list(document.get("found") or ())
     lines += [f"Warning: {sentence}" for sentence in document.get("warnings") or ()]
     return lines + list(document.get("remarks") or ())
 

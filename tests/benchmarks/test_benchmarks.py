@@ -65,3 +65,29 @@ def test_copies_of_a_synthetic_archive_are_found_and_others_are_none(tmp_path, c
     assert result["found"] >= 0.99
     assert result["false"] <= 0.001
     assert "found %" in capsys.readouterr().out
+
+
+def test_estimates_are_counted_by_whether_they_hold_the_truth(tmp_path, capsys):
+    report = load("ocean_parameters").main(["--seeds", "2", "--months", "--results", str(tmp_path)])
+    assert json.loads((tmp_path / "ocean_parameters.json").read_text())["coverage"] == report["coverage"]
+    assert [row["method"] for row in report["coverage"]] == ["likelihood", "cross-validation", "covariance"]
+    likelihood = report["coverage"][0]
+    assert (likelihood["decided"], likelihood["length_held"], likelihood["noise_held"]) == (2, 2, 1), (
+        "seed 1: 0.06 to 0.3"
+    )
+    assert report["calibration"] is None
+    assert "cross-validation" in capsys.readouterr().out
+
+
+def test_errors_at_observations_that_were_held_back_are_as_large_as_was_claimed():
+    """Of some 300 observations of the small scene: a variance is known to 8 % then, so within 0.8 and 1.2 with 98 %."""
+    from phidias_lab.testing.scenes import ocean
+
+    inputs = ocean.gridding()["inputs"]
+    table = inputs["observations"]
+    good = table[(table["depth"] == 0) & (table["temperature_qc"] == 1)].reset_index(drop=True)
+    good.attrs = table.attrs
+    found = load("ocean_parameters").held_back(good, inputs["domain"], 3, variable="temperature", depths=[0])
+    assert found.size > 280
+    assert 0.8 < (found**2).mean() < 1.2
+    assert abs(found.mean()) < 0.15

@@ -278,13 +278,25 @@ def given(parameters: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
     return {name: DIMS[:2] if name in PER_LEVEL else DIMS for name in names}
 
 
+def deviation_of(plan: Plan, group: slice, mask: np.ndarray, near: pd.DataFrame) -> np.ndarray:
+    """What the norm alone makes of the standard deviation of the background at these levels, whatever is observed."""
+    (*grid, _, length), convention, _ = geometry(plan, group, mask, near)
+    return variational.background_deviation(*grid, length, **convention)
+
+
 def analyse_levels(
-    plan: Plan, group: slice, mask: np.ndarray, near: pd.DataFrame, used: np.ndarray, begin: tuple[Any, Any]
+    plan: Plan,
+    group: slice,
+    mask: np.ndarray,
+    near: pd.DataFrame,
+    used: np.ndarray,
+    begin: tuple[Any, Any],
+    unit_variance: bool | np.ndarray = False,
 ) -> dict[str, np.ndarray]:
     """Everything in `given` for some levels; where no observation is used, nothing is known.
 
     `begin` is what the background of the window is made of, and its eastward and northward currents, each None if not asked
-    for.
+    for. `unit_variance` is that of `variational.analyse`.
     """
     settings, depth, sea = plan.parameters, plan.depth[group], mask[group]
     start, currents = begin
@@ -306,13 +318,15 @@ def analyse_levels(
         error="exact" if settings["error"] == "exact" else None,
         solver=settings["solver"],
         velocity=None if currents is None else paths_of(plan, group, currents, inner, grid[0].shape),
+        unit_variance=unit_variance,
         **convention,
         **bounds,
     )
-    # Observations vary by the field's variance and that of their errors: s2 (1 + noise). One value, or values that are all
+    # The background variance that makes the observations most probable with this length and noise. Their plain variance
+    # would count a slope across the domain, which the analysis follows, as uncertainty. One value, or values that are all
     # the same, tell nothing of it.
-    free, spread = int(used.sum()) - background.free, float(np.sum(anomalies[used] ** 2))
-    variance = spread / free / (1.0 + settings["noise"]) if free > 0 and spread > 0 else np.nan
+    free = int(used.sum()) - background.free
+    variance = analysis.cost / free if free > 0 and analysis.cost > 0 else np.nan
     found = {
         "analysis": analysis.field[inner].reshape(sea.shape) + background.nodes,
         "background": np.broadcast_to(background.nodes.mean(axis=(1, 2)), depth.shape),

@@ -10,12 +10,14 @@ from phidias_lab.methods.variational.analysis import Analysis, analyse, usable
 from phidias_lab.methods.variational.bounded import analyse_within
 from phidias_lab.methods.variational.geometry import EARTH_RADIUS, local_resolution, metrics_on_sphere
 from phidias_lab.methods.variational.norm import kernel
+from phidias_lab.methods.variational.system import background_deviation
 
 __all__ = [
     "EARTH_RADIUS",
     "Analysis",
     "analyse",
     "analyse_within",
+    "background_deviation",
     "kernel",
     "local_resolution",
     "metrics_on_sphere",

@@ -20,6 +20,8 @@ class Analysis:
     error_variance : its error variance relative to the background variance, NaN on land; None unless asked for.
     observations_used : per observation, False where it lies outside the grid or on land, or has infinite noise.
     residuals : per observation, value minus analysis there; NaN where it was ignored.
+    cost : y' R^-1 (y - Hx), which is the least cost where constraints, if any, ask for zeros. Over the number of
+        observations it is the background variance that makes them most probable (see `likelihood`).
     solver : name of the solver that was used.
     """
 
@@ -27,6 +29,7 @@ class Analysis:
     error_variance: np.ndarray | None
     observations_used: np.ndarray
     residuals: np.ndarray
+    cost: float
     solver: str
 
 
@@ -45,6 +48,7 @@ def analyse(
     constraints=(),
     edge_stretch=False,
     renormalise: bool = True,
+    unit_variance: bool | np.ndarray = False,
     error: str | None = None,
     solver: str = "auto",
 ) -> Analysis:
@@ -75,6 +79,8 @@ def analyse(
     constraints : triples (C, Q, z) on the sea nodes in C order.
     edge_stretch : widen the cells at open edges by about one length (True) or by a factor of it (see `edges`).
     renormalise : scale interpolation weights next to land to sum 1; False is the convention of octave-divand.
+    unit_variance : give the background the variance 1 at every node, beside coasts too (see `variance`), for the price of
+        another factor and selected inverse; or what `background_deviation` gave for this grid.  DIVAnd leaves it as it is.
     error : None, or "exact" for the error variance at every node.
     solver : "auto" or a name out of `solvers.available()`.
 
@@ -97,6 +103,7 @@ def analyse(
         constraints=constraints,
         edge_stretch=edge_stretch,
         renormalise=renormalise,
+        unit_variance=unit_variance,
     )
     matrix = found.matrix
     factor = solvers.factorise(matrix, found.places, solver)
@@ -108,6 +115,7 @@ def analyse(
         error_variance=found.grid.on_grid(variance.inverse_diagonal(factor, found.grid.nodes)) if error else None,
         observations_used=found.used,
         residuals=residuals,
+        cost=float(found.values @ (found.weight @ residuals[found.used])),
         solver=factor.name,
     )
 

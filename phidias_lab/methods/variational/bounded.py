@@ -23,7 +23,7 @@ def analyse_within(mask, *arguments, least=None, greatest=None, constraints=(), 
     A node beyond a bound gets the bound as a datum of hardly any variance, and loses it when the analysis draws it back
     inside by itself, until no node changes. So does DIVAnd (inequality constraint); it is the primal-dual active set method
     of Hintermueller, Ito and Kunisch (2003, doi:10.1137/S1052623401383558), whose end is the field of least cost within the
-    bounds. The error variance is that of the analysis without bounds, which is no smaller.
+    bounds. Error variance and cost are those of the analysis without bounds, whose error is no smaller.
     """
     sea = np.asarray(mask, bool)
     low = np.broadcast_to(-np.inf if least is None else np.asarray(least, float), sea.shape)[sea]
@@ -38,7 +38,7 @@ def analyse_within(mask, *arguments, least=None, greatest=None, constraints=(), 
         if np.array_equal(beyond, held):
             within = found.field.copy()
             within[sea] = np.clip(field, low, high)
-            return replace(found, field=within, error_variance=first.error_variance)
+            return replace(found, field=within, error_variance=first.error_variance, cost=first.cost)
         held = beyond
         at = np.flatnonzero(held)
         rows = sparse.csr_array((np.ones(at.size), (np.arange(at.size), at)), shape=(at.size, held.size))

@@ -19,96 +19,39 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from scipy import optimize, sparse, stats
 
-from phidias_lab.errors import InputError
-from phidias_lab.methods.variational import solvers, system
-from phidias_lab.methods.variational.multifrontal import Multifrontal, Structure
+from phidias_lab.methods.variational.parameters import BOUND, Estimate, Family, Parameter, told, undecided
 from phidias_lab.methods.variational.system import System
 
-FEWEST = 20
-"""With fewer observations no length is estimated: their sampling error alone exceeds a factor of two."""
 _STEP = 2e-3
 """Step of the differences of the matrices, in the logarithm of a length."""
-_DECADES = 1.5
-"""How far from its first guess a parameter is looked for, in powers of ten."""
 
 
-@dataclass(frozen=True)
-class Parameter:
-    """An estimated quantity: its value and the ends of its 95 % interval."""
+class Likelihood(Family):
+    """-2 log p of observations as a function of log factors of the lengths (per group of dimensions) and of the noise."""
 
-    value: float
-    low: float
-    high: float
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """What the observations tell.
-
-    factors : per group of dimensions, what its lengths are multiplied by.
-    noise : error variance over background variance; for given noise per observation, what all are multiplied by.
-    variance : the background variance, in the squared units of the values.
-    likelihood : -2 log of the likelihood there.
-    """
-
-    factors: tuple[Parameter, ...]
-    noise: Parameter
-    variance: float
-    likelihood: float
-    evaluations: int
-
-
-class Likelihood:
-    """-2 log p of observations as a function of log factors of the lengths (per group of dimensions) and of the noise.
-
-    The arguments are those of `analyse`.  A group of dimensions shares one factor: [[0, 1]] for an isotropic plane,
-    [[0], [1, 2]] for the depth apart from the plane.
-    """
-
-    def __init__(self, *arguments, length, noise, groups: Sequence[Sequence[int]], **options):
-        self.arguments, self.options = arguments, options
-        self.noise = noise
-        self.groups = [list(group) for group in groups]
-        ndim = np.ndim(arguments[0])
-        several = isinstance(length, list | tuple)
-        self.lengths = list(length) if several else [length] * ndim
-        self.evaluations = 0
-        self._structures: dict[str, Structure] = {}
-
-    def build(self, logs: np.ndarray) -> System:
-        """The system for the logarithms of the factors, the noise last."""
-        lengths = list(self.lengths)
-        for group, log in zip(self.groups, logs[:-1], strict=True):
-            for dimension in group:
-                lengths[dimension] = np.multiply(lengths[dimension], math.exp(log))
-        noise = np.multiply(self.noise, math.exp(logs[-1]))
-        return system.build(*self.arguments, lengths, noise, **self.options)
-
-    def _factor(self, name: str, matrix: sparse.csr_array, places: solvers.Places) -> Multifrontal:
-        known = self._structures.get(name)
-        try:
-            factor = Multifrontal(matrix, places.nodes, places.reach, structure=known)
-        except np.linalg.LinAlgError as error:
-            raise solvers.singular() from error
-        self._structures[name] = factor.structure
-        return factor
+    def value(self, logs: np.ndarray) -> float:
+        """-2 log p, by two factorisations."""
+        self.evaluations += 1
+        here = self.build(logs)
+        whole, prior = self.factor("whole", here.matrix, here.places), self.factor("prior", here.prior, here.places)
+        misfit = here.values - here.interpolation @ whole.solve(here.right)
+        determinants = whole.log_determinant - prior.log_determinant
+        return _value(here, float(here.values @ (here.weight @ misfit))) + determinants
 
     def __call__(self, logs: np.ndarray) -> tuple[float, np.ndarray]:
         """The value and its gradient."""
         self.evaluations += 1
         here = self.build(logs)
         count = here.values.size
-        whole, prior = self._factor("whole", here.matrix, here.places), self._factor("prior", here.prior, here.places)
+        whole, prior = self.factor("whole", here.matrix, here.places), self.factor("prior", here.prior, here.places)
         x = whole.solve(here.right)
         misfit = here.values - here.interpolation @ x
         cost = float(here.values @ (here.weight @ misfit))
-        value = count * math.log(2 * math.pi * cost / count) + count + _log_determinant_of_errors(here)
-        value += whole.log_determinant - prior.log_determinant
+        value = _value(here, cost) + whole.log_determinant - prior.log_determinant
         inverse, background = whole.selected_inverse().matrix(), prior.selected_inverse().matrix()
         gradient = np.empty(len(logs))
         for i in range(len(self.groups)):
@@ -132,14 +75,13 @@ class Likelihood:
 
     def of_noise(self) -> float:
         """-2 log p of the values if they were nothing but noise, for the variance of it that is most probable."""
-        here = self.build(np.zeros(len(self.groups) + 1))
-        count, cost = here.values.size, float(here.values @ (here.weight @ here.values))
-        return count * math.log(2 * math.pi * cost / count) + count + _log_determinant_of_errors(here)
+        here = self.build(np.zeros(self.size))
+        return _value(here, float(here.values @ (here.weight @ here.values)))
 
     def variance(self, logs: np.ndarray) -> float:
         """The background variance for these parameters."""
         here = self.build(logs)
-        x = self._factor("whole", here.matrix, here.places).solve(here.right)
+        x = self.factor("whole", here.matrix, here.places).solve(here.right)
         return float(here.values @ (here.weight @ (here.values - here.interpolation @ x))) / here.values.size
 
 
@@ -156,37 +98,26 @@ def estimate(
     Refuses where the observations do not tell: too few, or a length whose interval has no end.
     """
     likelihood = Likelihood(*arguments, length=length, noise=noise, groups=groups, **options)
-    size = len(likelihood.groups) + 1
-    count = likelihood.build(np.zeros(size)).values.size
-    if count < FEWEST:
-        raise InputError(
-            f"{count} observations are too few to estimate a correlation length; at least {FEWEST} are needed. Give the "
-            "length yourself, or widen the region, the depths or the period."
-        )
-    bound = _DECADES * math.log(10)
-
-    def told(logs: np.ndarray) -> tuple[float, np.ndarray]:
-        value, gradient = likelihood(logs)
-        if progress is not None:
-            progress(f"likelihood {value:.2f} after {likelihood.evaluations} evaluations")
-        return value, gradient
-
+    likelihood.check_number()
+    size = likelihood.size
     found = optimize.minimize(
-        told, np.zeros(size), jac=True, method="L-BFGS-B", bounds=[(-bound, bound)] * size, options={"ftol": 1e-10}
+        told(likelihood, progress, "likelihood", likelihood),
+        np.zeros(size),
+        jac=True,
+        method="L-BFGS-B",
+        bounds=[(-BOUND, BOUND)] * size,
+        options={"ftol": 1e-10},
     )
-    if np.any(np.abs(found.x) >= bound - 1e-6):
-        raise _undecided("the most probable value lies outside what was looked at")
+    if np.any(np.abs(found.x) >= BOUND - 1e-6):
+        raise undecided("the most probable value lies outside what was looked at")
     if likelihood.of_noise() - found.fun < stats.chi2.ppf(0.95, size):
-        raise _undecided("values far apart and close together differ alike, as those of noise alone would")
+        raise undecided("values far apart and close together differ alike, as those of noise alone would")
     deviation = _deviations(likelihood, found.x)
-    reach = stats.norm.ppf(0.975) * deviation
-    best = [
-        Parameter(math.exp(x), math.exp(x - more), math.exp(x + more)) for x, more in zip(found.x, reach, strict=True)
-    ]
     return Estimate(
-        tuple(best[:-1]),
-        _scaled(best[-1], noise),
+        tuple(Parameter.of_logarithm(x, d) for x, d in zip(found.x[:-1], deviation[:-1], strict=True)),
+        Parameter.of_logarithm(found.x[-1], deviation[-1], likelihood.scale()),
         likelihood.variance(found.x),
+        found.x,
         float(found.fun),
         likelihood.evaluations,
     )
@@ -204,16 +135,17 @@ def _deviations(likelihood: Likelihood, logs: np.ndarray) -> np.ndarray:
     try:
         covariance = np.linalg.inv(np.linalg.cholesky(information))
     except np.linalg.LinAlgError:
-        raise _undecided("the likelihood has no maximum to speak of") from None
+        raise undecided("the likelihood has no maximum to speak of") from None
     deviation = np.sqrt((covariance**2).sum(axis=0))
     if deviation[:-1].max() > math.log(10):
-        raise _undecided("the interval spans more than four powers of ten")
+        raise undecided("the interval spans more than four powers of ten")
     return deviation
 
 
-def _scaled(parameter: Parameter, noise) -> Parameter:
-    scale = float(noise) if np.ndim(noise) == 0 else 1.0
-    return Parameter(parameter.value * scale, parameter.low * scale, parameter.high * scale)
+def _value(here: System, cost: float) -> float:
+    """(*) without the determinants of the matrices over the grid, with the variance that makes it least."""
+    count = here.values.size
+    return count * math.log(2 * math.pi * cost / count) + count + _log_determinant_of_errors(here)
 
 
 def _log_determinant_of_errors(here: System) -> float:
@@ -225,10 +157,3 @@ def _log_determinant_of_errors(here: System) -> float:
     order = np.argsort(blocks, kind="stable")
     members = np.split(order, np.flatnonzero(np.diff(blocks[order])) + 1)
     return -sum(float(np.linalg.slogdet(weight[each][:, each].toarray())[1]) for each in members)
-
-
-def _undecided(why: str) -> InputError:
-    return InputError(
-        f"These observations do not tell the correlation length: {why}. Give the length yourself, use more observations, "
-        "or begin from another first guess."
-    )

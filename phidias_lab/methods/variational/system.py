@@ -9,9 +9,9 @@ import numpy as np
 from scipy import sparse
 from scipy.sparse import csgraph
 
-from phidias_lab.errors import InputError
+from phidias_lab.errors import InputError, ParameterError
 from phidias_lab.methods.variational import constraints as terms
-from phidias_lab.methods.variational import edges, grid, noise, norm, observation, solvers
+from phidias_lab.methods.variational import edges, grid, noise, norm, observation, solvers, variance
 
 # The parameter `noise` of `build` is the science's name for it and hides the module there.
 _covariance, _inverse, _restrict = noise.covariance, noise.inverse, noise.restrict
@@ -63,6 +63,7 @@ def build(
     constraints=(),
     edge_stretch=False,
     renormalise: bool = True,
+    unit_variance: bool | np.ndarray = False,
 ) -> System:
     """The system of an analysis; the arguments are those of `analyse`."""
     sea = grid.build(mask, metrics, length, cyclic)
@@ -73,6 +74,7 @@ def build(
     given = _constraints(constraints)
 
     sea, moved = edges.stretch(sea, lines, edges.factor(edge_stretch))
+    places = _places(sea, alpha)
     interpolation, used = observation.operator(sea, lines, positions, moved, renormalise=renormalise)
     if isinstance(covariance, np.ndarray):
         used &= np.isfinite(covariance)
@@ -83,6 +85,9 @@ def build(
     data += [terms.custom(sea, constraint, index) for index, constraint in enumerate(given)]
 
     prior = norm.precision(sea, alpha)
+    if unit_variance is not False:
+        known = unit_variance is not True
+        prior = variance.scaled(prior, unit_variance[sea.mask] if known else _deviation(prior, places, alpha))
     right = np.zeros(sea.nodes)
     gain = sparse.csr_array((sea.nodes, sea.nodes))
     for matrix, inverse, target in data:
@@ -91,7 +96,29 @@ def build(
         right = right + weighted @ target
     if alpha[0] == 0:
         _refuse_floating_areas(prior, gain)
-    return System(sea, _places(sea, alpha), prior, gain, right, interpolation, weight, values[used], used)
+    return System(sea, places, prior, gain, right, interpolation, weight, values[used], used)
+
+
+def background_deviation(mask, metrics, coords, length, *, alpha=None, cyclic=(), edge_stretch=False) -> np.ndarray:
+    """The standard deviation that the norm alone gives the background at each node: above 1 beside walls.
+
+    The arguments are those of `analyse`, which takes the result as `unit_variance` where many analyses share a grid.
+    """
+    sea = grid.build(mask, metrics, length, cyclic)
+    alpha = norm.coefficients(alpha, len(sea.active))
+    sea, _ = edges.stretch(sea, observation.grid_lines(coords, sea), edges.factor(edge_stretch))
+    return sea.on_grid(_deviation(norm.precision(sea, alpha), _places(sea, alpha), alpha))
+
+
+def _deviation(prior: sparse.csr_array, places: solvers.Places, alpha: np.ndarray) -> np.ndarray:
+    if alpha[0] == 0:
+        raise ParameterError(
+            "alpha starts with 0, so the background has no variance that could be made 1. Leave unit_variance out, or "
+            "give alpha_0 a positive value."
+        )
+    # Ours by name, whatever solves the analysis: the factors of others do not tell the diagonal of the inverse.
+    factor = solvers.SOLVERS["multifrontal"].factorise(prior, places)
+    return np.sqrt(variance.inverse_diagonal(factor, prior.shape[0]))
 
 
 def _places(sea: grid.Grid, alpha: np.ndarray) -> solvers.Places:

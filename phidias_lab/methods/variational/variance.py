@@ -1,12 +1,22 @@
-"""The exact error variance: the diagonal of the inverse of the system.
+"""The exact error variance: the diagonal of the inverse of the system; and a background of the same variance everywhere.
 
-Our own factor gives it by selected inversion, for about the price of the factorisation.  The factors of other packages
-only solve, so there it takes a solve per node: exact too, and slow.
+Our own factor gives the diagonal by selected inversion, for about the price of the factorisation.  The factors of other
+packages only solve, so there it takes a solve per node: exact too, and slow.
+
+Beside a wall the norm means more variance than 1: no flux through the wall mirrors the covariance there (Lindgren et al.
+2011, sect. 2.3 and A.4, doi:10.1111/j.1467-9868.2011.00777.x), two to three times in the plane.  With the diagonal S_ii of
+the inverse S of the norm's matrix, and D = diag(S_ii^-1/2), the covariance
+
+    B = D S D                                  B^-1 = D^-1 S^-1 D^-1
+
+has the variance 1 at every node and the correlations of S: what an observation says across a strait or around a cape is
+as before, only its scale beside the coast is that of the open sea.
 """
 
 from __future__ import annotations
 
 import numpy as np
+from scipy import sparse
 
 from phidias_lab.methods.variational.multifrontal import Multifrontal
 from phidias_lab.methods.variational.solvers import Factor
@@ -20,6 +30,14 @@ def inverse_diagonal(factor: Factor, size: int) -> np.ndarray:
     if isinstance(factor, Multifrontal):
         return factor.selected_inverse().diagonal
     return _by_solves(factor, size)
+
+
+def scaled(precision: sparse.csr_array, deviation: np.ndarray) -> sparse.csr_array:
+    """The inverse of a covariance whose values are divided by their standard deviations; as symmetric as it was."""
+    entries = precision.tocoo()
+    row, column = entries.coords
+    data = entries.data * (deviation[row] * deviation[column])
+    return sparse.csr_array((data, (row, column)), shape=precision.shape)
 
 
 def _by_solves(factor: Factor, size: int) -> np.ndarray:

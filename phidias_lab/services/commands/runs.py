@@ -127,6 +127,7 @@ def show_run(name: str, as_json: bool) -> None:
         lines += [("", f"{variable}  sha256 {checksum[:12]}") for variable, checksum in product.checksums.items()]
     said = record.get("said") or {}
     lines += [("Used", counts_line(what, **count)) for what, count in (said.get("counts") or {}).items()]
+    lines += [("Found", sentence) for sentence in said.get("found") or ()]
     lines += [("Warning", sentence) for sentence in said.get("warnings") or ()]
     lines += [("Computed", sentence) for sentence in said.get("remarks") or ()]
     lines += [("Input", f"{name}: {show(dict(reference))}") for name, reference in order.inputs.items()]

@@ -116,11 +116,13 @@ def summary(run: Any) -> dict:
 
 
 def print_said(said: dict) -> None:
-    """What was used and left out, and the warnings, a line each."""
+    """What was used and left out, what was found, and the warnings, a line each."""
     from phidias_lab.contract.said import counts_line
 
     for what, count in (said.get("counts") or {}).items():
         click.echo(f"{'Used':<9}{counts_line(what, **count)}")
+    for sentence in said.get("found") or ():
+        click.echo(f"{'Found':<9}{sentence}")
     for sentence in said.get("warnings") or ():
         click.echo(f"{'Warning':<9}{sentence}")
     for sentence in said.get("remarks") or ():

@@ -4,6 +4,7 @@ latitude and longitude   map               depth and one horizontal axis   secti
 depth                    profile           time                            time series
 columns                  table, and a map of points when they have places
 one compared_with another scatter               statistics of groups       Taylor and target diagram, table
+one drawn_against another    curve
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from phidias_lab.contract.data import is_synthetic
 from phidias_lab.errors import InputError
 from phidias_lab.products import Product
 from phidias_lab.widgets.controls import prepare
-from phidias_lab.widgets.views import axes, pairs
+from phidias_lab.widgets.views import axes, curves, pairs
 from phidias_lab.widgets.views.places import Places
 
 #: Titles of the views in the order in which they are offered.
@@ -29,6 +30,7 @@ TITLES = {
     "scatter": "Scatter",
     "taylor": "Taylor diagram",
     "target": "Target diagram",
+    "curves": "Curves",
     "groups": "Groups",
     "section": "Section",
     "profile": "Profile",
@@ -41,7 +43,7 @@ def suitable(data: Any) -> list[str]:
     """The names of the views that suit these data, the most telling first."""
     if hasattr(data, "columns"):
         return [*(["points"] if axes.place_columns(data) else []), "table"]
-    found = pairs.suitable(data)
+    found = pairs.suitable(data) | curves.suitable(data)
     for variable in axes.drawable(data):
         array = data[variable]
         found |= _of_axes({role for role, dim in axes.roles(array).items() if array.sizes[dim] > 1})
@@ -104,6 +106,8 @@ def _make(kind: str, data: Any, variable: str | None, places: Places | None) -> 
         return points.PointsView(data, variable=variable).__panel__()
     if kind in pairs.VIEWS:
         return pairs.VIEWS[kind](data).__panel__()
+    if kind == "curves":
+        return curves.CurvesView(data).__panel__()
     from phidias_lab.widgets.views import cube
 
     return cube.VIEWS[kind](data, variable=variable, places=places).__panel__()

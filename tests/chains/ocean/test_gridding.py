@@ -66,6 +66,46 @@ def test_a_smooth_field_is_recovered_at_sea_and_nothing_is_said_on_land():
         assert np.isfinite(result[name].isel(time=0).where(sea, 0)).all()
 
 
+def test_the_error_is_nowhere_above_the_background_beside_the_coast_either():
+    """One observation in a corner; the island, the edge of the grid and the far corner know nothing of it."""
+    table = make_observations(3, depth=(0.0,)).assign(longitude=[-11.9, -11.8, -11.7], latitude=44.1)
+    asked = {"depths": [0], "length": 100e3, "windows": "yearly"}
+    even, plain = (grid(table, **asked, unit_variance=each) for each in (True, False))
+    ratio, walls = (each["analysis_error"] / each["background_deviation"] for each in (even, plain))
+    assert float(ratio.max()) <= 1 + 1e-9
+    assert ratio.values[0, 0, -1, -1] == pytest.approx(1, abs=1e-3)
+    assert float(walls.max()) > 1.2, "the wall effect is what there is to correct"
+    assert Gridding.declared()["unit_variance"].default is True
+
+
+def test_every_window_has_the_background_of_its_level():
+    table, domain = make_observations(300), make_domain()
+    domain["mask"][2, :, 12:] = 0  # the coast of the deepest level is another one
+    whole = grid(table, domain, windows="seasonal")
+    alone = grid(table, domain, period=["2010-03-01", "2010-05-31"], depths=[50])
+    at = np.flatnonzero(whole["time"].values == alone["time"].values[0])
+    for name in ("analysis", "analysis_error"):
+        np.testing.assert_allclose(whole[name].values[at, 2], alone[name].values[:, 0], rtol=1e-9)
+
+
+def test_the_iterative_solver_makes_no_factor_for_the_background():
+    inputs = {"observations": make_observations(50), "domain": make_domain()}
+    resolved = {solver: Gridding(solver=solver).resolve(inputs)["unit_variance"] for solver in ("auto", "iterative")}
+    assert resolved == {"auto": True, "iterative": False}
+
+
+def test_a_slope_across_the_domain_is_no_uncertainty_of_the_map():
+    """The analysis follows it: the variance is what length and noise leave to be explained, and not that of the values."""
+    level = grid(make_observations(600, depth=(0.0,)), depths=[0], length=400e3)
+    table = make_observations(600, depth=(0.0,))
+    steep = grid(
+        table.assign(temperature=table["temperature"] + 3 * (table["latitude"] - 47)), depths=[0], length=400e3
+    )
+    spread = float((3 * (table["latitude"] - 47)).var())
+    more = (steep["background_deviation"] ** 2 - level["background_deviation"] ** 2).values.item()
+    assert 0 < more < 0.5 * spread / 1.5
+
+
 def test_units_and_names_come_from_the_variable_that_was_chosen():
     result = grid(make_observations())
     assert result["analysis"].attrs["units"] == "degree_Celsius"
@@ -86,25 +126,28 @@ def test_the_error_grows_from_the_data_to_the_background_far_from_them():
 
 
 def test_the_stated_error_is_the_error_that_is_made():
-    # Truth and observations are drawn from the very statistics the chain assumes, so the errors it makes, divided by
-    # those it states, must have unit variance. 40 draws x 50 nodes far apart: the mean square has a standard deviation
-    # of about 0.05 (nodes within a draw are correlated), and the local estimate of the variance adds some; hence 0.2.
+    # Truth and observations are drawn from the very statistics the chain assumes (linear between the nodes, since what a
+    # grid cannot hold is no noise that was given), so the errors it makes, divided by those it states, must have unit
+    # variance. 40 draws x 50 nodes far apart: the mean square has a standard deviation of about 0.05 (nodes within a draw
+    # are correlated), the local estimate of the variance adds some, and the grid's kernel is not quite that of the plane;
+    # hence 0.2.
     rng = np.random.default_rng(5)
     length, noise, number = 80e3, 0.2, 150
     domain = make_domain(depth=(0.0,), land=False)
     lon2, lat2 = np.meshgrid(LON, LAT)
     inner = (lon2 > -11) & (lon2 < -5) & (lat2 > 45) & (lat2 < 49)
-    squares = []
+    nodes = lon2.ravel(), lat2.ravel()
+    root = np.linalg.cholesky(kernel_covariance(nodes, nodes, length) + 1e-8 * np.eye(lon2.size))
+    lines, squares = {"latitude": LAT, "longitude": LON}, []
     for _ in range(40):
+        field = xr.DataArray((root @ rng.standard_normal(lon2.size)).reshape(lon2.shape), lines, list(lines))
         lon, lat = rng.uniform(LON[0], LON[-1], number), rng.uniform(LAT[0], LAT[-1], number)
-        places = np.r_[lon, lon2[inner]], np.r_[lat, lat2[inner]]
-        covariance = kernel_covariance(places, places, length)
-        draw = np.linalg.cholesky(covariance + 1e-8 * np.eye(len(covariance))) @ rng.standard_normal(len(covariance))
-        observed = draw[:number] + np.sqrt(noise) * rng.standard_normal(number)
+        observed = field.interp(longitude=("here", lon), latitude=("here", lat)).values
+        observed = observed + np.sqrt(noise) * rng.standard_normal(number)
         table = make_observations(number, depth=(0.0,), longitude=lon, latitude=lat, temperature=observed)
         result = grid(table, domain, length=length, noise=noise, background="none", error="exact")
         analysis, stated = (result[n].values[0, 0][inner] for n in ("analysis", "analysis_error"))
-        squares.append(np.mean(((analysis - draw[number:]) / stated) ** 2))
+        squares.append(np.mean(((analysis - field.values[inner]) / stated) ** 2))
     assert np.mean(squares) == pytest.approx(1.0, abs=0.2)
 
 
