@@ -99,19 +99,19 @@ NEAR = 1e-9
 MORE_DEGREES, MORE_METRES, MORE_DAYS = 1e-3, 0.1, 1
 #: A map of a longer period than this mixes seasons, in days.
 MIXED = 150
-#: Bytes per node in the plane and in space: of a factor and its selected inverse (measured at 500 x 500 and 60 x 60 x 20),
-#: of a factor of another package, and of the iterative solver.
-BYTES_PER_NODE = {2: 3_100, 3: 38_000}
-BYTES_PER_NODE_OF = {"splu": {2: 5_600, 3: 60_000}, "iterative": {2: 1_400, 3: 7_000}}
+
+
+def _shape(sizes: Mapping[str, int], parameters: Mapping) -> tuple[int, ...]:
+    """The grid of one linear system, with its rim."""
+    plane = (sizes.get("latitude", 1) + 2, sizes.get("longitude", 1) + 2)
+    return (sizes.get("depth", 1) + 2, *plane) if parameters["vertical_length"] > 0 else plane
 
 
 def _grows(sizes: Mapping, parameters: Mapping) -> Mapping:
-    domain = sizes.get("domain", {})
-    nodes = domain.get("latitude", 1) * domain.get("longitude", 1)
-    needed = BYTES_PER_NODE_OF.get(parameters["solver"], BYTES_PER_NODE)
-    if parameters["vertical_length"] > 0:
-        return {"memory": nodes * domain.get("depth", 1) * needed[3]}
-    return {"memory": 2 * nodes * needed[2]}
+    shape = _shape(sizes.get("domain", {}), parameters)
+    name = "multifrontal" if parameters["solver"] in ("auto", "pardiso", "cholmod") else parameters["solver"]
+    # Levels that are analysed by themselves are so two at a time, one on each core.
+    return {"memory": solvers.memory(name, shape) * (1 if parameters["vertical_length"] > 0 else 2)}
 
 
 class Gridding(Chain):
@@ -413,7 +413,7 @@ class Gridding(Chain):
 
     def resolve(self, inputs: Mapping[str, Any]) -> Mapping[str, Any]:
         domain = self._domain(inputs["domain"])
-        solver = solvers.choose() if self.solver == "auto" else self.solver
+        solver = self._choice(domain).name if self.solver == "auto" else self.solver
         return {
             "solver": solver,
             # It takes a factor, which the iterative solver is there to avoid.
@@ -422,6 +422,9 @@ class Gridding(Chain):
             "value_range": self._range(inputs["observations"]),
             "transform_bounds": self._bounds(),
         }
+
+    def _choice(self, domain: xr.Dataset) -> solvers.Choice:
+        return solvers.choose(_shape(domain.sizes, self.parameters), exact=self.error == "exact")
 
     def places(self, inputs: Mapping[str, Any]) -> pd.DataFrame:
         domain = self._domain(inputs["domain"])
@@ -446,6 +449,9 @@ class Gridding(Chain):
         previous: xr.Dataset | None = None,
         currents: xr.Dataset | None = None,
     ) -> xr.Dataset:
+        choice = self._choice(self._domain(domain))
+        if choice.name == self.solver:
+            self.report(0.0, choice.sentence)
         plan, mask, spans, pieces = self.prepared(observations, domain)
         transform = self._transform(pieces)
         if transform is not None:

@@ -1,26 +1,34 @@
 """Solvers of the sparse symmetric positive definite system, by name.
 
-`multifrontal` is our own (see `multifrontal`) and what `auto` takes.  `iterative` makes no factor: it needs a fraction of
-the memory, and runs on a GPU where there is one.  The others are independent of both: `splu` (SuperLU inside scipy) is
-always there, `pardiso` is oneMKL's by way of pypardiso, and `cholmod` (scikit-sparse) has GPL parts, so it is imported
-only when it is asked for by name.
+`multifrontal` is our own (see `multifrontal`); `choose` tells what `auto` stands for on a grid.  `iterative` makes no
+factor: it needs a fraction of the memory, and runs on a GPU where there is one.  The others are independent of both: `splu`
+(SuperLU inside scipy) is always there, `pardiso` is oneMKL's by way of pypardiso, and `cholmod` (scikit-sparse) has GPL
+parts, so it is imported only when it is asked for by name.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib.metadata
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
+import psutil
 from packaging.specifiers import SpecifierSet
 from scipy import sparse
 from scipy.sparse import linalg
 from threadpoolctl import ThreadpoolController
 
 from phidias_lab.errors import MissingExtraError, ParameterError, nearest
+from phidias_lab.methods import arrays
+from phidias_lab.methods.variational import norm
+from phidias_lab.methods.variational.dissection import cost
 from phidias_lab.methods.variational.grid import Grid
 from phidias_lab.methods.variational.iterative import Iterative, singular
 from phidias_lab.methods.variational.multifrontal import Multifrontal
@@ -166,9 +174,80 @@ def _installed(package: str, versions: str) -> bool:
         return False
 
 
-def choose() -> str:
-    """The solver that `auto` stands for."""
-    return "multifrontal"
+@dataclass(frozen=True)
+class Choice:
+    """A solver for a grid, the bytes that it is predicted to take, and a sentence that says both."""
+
+    name: str
+    memory: float
+    sentence: str
+
+
+#: What a factor and its computation take in all over its own bytes, and beside that per node, by the number of dimensions
+#: (measured at 500 x 500 and 60 x 60 x 20); and what solvers without a prediction take per node.
+_PEAK, _BESIDE = {1: 1.1, 2: 1.1, 3: 1.5, 4: 2.0}, {1: 500.0, 2: 750.0, 3: 5_000.0, 4: 20_000.0}
+_PER_NODE = {
+    "iterative": {1: 800.0, 2: 1_400.0, 3: 7_000.0, 4: 30_000.0},
+    "splu": {1: 2_000.0, 2: 5_600.0, 3: 60_000.0, 4: 400_000.0},
+}
+_WORTH = 50_000
+"""Nodes from which on a GPU saves more than bringing the system there costs."""
+
+
+def memory(name: str, shape: Sequence[int]) -> float:
+    """Bytes that a solver is predicted to take for a grid of this shape, all of it sea."""
+    shape = [size for size in shape if size > 1] or [1]
+    nodes, ndim = math.prod(shape), min(len(shape), 4)
+    if name in _PER_NODE:
+        return nodes * _PER_NODE[name][ndim]
+    reach = norm.coefficients(None, len(shape)).size - 1
+    return _PEAK[ndim] * cost(shape, [reach] * len(shape)).bytes + _BESIDE[ndim] * nodes
+
+
+def choose(shape: Sequence[int], *, exact: bool = True, room: float | None = None) -> Choice:
+    """The solver that `auto` stands for on a grid of this shape.
+
+    exact : whether the error at every node is wanted, which takes our own factor.
+    room : bytes that may be taken; what is free here unless given.
+
+    For the field alone: a GPU where one is visible and the grid is large, else the direct solver that is the fastest of
+    those installed, else, where its factor does not fit, the iterative one.
+    """
+    room = free_memory() if room is None else room
+    nodes = math.prod(shape)
+    name = "multifrontal"
+    if not exact:
+        on_gpu = nodes >= _WORTH and arrays.visible_gpus() and any(map(find_spec, arrays.ON_GPU))
+        if on_gpu or memory(name, shape) > room:
+            name = "iterative"
+        elif "pardiso" in available():
+            name = "pardiso"
+    needed = memory(name, shape)
+    said = f"{nodes} nodes are solved at once by {name}; that takes about {_gib(needed)}, and {_gib(room)} are free."
+    if needed > room:
+        said += " It may not fit: choose a smaller region or fewer levels at once"
+        said += f"; the field without its error takes about {_gib(memory('iterative', shape))}." if exact else "."
+    return Choice(name, needed, said)
+
+
+def _gib(size: float) -> str:
+    return f"{size / 2**30:.2g} GiB"
+
+
+def free_memory() -> float:
+    """Bytes that this process may still take: what the machine has free, or what its control group leaves it."""
+    free = float(psutil.virtual_memory().available)
+    for limit, used in (
+        ("memory.max", "memory.current"),
+        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
+    ):
+        with contextlib.suppress(OSError, ValueError):
+            most, taken = (float((_GROUPS / name).read_text()) for name in (limit, used))
+            free = min(free, max(most - taken, 0.0))
+    return free
+
+
+_GROUPS = Path("/sys/fs/cgroup")
 
 
 def check(solver: str) -> str:
@@ -189,7 +268,7 @@ def check(solver: str) -> str:
 def factorise(matrix: sparse.csr_array, places: Places, solver: str = "auto") -> Factor:
     """Factorise a symmetric positive definite matrix over the nodes of a grid."""
     name = check(solver)
-    return SOLVERS[choose() if name == "auto" else name].factorise(matrix, places)
+    return SOLVERS["multifrontal" if name == "auto" else name].factorise(matrix, places)
 
 
 def solve(factor: Factor, matrix: sparse.csr_array, right: np.ndarray) -> np.ndarray:

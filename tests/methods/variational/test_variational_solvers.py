@@ -25,8 +25,49 @@ def test_two_independent_solvers_are_always_there():
     assert {"multifrontal", "splu"} <= set(solvers.available())
 
 
-def test_auto_is_our_own_factor_whatever_else_is_installed(problem):
-    assert analyse(**problem((9, 8))).solver == solvers.choose() == "multifrontal"
+PLENTY = 1e15
+
+
+def test_the_error_takes_our_own_factor_and_says_what_it_needs():
+    found = solvers.choose((500, 500), room=PLENTY)
+    assert found.name == "multifrontal"
+    # What the whole process took beyond its start at this size (docs/decisions/0012).
+    assert found.memory == pytest.approx(620e6, rel=0.25)
+    assert "250000 nodes are solved at once by multifrontal" in found.sentence
+    assert "may not fit" not in found.sentence
+    tight = solvers.choose((500, 500), room=1e8)
+    assert tight.name == "multifrontal"
+    assert "It may not fit: choose a smaller region" in tight.sentence
+    assert "the field without its error takes about 0.3" in tight.sentence
+
+
+def test_the_field_alone_takes_the_fastest_direct_solver_that_fits_and_else_none(monkeypatch):
+    monkeypatch.setattr(solvers.arrays, "visible_gpus", lambda: 0)
+    monkeypatch.setattr(solvers, "available", lambda: ("multifrontal", "splu", "iterative"))
+    assert solvers.choose((500, 500), exact=False, room=PLENTY).name == "multifrontal"
+    assert solvers.choose((500, 500), exact=False, room=5e8).name == "iterative"
+    monkeypatch.setattr(solvers, "available", lambda: ("multifrontal", "splu", "pardiso", "iterative"))
+    assert solvers.choose((500, 500), exact=False, room=PLENTY).name == "pardiso"
+    monkeypatch.setattr(solvers.arrays, "visible_gpus", lambda: 1)
+    monkeypatch.setattr(solvers, "find_spec", lambda name: name == "torch" or None)
+    assert solvers.choose((500, 500), exact=False, room=PLENTY).name == "iterative"
+    assert solvers.choose((50, 50), exact=False, room=PLENTY).name == "pardiso"
+
+
+def test_the_memory_that_is_predicted_grows_as_the_factor_does():
+    plane, space = solvers.memory("multifrontal", (1000, 1000)), solvers.memory("multifrontal", (60, 60, 20))
+    assert 4 < plane / solvers.memory("multifrontal", (500, 500)) < 5
+    assert space == pytest.approx(2.5e9, rel=0.25)
+    assert solvers.memory("iterative", (1000, 1000)) < plane / 1.5
+
+
+def test_what_a_control_group_leaves_counts(tmp_path, monkeypatch):
+    monkeypatch.setattr(solvers, "_GROUPS", tmp_path)
+    (tmp_path / "memory.max").write_text("3000000\n")
+    (tmp_path / "memory.current").write_text("1000000\n")
+    assert solvers.free_memory() == 2e6
+    (tmp_path / "memory.max").write_text("max\n")
+    assert solvers.free_memory() > 2e6
 
 
 def test_superlu_solves_on_one_thread_of_the_blas():
