@@ -128,7 +128,7 @@ def test_a_run_outlives_its_kernel_server_and_hub_and_is_found_again_with_log_an
         assert found["status"] == "running"
         assert found["fraction"] > 0.1
         assert until(120, lambda: look()["status"] == "done"), look()
-        assert "piece" in look()["log"]
+        assert "writing the product" in look()["log"]
     finally:
         as_user("bob", "scancel", "--user=bob", check=False)
         end_server(bob)
