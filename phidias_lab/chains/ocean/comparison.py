@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from phidias_lab.chains.ocean._inputs import OBSERVATIONS
 from phidias_lab.contract import Chain, Input, Resources, Var, choice, number, numbers, period, region
 from phidias_lab.contract import variable as variable_of
 from phidias_lab.contract.data import Needs, column_attributes, converter, extent, look_alike, rows_in_all
@@ -80,12 +81,7 @@ class Comparison(Chain):
             "table",
             doc="observations, one row each; a column <variable>_qc holds SeaDataNet L20 flags where there is one",
             default="ocean.observations",
-            variables={
-                "longitude": Var("degrees_east", standard_name="longitude"),
-                "latitude": Var("degrees_north", standard_name="latitude"),
-                "depth": Var("m", standard_name="depth", doc="positive downwards"),
-                "time": Var(standard_name="time"),
-            },
+            variables=OBSERVATIONS,
         ),
         "field": Input(
             "cube",

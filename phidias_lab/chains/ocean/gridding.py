@@ -15,6 +15,7 @@ import xarray as xr
 
 from phidias_lab.chains.ocean import _backgrounds, _words
 from phidias_lab.chains.ocean._backgrounds import Earlier
+from phidias_lab.chains.ocean._inputs import DOMAIN, DOMAIN_DIMS, OBSERVATIONS
 from phidias_lab.chains.ocean._levels import (
     DIMS,
     LENGTHENING,
@@ -130,25 +131,17 @@ class Gridding(Chain):
             "table",
             doc="observations, one row each; a column <variable>_qc holds SeaDataNet L20 flags where there is one",
             default="ocean.observations",
-            variables={
-                "longitude": Var("degrees_east", standard_name="longitude"),
-                "latitude": Var("degrees_north", standard_name="latitude"),
-                "depth": Var("m", standard_name="depth", doc="positive downwards"),
-                "time": Var(standard_name="time"),
-            },
+            variables=OBSERVATIONS,
         ),
         "domain": Input(
             "cube",
             doc="the grid, and where it is sea",
             default="ocean.north_east_atlantic",
             role="support",
-            dims=("depth", "latitude", "longitude"),
+            dims=DOMAIN_DIMS,
             variables={
-                "mask": Var("1", standard_name="sea_binary_mask", doc="1 at sea, 0 on land and below the sea floor"),
+                **DOMAIN,
                 **{name: Var("1", optional=True, doc=doc) for name, doc in LENGTHENING.items()},
-                "longitude": Var("degrees_east", standard_name="longitude"),
-                "latitude": Var("degrees_north", standard_name="latitude"),
-                "depth": Var("m", standard_name="depth"),
             },
         ),
         "previous": Input(

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from phidias_lab.chains.ocean._inputs import DOMAIN, DOMAIN_DIMS, OBSERVATIONS
 from phidias_lab.contract import Chain, Input, Resources, Var, choice, count, flag, number, text
 from phidias_lab.contract.data import column_attributes, converter, measured
 from phidias_lab.errors import InputError, ParameterError, nearest
@@ -58,25 +59,15 @@ class Quality(Chain):
             "table",
             doc="observations, one row each; platform and cast tell profiles apart where there are such columns",
             default="ocean.observations",
-            variables={
-                "longitude": Var("degrees_east", standard_name="longitude"),
-                "latitude": Var("degrees_north", standard_name="latitude"),
-                "depth": Var("m", standard_name="depth", doc="positive downwards"),
-                "time": Var(standard_name="time"),
-            },
+            variables=OBSERVATIONS,
         ),
         "domain": Input(
             "cube",
             doc="the grid, and where it is sea; with it observations of a level are judged by each other",
             role="support",
             optional=True,
-            dims=("depth", "latitude", "longitude"),
-            variables={
-                "mask": Var("1", standard_name="sea_binary_mask", doc="1 at sea, 0 on land and below the sea floor"),
-                "longitude": Var("degrees_east", standard_name="longitude"),
-                "latitude": Var("degrees_north", standard_name="latitude"),
-                "depth": Var("m", standard_name="depth"),
-            },
+            dims=DOMAIN_DIMS,
+            variables=DOMAIN,
         ),
     }
     outputs = {
