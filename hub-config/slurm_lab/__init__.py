@@ -4,6 +4,7 @@
     python -m slurm_lab users --create alice bob
     python -m slurm_lab environment      what the users' servers and workers run in, and a demo lake
     python -m slurm_lab lab              all of it, with the hub before it: what `make lab-slurm` starts
+    python -m slurm_lab remove           stop all of it and remove what it made
 
 It needs root and the packages of system-packages.txt, and of Python the standard library alone.
 """

@@ -35,7 +35,10 @@ def parser() -> argparse.ArgumentParser:
         default=None,
         help="no MariaDB, no sacct, no private jobs",
     )
-    commands.add_parser("stop", help="stop the daemons and end the jobs; what is on disk stays")
+    stop = commands.add_parser(
+        "stop",
+        help="stop the daemons, end the jobs, and the hub and proxy of a lab that was killed; what is on disk stays",
+    )
     commands.add_parser("status", help="one line per node")
     commands.add_parser("env", help="the line that Slurm's clients need: eval it")
     for name, what in {
@@ -58,7 +61,12 @@ def parser() -> argparse.ArgumentParser:
     )
     make.add_argument("--source", type=Path, help="an environment whose packages may be copied (default .venv)")
     lab = commands.add_parser("lab", help="Slurm, users, environment, proxy and hub; SYSTEM=1 lets it create users")
-    lab.add_argument("--site", type=Path, default=deployment.SITE, help="site file (default %(default)s)")
+    gone = commands.add_parser(
+        "remove",
+        help="stop everything and remove what the lab made: users, Slurm, hub; the environment and the lake stay",
+    )
+    for command in (stop, lab, gone):
+        command.add_argument("--site", type=Path, default=deployment.SITE, help="site file (default %(default)s)")
     lab.add_argument("--port", type=int, default=shown.port, help="first of Slurm's ports (default %(default)s)")
     return top
 
@@ -73,7 +81,9 @@ def main(words: list[str] | None = None) -> int:
             took = lab.start(dataclasses.replace(lab.settings, **changed))
             print(f"Slurm is idle after {took:.1f} s; its clients need: {_export(lab)}")
         elif options.command == "stop":
-            lab.stop()
+            _stop(lab, options.site)
+        elif options.command == "remove":
+            _remove(options.site)
         elif options.command == "status":
             print(lab.status(), end="")
         elif options.command == "env":
@@ -100,12 +110,36 @@ def main(words: list[str] | None = None) -> int:
 
 def _users(options: argparse.Namespace) -> None:
     if options.remove:
-        entries = people.remove()
-        print("Removed:" if entries else "Nothing had been created here.", *(f"{k} {n[0]};" for k, *n in entries))
+        with deployment.Deployment().alone():  # not under a lab that runs
+            created = people.created()
+            removed = people.remove()
+        print("Removed:" if removed else "Nothing was removed.", *(f"{k} {n[0]};" for k, *n in removed))
+        if left := [entry for entry in created if entry not in removed]:
+            print("Left to other labs of this host, which use them:", *(f"{k} {n[0]};" for k, *n in left))
         return
     names = people.Names(options.create) if options.create else people.Names()
     entries = people.create(names)
     print("Created here so far:" if entries else "All were there.", *(f"{k} {n[0]};" for k, *n in entries))
+
+
+def _stop(lab: Lab, site: Path) -> None:
+    whole = deployment.Deployment(site)
+    if lab.folder not in (FOLDER, whole.slurm.folder):
+        lab.stop()  # a Slurm alone
+        return
+    with whole.alone():
+        whole.end_left()
+        whole.slurm.stop()
+
+
+def _remove(site: Path) -> None:
+    whole = deployment.Deployment(site)
+    with whole.alone():
+        removed = whole.remove()
+    print("Removed:" if removed else "Nothing of a lab is here.", "; ".join(removed))
+    left = [str(p) for p in (whole.environment, whole.site.get("lake")) if p and Path(p).exists()]
+    if left:
+        print(f"Left, because other labs of this host may use them; to remove them: rm -r {' '.join(left)}")
 
 
 def _export(lab: Lab) -> str:

@@ -185,19 +185,16 @@ class Lab:
                 "a shorter folder: --folder FOLDER"
             )
         self._check_reach()
-        if self.settings.port != settings.port and self.running():
+        at_work = [name for name in self._pids() if self._running(name)]
+        if self.settings.port != settings.port and at_work:
             raise Refused(f"A Slurm runs in {self.folder} at port {self.settings.port}. Stop it before you move it.")
-        if not self.running():
-            ports = [settings.port, settings.port + 1, *(settings.port + 11 + i for i in range(len(settings.nodes)))]
-            for port in ports:
-                with socket.socket() as probe:
-                    probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                    try:
-                        probe.bind(("127.0.0.1", port))
-                    except OSError:
-                        raise Refused(
-                            f"Port {port} on 127.0.0.1 is taken. Choose others: --port {port + 1000}"
-                        ) from None
+        ports = {"slurmctld": settings.port}
+        if settings.accounting:
+            ports["slurmdbd"] = settings.port + 1
+        ports |= {f"slurmd.{node}": settings.port + 11 + number for number, node in enumerate(settings.nodes)}
+        for name, port in ports.items():
+            if name not in at_work and taken(port):  # what runs already has its own port
+                raise Refused(f"Port {port} on 127.0.0.1 is taken. Choose others: --port {settings.port + 1000}")
 
     def _check_reach(self) -> None:
         """Daemons and users have to reach the folder: not below a home of mode 0700, and munged refuses one for all."""
@@ -508,6 +505,14 @@ def run_as(user: str, command: list[str], environment: dict[str, str]) -> subpro
     )
 
 
+def own_address() -> str:
+    """What the host's own name stands for: the loopback on a usual Debian. Slurm's NoInAddrAny listens there alone."""
+    try:
+        return socket.gethostbyname(socket.gethostname().partition(".")[0])
+    except OSError:
+        return "127.0.0.1"
+
+
 # The files ------------------------------------------------------------------------------------------------------------
 
 
@@ -556,7 +561,7 @@ def slurm_conf(lab: Lab) -> str:
     if settings.accounting:
         lines += [
             "AccountingStorageType=accounting_storage/slurmdbd",
-            "AccountingStorageHost=127.0.0.1",
+            f"AccountingStorageHost={own_address()}",
             f"AccountingStoragePort={settings.port + 1}",
             # The clients of slurmdbd take munge's socket from here; AuthInfo is not enough.
             f"AccountingStoragePass={lab.munge_socket}",
@@ -593,7 +598,9 @@ def slurmdbd_conf(lab: Lab) -> str:
             f"AuthInfo=socket={lab.munge_socket}",
             # The host's own name; 127.0.0.1 does not work here.
             f"DbdHost={socket.gethostname().partition('.')[0]}",
-            "DbdAddr=127.0.0.1",
+            # DbdAddr is for the clients alone. What slurmdbd listens on is every address, or with this the host's own.
+            f"DbdAddr={own_address()}",
+            "CommunicationParameters=NoInAddrAny",
             f"DbdPort={lab.settings.port + 1}",
             "SlurmUser=slurm",
             # Said here too: the accounts are asked for past the controller.
@@ -634,6 +641,17 @@ def alive(pid: int, since: int) -> bool:
 def send(pid: int, number: int) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, number)
+
+
+def taken(port: int) -> bool:
+    """Whether something listens at a port of this host."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return True
+    return False
 
 
 def until(seconds: float, condition: Callable[[], bool]) -> bool:

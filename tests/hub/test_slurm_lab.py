@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import http.server
 import os
+import pwd
 import shutil
+import signal
+import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
-from slurm_lab import deployment, people
+import yaml
+from slurm_lab import Refused, deployment, people
 from slurm_lab.deployment import HUB_CONFIG, SITE, Deployment
 from slurm_lab.slurm import DEVICES, Lab, Settings, gres_conf, slurm_conf
 
@@ -110,3 +116,114 @@ def test_a_lab_that_was_never_started_is_told_at_once(tmp_path):
         done = start("--folder", str(tmp_path), *words, cwd=HUB_CONFIG)
         assert done.returncode == 1
         assert f"There is no Slurm in {tmp_path}. Start one" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "place", ["/", "/srv", "/var", "/etc/phidias", "/usr/share/phidias", "/home/somebody", "hub", "HOME"]
+)
+def test_a_place_of_the_system_and_a_home_are_no_place_for_the_hub(place):
+    place = next(a.pw_dir for a in pwd.getpwall() if a.pw_uid == os.geteuid()) if place == "HOME" else place
+    with pytest.raises(Refused, match=r"that is (a place of the system|a home)\. Name one of its own in the site file"):
+        people.check_state(people.Names(state=Path(place)))
+
+
+def test_a_folder_with_files_of_others_is_not_taken_for_the_hub_s_and_an_empty_or_new_one_is(tmp_path):
+    names = people.Names(hub="phidias-none-such", state=tmp_path / "hub")
+    people.check_state(names)
+    names.state.mkdir()
+    people.check_state(names)
+    (names.state / "thesis.txt").write_text("years")
+    with pytest.raises(Refused, match="that folder holds files and does not belong to phidias-none-such"):
+        people.check_state(names)
+    owner = pwd.getpwuid(names.state.stat().st_uid).pw_name
+    people.check_state(people.Names(hub=owner, state=names.state))  # its own, from an earlier start
+
+
+def moved(folder: Path, *changes: tuple[str, str]) -> Path:
+    """The shipped site with its places below a folder."""
+    text = SITE.read_text().replace('"/srv/phidias/', f'"{folder}/')
+    for old, new in changes:
+        assert text.count(old) == 1
+        text = text.replace(old, new)
+    (folder / "site.toml").write_text(text)
+    return folder / "site.toml"
+
+
+@pytest.mark.parametrize("key", ["url", "internal_port", "proxy_api_port"])
+def test_a_port_that_is_taken_is_named_before_anything_starts(tmp_path, key):
+    with socket.socket() as here:
+        here.bind(("127.0.0.1", 0))
+        here.listen()
+        port = here.getsockname()[1]
+        ports = {"url": 27400, "internal_port": 27401, "proxy_api_port": 27402} | {key: port}
+        url = f"http://127.0.0.1:{ports.pop('url')}"
+        words = "".join(f"{k} = {v}\n" for k, v in ports.items())
+        lab = Deployment(moved(tmp_path, ('url = "http://127.0.0.1:8000"\n', f'url = "{url}"\n{words}')))
+        with pytest.raises(
+            Refused, match=rf"Port {port} on 127\.0\.0\.1 is taken, and the lab needs it \(hub\.{key} of"
+        ):
+            lab.check(create=True)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["site.toml"]
+
+
+def test_ports_that_a_site_does_not_name_are_those_of_its_schema():
+    schema = yaml.safe_load((HUB_CONFIG.parent / "phidias_lab" / "compute" / "site.schema.yaml").read_text())
+    hub = schema["properties"]["hub"]["properties"]
+    assert {key: hub[key]["default"] for key in deployment.PORTS} == deployment.PORTS
+
+
+class OtherHub(http.server.BaseHTTPRequestHandler):
+    """A hub of somebody else: it answers, and knows no token of ours."""
+
+    def do_GET(self):
+        self.send_response(200 if self.path == "/hub/api/" else 403)
+        self.end_headers()
+
+    def log_message(self, *_):
+        pass
+
+
+def test_another_hub_at_the_address_is_not_taken_for_this_lab_s(tmp_path):
+    with http.server.HTTPServer(("127.0.0.1", 0), OtherHub) as other:
+        threading.Thread(target=other.serve_forever).start()
+        try:
+            lab = Deployment(moved(tmp_path, ("http://127.0.0.1:8000", f"http://127.0.0.1:{other.server_port}")))
+            assert not lab.answers()
+        finally:
+            other.shutdown()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="not run: a Slurm lab needs root")
+def test_a_lab_holds_its_places_until_its_process_ends_however_it_ends(tmp_path):
+    site = moved(tmp_path)
+    code = (
+        "import sys, time; from pathlib import Path; from slurm_lab.deployment import Deployment\n"
+        "with Deployment(Path(sys.argv[1])).alone(): print('held', flush=True); time.sleep(60)"
+    )
+    first = subprocess.Popen([sys.executable, "-c", code, site], cwd=HUB_CONFIG, stdout=subprocess.PIPE, text=True)
+    try:
+        assert first.stdout.readline() == "held\n"
+        refused = rf"A lab runs in {tmp_path}/hub already, as process {first.pid}\. .* kill {first.pid}$"
+        with pytest.raises(Refused, match=refused), Deployment(site).alone():
+            pass
+        for words in (["lab"], ["stop"], ["remove"]):
+            done = start(*words, "--site", str(site), cwd=HUB_CONFIG)
+            assert done.returncode == 1
+            assert f"as process {first.pid}." in done.stderr
+    finally:
+        first.send_signal(signal.SIGKILL)
+        first.wait()
+        first.stdout.close()
+    with Deployment(site).alone():
+        pass
+    for lock in deployment.LOCKS.glob(f"phidias-lab{str(tmp_path).replace('/', '-')}-*.lock"):
+        lock.unlink()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["site.toml"]
+
+
+def test_each_lab_of_a_host_writes_down_what_it_created_where_the_others_look(tmp_path):
+    one, two = Deployment(SITE), Deployment(moved(tmp_path))
+    assert one.manifest == people.MANIFEST
+    assert two.manifest != one.manifest
+    assert two.manifest.parent == one.manifest.parent
+    assert two.manifest.match("created*.json")

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import pwd
+import signal
+import socket
 import time
 from pathlib import Path
 
 import pytest
 from slurm_lab import Refused
-from slurm_lab.slurm import Lab, Settings
+from slurm_lab.slurm import Lab, Settings, own_address
 
 pytestmark = pytest.mark.usefixtures("no_jobs")
 
@@ -148,3 +151,25 @@ def test_a_second_start_finds_slurm_running_and_jobs_go_on(slurm, sleeper):
     _, _, pid = sleeper
     slurm.start(slurm.settings)
     assert letter(pid) == "S"
+
+
+def test_a_start_after_the_death_of_one_daemon_starts_that_one_alone(slurm):
+    before = slurm._pids()
+    os.kill(before["slurmctld"][0], signal.SIGKILL)
+    eventually(lambda: not slurm.running())
+    slurm.start(slurm.settings)
+    assert {name for name, server in slurm._pids().items() if server != before[name]} == {"slurmctld"}
+
+
+def test_what_listens_for_slurm_listens_on_the_loopback_or_where_the_hosts_name_points(slurm):
+    ports = range(slurm.settings.port, slurm.settings.port + 20)
+    found = {}
+    for table in ("tcp", "tcp6"):
+        for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
+            local, state = line.split()[1], line.split()[3]
+            where, port = local.split(":")
+            if state == "0A" and int(port, 16) in ports:
+                # /proc writes the four bytes in the order of this machine; an address of IPv6 has no such form.
+                found[int(port, 16)] = socket.inet_ntoa(bytes.fromhex(where)[::-1]) if table == "tcp" else where
+    assert {slurm.settings.port, slurm.settings.port + 1} <= set(found)
+    assert set(found.values()) <= {"127.0.0.1", own_address()}, found

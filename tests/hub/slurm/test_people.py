@@ -94,3 +94,57 @@ def test_what_would_be_created_is_told_beforehand(names):
     assert "the system user phidias-th" in told
     assert "may run sbatch, squeue and scancel" in told
     assert not exists(USERS[0])
+
+
+def test_what_another_deployment_uses_is_left_and_the_last_one_takes_it_away(names, one_host):
+    names, first = names
+    second = one_host / "created-people-too.json"
+    people.remove(second)
+    people.create(names, first)
+    assert people.found(names, first) == []
+    assert people.create(names, second) == []
+    assert people.found(names, second) == [USERS[0], "phidias-th"]
+    task = subprocess.Popen(["sleep", "300"], user=USERS[0])
+    try:
+        assert people.remove(first) == [["folder", str(names.state)]]
+        assert task.poll() is None
+        assert grp.getgrnam("phidias-tg").gr_mem == [USERS[0]]
+        assert Path(f"/home/{USERS[0]}").exists()
+        assert names.sudoers.exists()
+        assert ["user", USERS[0]] in people.remove(second)
+        assert task.wait(5) != 0
+        assert not exists(USERS[0])
+        assert not exists("phidias-th")
+        assert not names.sudoers.exists()
+    finally:
+        task.kill()
+        people.remove(second)
+
+
+def test_a_home_without_an_account_is_somebody_s_and_left_as_it_is(names):
+    names, manifest = names
+    home = Path("/home") / USERS[0]
+    home.mkdir(mode=0o755)
+    try:
+        with pytest.raises(Refused, match=f"{home} is there without an account {USERS[0]}"):
+            people.create(names, manifest)
+        assert oct(home.stat().st_mode & 0o777) == "0o755"
+        assert not exists(USERS[0])
+        assert not manifest.exists()
+    finally:
+        home.rmdir()
+
+
+def test_a_folder_with_files_is_not_closed_for_the_hub(names):
+    names, manifest = names
+    names.state.mkdir(mode=0o755)
+    (names.state / "thesis.txt").write_text("years")
+    try:
+        with pytest.raises(Refused, match="holds files and does not belong to phidias-th"):
+            people.create(names, manifest)
+        assert oct(names.state.stat().st_mode & 0o777) == "0o755"
+        assert names.state.owner() == "root"
+        assert not exists("phidias-th")
+    finally:
+        (names.state / "thesis.txt").unlink()
+        names.state.rmdir()
