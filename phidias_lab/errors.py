@@ -7,7 +7,12 @@ and nothing else; a traceback is shown only on request. Each kind has the exit c
 from __future__ import annotations
 
 import difflib
+import errno
 from collections.abc import Iterable
+
+
+#: What the system says where there is no room to write, or nothing may be written at all. Reading never meets these.
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
 class PhidiasError(Exception):

@@ -42,7 +42,7 @@ from phidias_lab.compute.request import Request
 from phidias_lab.compute.runs import read_json, write_json
 from phidias_lab.contract.chain import Chain
 from phidias_lab.contract.resources import Resources
-from phidias_lab.errors import MissingExtraError, ParameterError, PhidiasError, RunFailedError
+from phidias_lab.errors import FULL, MissingExtraError, ParameterError, PhidiasError, RunFailedError
 
 ASKED, PENDING, RUNNING, LOST = "asked", "pending", "running", "lost"
 STATES = (ASKED, PENDING, RUNNING, LOST)
@@ -162,13 +162,16 @@ class Cluster:
         _check_interface(self.place, asked.place)
         above = keys.root(self.place)
         keys.clean(above)
-        atexit.register(_close, weakref.ref(self))
         self.name = f"phidias-{secrets.token_hex(6)}"
-        self.folder = keys.create(above / self.name)
+        self.folder = above / self.name
+        atexit.register(_close, weakref.ref(self))
         try:
+            keys.create(self.folder)
             self._start()
-        except BaseException:
+        except BaseException as error:
             self.close()
+            if isinstance(error, OSError) and error.errno in FULL:
+                raise keys.unwritable(self.folder, error) from None
             raise
 
     def _start(self) -> None:
@@ -544,6 +547,8 @@ class Cluster:
     def refused(self, error: Exception) -> None:
         """A worker could not even be asked for."""
         if self._trouble is None:
+            if isinstance(error, OSError) and error.errno in FULL:
+                error = keys.unwritable(self.folder, error)
             said = str(error) if isinstance(error, PhidiasError) else f"it cannot be started: {error}"
             self._trouble = f"No worker on {self.request.place}: {said}"
 

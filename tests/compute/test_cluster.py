@@ -23,7 +23,7 @@ import pytest
 
 import phidias_lab
 from phidias_lab.compute import cluster as clusters
-from phidias_lab.compute import environment, keys, request, site, slurm
+from phidias_lab.compute import environment, keys, request, runs, site, slurm
 from phidias_lab.contract.resources import Resources, parse_memory
 from phidias_lab.errors import ParameterError, ProductError, RunFailedError, UnknownNameError
 
@@ -89,6 +89,49 @@ def test_a_cluster_that_cannot_be_made_asks_no_queue_and_leaves_no_keys_and_no_p
     assert list((tmp_path / "shared").rglob("key.pem")) == []
     mine = [p for p in psutil.Process().children() if "phidias_lab.compute.watchdog" in p.cmdline()]
     assert all(p.status() == psutil.STATUS_ZOMBIE for p in mine)
+
+
+def fill(disk: Path) -> None:
+    """Leave no byte free."""
+    with contextlib.suppress(OSError), open(disk / "filling", "wb", buffering=0) as stream:
+        while True:
+            stream.write(bytes(4096))
+
+
+def test_a_full_disk_below_the_keys_is_one_sentence_and_nothing_is_left(here, small_disk, tmp_path, monkeypatch):
+    (tmp_path / "shared").symlink_to(small_disk)
+    (small_disk / "keys").mkdir(mode=0o700)
+    fill(small_disk)
+    said = r"shared/keys/phidias-\w+ cannot be written: No space left on device.* Free some space there, or name another place"
+    before = {p.pid for p in psutil.Process().children()}
+    with pytest.raises(ProductError, match=said):
+        phidias_lab.cluster("batch", workers=1)
+    assert list((small_disk / "keys").iterdir()) == []
+    # The process says nothing more when it ends.
+    code = (
+        "import phidias_lab\ntry: phidias_lab.cluster('batch', workers=1)\nexcept OSError as e: print(type(e).__name__)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.stderr) == ("ProductError\n", "")
+    # Full a little later: the keys still found room.
+    monkeypatch.setattr(
+        clusters.Cluster, "_start", lambda owner: fill(small_disk) or runs.write_text(owner.folder / "a", "b")
+    )
+    (small_disk / "filling").unlink()
+    with pytest.raises(ProductError, match=said):
+        phidias_lab.cluster("batch", workers=1)
+    assert list((small_disk / "keys").iterdir()) == []
+    assert {p.pid for p in psutil.Process().children()} == before
+
+
+def test_a_run_whose_workers_find_the_disk_full_blames_no_input(here, small_disk, tmp_path):
+    (tmp_path / "shared").symlink_to(small_disk)
+    (small_disk / "keys").mkdir(mode=0o700)
+    fill(small_disk)
+    run = phidias_lab.run("probe.slow", on="local", workers=1, pieces=2, seconds=0.05)
+    assert run.wait(60) == "failed"
+    assert re.search(r"shared/keys/phidias-\w+ cannot be written: No space left on device", run.error)
+    assert "input" not in run.error
 
 
 @pytest.fixture

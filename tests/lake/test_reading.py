@@ -319,6 +319,12 @@ class TestDamage:
             raise ValueError("of the chain")
         assert not isinstance(caught.value, InputError)
 
+    def test_a_full_disk_is_no_error_of_what_was_read_meanwhile(self):
+        with pytest.raises(OSError, match="No space left") as caught, unreadable.errors_of_reading("x"):
+            with open("/dev/full", "w") as full:
+                full.write("something")
+        assert not isinstance(caught.value, InputError)
+
 
 class TestForeignFiles:
     def test_a_netcdf_with_other_names_is_cut_by_its_standard_names(self, tmp_path):
