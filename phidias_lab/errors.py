@@ -10,7 +10,6 @@ import difflib
 import errno
 from collections.abc import Iterable
 
-
 #: What the system says where there is no room to write, or nothing may be written at all. Reading never meets these.
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 

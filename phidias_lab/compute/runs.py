@@ -597,7 +597,7 @@ def create(asked: Order, complete: Order, root: Path | None = None, title: str |
 
 
 #: What helps where a run cannot be written.
-_MAKE_ROOM = "Free some space ('phidias runs prune' tells what runs take) or choose another folder with the setting PHIDIAS_RUNS."
+_MAKE_ROOM = "Free some space ('phidias runs prune' tells what runs take) or set PHIDIAS_RUNS to another folder."
 
 
 def unwritable(place: Path, error: OSError, advice: str = _MAKE_ROOM) -> ProductError:
