@@ -318,6 +318,10 @@ def address_of(file: Path) -> str:
         raise Failed(ASKED, f"The site file {file} cannot be read: {error.strerror}.") from None
     except ValueError as error:
         raise Failed(ASKED, f"The site file {file} is not valid TOML: {error}. Mend that place.") from None
+    except RecursionError:
+        raise Failed(
+            ASKED, f"The site file {file} is nested too deeply. Mend the place with the many brackets."
+        ) from None
     return hub.get("url", "http://127.0.0.1:8000")
 
 
