@@ -77,6 +77,12 @@ def as_sentence(text: object) -> str:
     return text if text.endswith((".", "?", "!")) or not text else f"{text}."
 
 
+def kind_of(value: object) -> str:
+    """'an int', 'a Dataset': what a value is, with its article."""
+    name = type(value).__name__
+    return f"{'an' if name[0] in 'aeioAEIO' else 'a'} {name}"
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """A phrase that offers the closest known names, or lists the known ones when none is close."""
     known = sorted(str(k) for k in known)

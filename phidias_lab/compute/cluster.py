@@ -119,7 +119,7 @@ def _need(chain: Any) -> Resources | None:
         return registry.chain(chain).resources
     if isinstance(chain, Chain) or (isinstance(chain, type) and issubclass(chain, Chain)):
         return chain.resources
-    raise ParameterError(f"chain is a {type(chain).__name__}; give a chain's id, its class or a chain.")
+    raise ParameterError(f"chain is {chain!r:.80}; give a chain's id, its class or a chain.")
 
 
 def _range(adapt: Any) -> tuple[int, int]:
@@ -237,8 +237,7 @@ class Cluster:
 
     def scale(self, workers: int) -> None:
         """Have so many workers from now on; one that is lost is replaced."""
-        if isinstance(workers, bool) or not isinstance(workers, int) or workers < 0:
-            raise ParameterError(f"workers is {workers!r}; it must be a whole number from 0 up.")
+        requests.whole("workers", workers, least=0)
         requests.request(self.site, self.request.place, workers=workers)
         self._keep(workers, workers)
 
@@ -260,7 +259,9 @@ class Cluster:
 
     def wait_for_workers(self, workers: int | None = None, timeout: float = 120.0) -> None:
         """Wait until so many workers (all that are asked for) run."""
-        wanted = self._wanted[0] if workers is None else workers
+        wanted = self._wanted[0] if workers is None else requests.whole("workers", workers, least=0)
+        if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not timeout >= 0:
+            raise ParameterError(f"timeout is {timeout!r}; it must be a number of seconds from 0 up.")
         if wanted > self._wanted[1]:
             raise ParameterError(
                 f"{wanted} workers cannot come: {self._wanted[1]} are asked for. Call scale({wanted}) first."

@@ -12,6 +12,7 @@ import socket
 import ssl
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -148,6 +149,31 @@ def until(condition, seconds=60):
         time.sleep(0.05)
 
 
+@pytest.mark.parametrize("wanted", [-1, "a", 1.5, True])
+def test_a_number_of_workers_to_wait_for_that_is_none_is_refused(wanted):
+    cluster = object.__new__(clusters.Cluster)  # refused before anything of it is looked at
+    cluster._closed, cluster.name = threading.Event(), "phidias-0"
+    cluster._closed.set()
+    with pytest.raises(
+        ParameterError, match=rf"workers is {re.escape(repr(wanted))}; it must be a whole number from 0 up"
+    ):
+        cluster.wait_for_workers(wanted)
+
+
+@pytest.mark.parametrize("timeout", ["a", float("nan"), -1])
+def test_a_time_to_wait_for_workers_that_is_none_is_refused(timeout):
+    cluster = object.__new__(clusters.Cluster)
+    cluster._closed, cluster.name = threading.Event(), "phidias-0"
+    cluster._closed.set()
+    with pytest.raises(ParameterError, match=r"timeout is .*; it must be a number of seconds from 0 up"):
+        cluster.wait_for_workers(1, timeout=timeout)
+
+
+def test_what_a_chain_is_not_is_named_in_plain_words(here):
+    with pytest.raises(ParameterError, match=r"chain is 5; give a chain's id, its class or a chain\."):
+        phidias_lab.cluster("local", chain=5)
+
+
 # What may be asked for ------------------------------------------------------------------------------------------------
 
 
@@ -164,6 +190,13 @@ def test_what_is_not_given_is_what_the_chain_declares_else_the_default_of_the_si
 @pytest.mark.parametrize(
     ("asked", "sentence"),
     [
+        ({"workers": 10**9}, "You asked for 1000000000 workers, but batch gives at most 8"),
+        (
+            {"memory": 1},
+            r"memory is 1 B; a worker needs at least 128.0 MiB, because Python and the libraries of the lab take",
+        ),
+        ({"memory": "1MiB"}, r"memory is 1.0 MiB; a worker needs at least 128.0 MiB"),
+        ({"hours": 1e-9}, "hours is 1e-09; the least is a minute of wall time, because Slurm counts whole minutes"),
         ({"workers": 9}, "You asked for 9 workers, but batch gives at most 8"),
         ({"cores": 5}, "5 cores per worker, but batch gives at most 4"),
         ({"memory": "9GiB"}, r"9.0 GiB of memory per worker, but batch gives at most 8.0 GiB"),
