@@ -50,6 +50,18 @@ def places(site: Mapping) -> dict[str, str]:
     return {cluster.get("title") or name: name for name, cluster in site["clusters"].items()}
 
 
+def bounds(site: Mapping) -> list[dict]:
+    """The places with the most that each gives; None where the site sets no bound."""
+    found = []
+    for name, here in site["clusters"].items():
+        most = {key: here.get(key, {}).get("max") for key in ("workers", "cores", "memory_gib", "gpus", "hours")}
+        if here["kind"] == "local":
+            own = _memory_of_this_machine() / 2**30
+            most["memory_gib"] = round(min(most["memory_gib"] or own, own), 1)
+        found.append({"name": name, "title": here.get("title") or name, **most, "gpus": most["gpus"] or 0})
+    return found
+
+
 def request(
     site: Mapping,
     name: str,
