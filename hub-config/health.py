@@ -1,4 +1,7 @@
-"""Whether a deployment works, asked as a user would: log in, start a server, run a notebook, stop, leave nothing behind.
+"""Whether a deployment works, asked as a user would: log in, start a server, run a notebook, stop.
+
+No server, no job and no file of the check is left. What any first server makes in a new home (settings of Jupyter, copies of
+the notebooks) belongs to the account and stays.
 
     python hub-config/health.py --site /etc/phidias/site.toml --user monitor
 
@@ -20,6 +23,7 @@ import http.cookiejar
 import json
 import os
 import re
+import signal
 import ssl
 import sys
 import time
@@ -29,9 +33,12 @@ import urllib.parse
 import urllib.request
 import uuid
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+#: Seconds in which a hub that was asked for a server shows it, though its answer was not heard.
+UNHEARD = 5
 ASKED, HUB, LOGIN, SERVER, NOTEBOOK, LEFT = 2, 10, 11, 12, 13, 14
 #: The notebook that is run: each cell, and what it has to say.
 CELLS = {
@@ -103,7 +110,7 @@ class Check:
     def __init__(self, visitor: Visitor, user: str, options: dict, seconds: float):
         self.visitor, self.user, self.options, self.seconds = visitor, user, options, seconds
         self._token_id: str | None = None
-        self._started = False
+        self._started = self._answered = self._ran = False
         self._notebook: str | None = None
         self._kernel: str | None = None
 
@@ -118,7 +125,8 @@ class Check:
             failed = sys.exc_info()[0] is not None
             try:
                 if self.visitor.token:
-                    self.step("stop", self.leave)
+                    with unhurried():
+                        self.step("stop", self.leave)
             except Failed as failure:
                 if not failed:
                     raise
@@ -165,8 +173,12 @@ class Check:
             raise Failed(
                 SERVER, f"{self.user} has a server already, which is left alone. Take an account of the check's own."
             )
-        self.api("POST", f"{path}/server", self.options, good=(201, 202), code=SERVER)
-        self._started = True
+        self._started = True  # before the answer: whoever ends this check meanwhile ends no server
+        status, text, _ = self.visitor.ask("POST", f"{path}/server", self.options, code=SERVER)
+        self._answered = True
+        if status not in (201, 202):
+            self._started = status >= 500  # refused, there is none of this check
+            raise Failed(SERVER, f"POST {path}/server was answered with {status}: {words(text)}")
         end = time.monotonic() + self.seconds
         while True:
             server = self.api("GET", path, good=(200,), code=SERVER).get("servers", {}).get("")
@@ -221,29 +233,54 @@ class Check:
             raise Failed(NOTEBOOK, "The kernel did not answer in time.") from None
         except OSError as error:
             raise Failed(NOTEBOOK, f"The kernel cannot be reached: {error}") from None
+        self._ran = True
         return f"{len(stored)} cells ran"
 
     def leave(self) -> str:
         """Take away whatever this visit brought."""
         base = f"/user/{self.user}/api"
+        removed = True
         if self._kernel:
             self.visitor.ask("DELETE", f"{base}/kernels/{self._kernel}", code=LEFT)
         if self._notebook:
-            self.visitor.ask("DELETE", f"{base}/contents/{self._notebook}", code=LEFT)
+            removed = self.visitor.ask("DELETE", f"{base}/contents/{self._notebook}", code=LEFT)[0] in (204, 404)
         path = f"/hub/api/users/{self.user}"
         if self._started:
-            end = time.monotonic() + 60
-            while self.api("GET", path, good=(200,), code=LEFT).get("servers"):
-                # Asked again: a server that is still starting cannot be stopped yet.
-                self.visitor.ask("DELETE", f"{path}/server", code=LEFT)
-                if time.monotonic() > end:
+            begun = gone = time.monotonic()
+            # Where the hub was asked for a server and nobody heard its answer, the server may yet come.
+            patience = 0 if self._answered else UNHEARD
+            while True:
+                if self.api("GET", path, good=(200,), code=LEFT).get("servers"):
+                    # Asked again: a server that is still starting cannot be stopped yet.
+                    self.visitor.ask("DELETE", f"{path}/server", code=LEFT)
+                    gone = time.monotonic() + 0.5
+                elif time.monotonic() >= gone + patience:
+                    break
+                if time.monotonic() > begun + 60:
                     raise Failed(LEFT, f"The server of {self.user} did not stop within a minute.")
                 time.sleep(0.5)
         if self._token_id:
             self.api("DELETE", f"{path}/tokens/{self._token_id}", good=(204,), code=LEFT)
             self.visitor.token = None
             self.visitor.ask("GET", "/hub/logout", code=LEFT)
-        return "nothing was left behind"
+        if not removed:
+            raise Failed(
+                LEFT, f"The notebook {self._notebook} of this check could not be removed from {self.user}'s home."
+            )
+        if self._started and not self._ran:
+            return "no server and no job of this check is left; the log of the job is kept in ~/.phidias/logs"
+        return "no server, no job and no file of this check is left"
+
+
+@contextlib.contextmanager
+def unhurried() -> Iterator[None]:
+    """Signals that come again must not leave half of it behind."""
+    before = {n: signal.signal(n, signal.SIG_IGN) for n in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 async def execute(channel: Any, code: str) -> str:
@@ -281,6 +318,10 @@ def address_of(file: Path) -> str:
         raise Failed(ASKED, f"The site file {file} cannot be read: {error.strerror}.") from None
     except ValueError as error:
         raise Failed(ASKED, f"The site file {file} is not valid TOML: {error}. Mend that place.") from None
+    except RecursionError:
+        raise Failed(
+            ASKED, f"The site file {file} is nested too deeply. Mend the place with the many brackets."
+        ) from None
     return hub.get("url", "http://127.0.0.1:8000")
 
 
@@ -341,4 +382,5 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
     sys.exit(main())

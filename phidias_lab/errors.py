@@ -7,7 +7,11 @@ and nothing else; a traceback is shown only on request. Each kind has the exit c
 from __future__ import annotations
 
 import difflib
+import errno
 from collections.abc import Iterable
+
+#: What the system says where there is no room to write, or nothing may be written at all. Reading never meets these.
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
 class PhidiasError(Exception):
@@ -71,6 +75,12 @@ def as_sentence(text: object) -> str:
     """A text as one sentence: it keeps its own full stop, question or exclamation mark, else it gets a full stop."""
     text = str(text).strip()
     return text if text.endswith((".", "?", "!")) or not text else f"{text}."
+
+
+def kind_of(value: object) -> str:
+    """'an int', 'a Dataset': what a value is, with its article."""
+    name = type(value).__name__
+    return f"{'an' if name[0] in 'aeioAEIO' else 'a'} {name}"
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

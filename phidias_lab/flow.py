@@ -36,6 +36,7 @@ from phidias_lab.errors import (
     ProductError,
     UnknownNameError,
     as_sentence,
+    kind_of,
     nearest,
 )
 
@@ -229,7 +230,7 @@ def _order(what: Any) -> Order:
     if isinstance(what, str):
         return Order(what, "")
     raise ParameterError(
-        f"A run is asked for by a chain's id, a chain, an order or an order file; got a {type(what).__name__}."
+        f"A run is asked for by a chain's id, a chain, an order or an order file; got {kind_of(what)}."
     )
 
 

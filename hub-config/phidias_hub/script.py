@@ -29,6 +29,8 @@ EXITS = {
     76: "a module that the site asks for could not be loaded",
     77: "the Python of the environment is missing on that node or may not be started",
     78: "the node has no place for the sockets of kernels: its folder for temporary files is full, missing or closed",
+    # What Python ends with when its last words find no room.
+    120: "the log could not be written to its end: the home folder is full, or the user's quota there is used up",
     126: "the server's program may not be started",
     127: "the server's program is missing",
 }

@@ -7,6 +7,7 @@ and the clusters of `phidias_lab.compute` understand the same file and the schem
 from __future__ import annotations
 
 import difflib
+import math
 import os
 import re
 import tomllib
@@ -15,6 +16,7 @@ from functools import cache
 from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import yaml
 
@@ -60,22 +62,55 @@ def read(path: str | os.PathLike[str]) -> dict:
         raise SiteError(f"The site file {path} cannot be read: {error.strerror}. Mend its permissions.") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SiteError(f"The site file {path} is not valid TOML: {error}. Mend that place.") from None
+    except RecursionError:
+        raise SiteError(f"The site file {path} is nested too deeply. Mend the place with the many brackets.") from None
     return checked(content, f"the site file {path}")
 
 
 def checked(content: Mapping[str, Any], source: str = "the site") -> dict:
     """`content` with every default filled in; what is unknown, wrong or contradicts itself is refused in a sentence."""
-    from jsonschema import Draft202012Validator
     from jsonschema.exceptions import best_match
 
-    error = best_match(Draft202012Validator(schema()).iter_errors(dict(content)))
+    error = best_match(_validator().iter_errors(dict(content)))
     if error is not None:
         raise SiteError(_sentence(error, source))
     site = _filled(content, schema())
+    _check_addresses(site, source)
     local = _own_machine(site["clusters"].pop("local", {}))
     site["clusters"] = {"local": local, **site["clusters"]}
     _check_consistent(site, source)
     return site
+
+
+def _validator() -> Any:
+    """JSON knows no number that is none or without end; TOML does, and no amount is one."""
+    from jsonschema import Draft202012Validator
+    from jsonschema.validators import extend
+
+    known = Draft202012Validator.TYPE_CHECKER
+    finite = known.redefine("number", lambda _, value: known.is_type(value, "number") and math.isfinite(value))
+    return extend(Draft202012Validator, type_checker=finite)(schema())
+
+
+def _check_addresses(site: Mapping[str, Any], source: str) -> None:
+    """What no pattern can say of an address: whether its port, or its IPv6, is one."""
+    for steps in (("hub",), ("login", "oidc")):
+        given, known = site, schema()
+        for step in steps:
+            given, known = given.get(step) or {}, known["properties"][step]
+        for key, value in given.items():
+            if key not in ("url", "listen") and not key.endswith("_url"):
+                continue
+            try:
+                good = urlsplit(value if "://" in value else f"//{value}").port != 0
+            except ValueError:
+                good = False
+            if not good:
+                raise SiteError(
+                    f"In {source}, {'.'.join(steps)}.{key} is {value!r}: expected is "
+                    f"{known['properties'][key].get('expected', 'an address with a port from 1 to 65535')}. "
+                    f"{known['properties'][key]['description']}"
+                )
 
 
 def _own_machine(said: Mapping[str, Any]) -> dict:

@@ -1,8 +1,11 @@
 """Starts JupyterLab in the user's job and tells the hub its port. Standard library only; carried inside the batch script."""
 
 import base64
+import contextlib
+import fcntl
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -37,10 +40,13 @@ SOCKETS = "--KernelManager.transport=ipc"
 CLOSED = "--ServerApp.kernel_spec_manager_class=__main__.ClosedKernels"
 #: Bytes of the place of that folder. A socket's path holds 107, of which the folder's and the kernel's own names take 67.
 PLACE_BYTES = 40
+#: The file in it that its server holds.
+LOCK = "lock"
 
 
 def end(code, sentence):
-    print(sentence, flush=True)
+    with contextlib.suppress(OSError):  # the code tells the same where the log finds no room
+        print(sentence, flush=True)
     os._exit(code)
 
 
@@ -89,10 +95,52 @@ def own_folder():
     """A folder on this node for the sockets and connection files of the kernels, closed to others."""
     try:
         place = tempfile.gettempdir()
-        short = len(os.fsencode(place)) <= PLACE_BYTES
-        return tempfile.mkdtemp(prefix="phidias-", dir=place if short else "/tmp")
+        place = place if len(os.fsencode(place)) <= PLACE_BYTES else "/tmp"
+        clear_remains(place)
+        return tempfile.mkdtemp(prefix="phidias-", dir=place)
     except OSError as error:
         end(78, f"No folder for the sockets of kernels can be made on {socket.gethostname()}: {error}.")
+
+
+def hold(folder):
+    """Marks the folder as in use, until the last process that holds the lock has ended; the system then opens it."""
+    path = os.path.join(folder, LOCK)
+    with contextlib.suppress(OSError):  # not every file system has locks; without one the folder is left alone
+        lock = os.open(path + "-new", os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.write(lock, socket.gethostname().encode())
+        os.rename(path + "-new", path)
+        return lock
+    return None
+
+
+def clear_remains(place):
+    """Removes what servers of this user that were killed left on this node: folders that nobody holds any more."""
+    for name in os.listdir(place):
+        folder = os.path.join(place, name)
+        if not re.fullmatch("phidias-[a-z0-9_]{8}", name):
+            continue
+        with contextlib.suppress(OSError):
+            if os.lstat(folder).st_uid != os.getuid():
+                continue
+            lock = os.open(os.path.join(folder, LOCK), os.O_RDWR | os.O_NOFOLLOW)
+            try:
+                # The place may be one that nodes share, where a lock need not be seen from another node.
+                if os.read(lock, 256) == socket.gethostname().encode():
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    shutil.rmtree(folder, ignore_errors=True)
+            finally:
+                os.close(lock)
+
+
+def close_all_but(lock):
+    """Closes what a program need not inherit; it holds its folder as well, should what started it be killed."""
+    if lock is None:
+        os.closerange(3, 64)
+        return
+    os.closerange(3, lock)
+    os.closerange(lock + 1, 64)
+    os.set_inheritable(lock, True)
 
 
 def take_keys():
@@ -236,6 +284,7 @@ def main():
     os.environ["JUPYTERHUB_SERVICE_URL"] = f"{scheme}://{shown}:{port}{base}"
     os.environ.pop("PHIDIAS_ADDRESSES", None)
     os.environ["JUPYTER_RUNTIME_DIR"] = folder = own_folder()
+    lock = hold(folder)
     programs = os.path.dirname(os.path.abspath(sys.executable))
     os.environ["PATH"] = programs + os.pathsep + os.environ.get("PATH", "/usr/bin:/bin")
     print(f"Job {os.environ['SLURM_JOB_ID']} on {socket.gethostname()}: server on {shown}:{port}", flush=True)
@@ -243,7 +292,7 @@ def main():
     if server == 0:
         with open(SERVER, encoding="utf-8") as file:
             program = file.read()
-        os.closerange(3, 64)
+        close_all_but(lock)
         try:
             # -P: a file of the user's, random.py in the home for one, is no module of the server.
             os.execv(sys.executable, [sys.executable, "-P", "-c", program, LEFT_OUT, SOCKETS, CLOSED, *JUPYTERLAB])

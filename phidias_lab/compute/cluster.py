@@ -42,7 +42,7 @@ from phidias_lab.compute.request import Request
 from phidias_lab.compute.runs import read_json, write_json
 from phidias_lab.contract.chain import Chain
 from phidias_lab.contract.resources import Resources
-from phidias_lab.errors import MissingExtraError, ParameterError, PhidiasError, RunFailedError
+from phidias_lab.errors import FULL, MissingExtraError, ParameterError, PhidiasError, RunFailedError
 
 ASKED, PENDING, RUNNING, LOST = "asked", "pending", "running", "lost"
 STATES = (ASKED, PENDING, RUNNING, LOST)
@@ -119,7 +119,7 @@ def _need(chain: Any) -> Resources | None:
         return registry.chain(chain).resources
     if isinstance(chain, Chain) or (isinstance(chain, type) and issubclass(chain, Chain)):
         return chain.resources
-    raise ParameterError(f"chain is a {type(chain).__name__}; give a chain's id, its class or a chain.")
+    raise ParameterError(f"chain is {chain!r:.80}; give a chain's id, its class or a chain.")
 
 
 def _range(adapt: Any) -> tuple[int, int]:
@@ -162,13 +162,16 @@ class Cluster:
         _check_interface(self.place, asked.place)
         above = keys.root(self.place)
         keys.clean(above)
-        atexit.register(_close, weakref.ref(self))
         self.name = f"phidias-{secrets.token_hex(6)}"
-        self.folder = keys.create(above / self.name)
+        self.folder = above / self.name
+        atexit.register(_close, weakref.ref(self))
         try:
+            keys.create(self.folder)
             self._start()
-        except BaseException:
+        except BaseException as error:
             self.close()
+            if isinstance(error, OSError) and error.errno in FULL:
+                raise keys.unwritable(self.folder, error) from None
             raise
 
     def _start(self) -> None:
@@ -234,8 +237,7 @@ class Cluster:
 
     def scale(self, workers: int) -> None:
         """Have so many workers from now on; one that is lost is replaced."""
-        if isinstance(workers, bool) or not isinstance(workers, int) or workers < 0:
-            raise ParameterError(f"workers is {workers!r}; it must be a whole number from 0 up.")
+        requests.whole("workers", workers, least=0)
         requests.request(self.site, self.request.place, workers=workers)
         self._keep(workers, workers)
 
@@ -257,7 +259,9 @@ class Cluster:
 
     def wait_for_workers(self, workers: int | None = None, timeout: float = 120.0) -> None:
         """Wait until so many workers (all that are asked for) run."""
-        wanted = self._wanted[0] if workers is None else workers
+        wanted = self._wanted[0] if workers is None else requests.whole("workers", workers, least=0)
+        if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not timeout >= 0:
+            raise ParameterError(f"timeout is {timeout!r}; it must be a number of seconds from 0 up.")
         if wanted > self._wanted[1]:
             raise ParameterError(
                 f"{wanted} workers cannot come: {self._wanted[1]} are asked for. Call scale({wanted}) first."
@@ -544,6 +548,8 @@ class Cluster:
     def refused(self, error: Exception) -> None:
         """A worker could not even be asked for."""
         if self._trouble is None:
+            if isinstance(error, OSError) and error.errno in FULL:
+                error = keys.unwritable(self.folder, error)
             said = str(error) if isinstance(error, PhidiasError) else f"it cannot be started: {error}"
             self._trouble = f"No worker on {self.request.place}: {said}"
 

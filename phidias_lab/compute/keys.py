@@ -23,7 +23,7 @@ from pathlib import Path
 
 import psutil
 
-from phidias_lab.compute import pages, slurm
+from phidias_lab.compute import pages, runs, slurm
 from phidias_lab.compute.runs import read_json
 from phidias_lab.errors import MissingExtraError, ProductError
 
@@ -40,12 +40,19 @@ def root(place: Mapping) -> Path:
         with contextlib.suppress(FileExistsError):
             folder.mkdir(mode=0o700)
     except OSError as error:
-        raise ProductError(
-            f"The folder for a cluster's keys, {folder}, cannot be made: {error.strerror}. Name another in the site file "
-            "(clusters.NAME.shared_folder)."
-        ) from None
+        raise unwritable(folder, error) from None
     closed(folder)
     return folder
+
+
+def unwritable(folder: Path, error: OSError) -> ProductError:
+    """Why a cluster's keys find no place, and what to do."""
+    return runs.unwritable(
+        folder,
+        error,
+        "A cluster keeps its keys and logs there. Free some space there, or name another place in the site file "
+        "(clusters.NAME.shared_folder).",
+    )
 
 
 def closed(folder: Path) -> None:

@@ -11,6 +11,9 @@ from typing import Any
 from phidias_lab.contract.resources import Resources, parse_memory, show_memory
 from phidias_lab.errors import ParameterError, UnknownNameError, nearest
 
+#: What a worker takes before it computes: 146 MiB are resident once Dask, numpy and xarray are loaded, some of them shared.
+LEAST_MEMORY = 128 * 2**20
+
 
 @dataclass(frozen=True)
 class Request:
@@ -47,6 +50,18 @@ def places(site: Mapping) -> dict[str, str]:
     return {cluster.get("title") or name: name for name, cluster in site["clusters"].items()}
 
 
+def bounds(site: Mapping) -> list[dict]:
+    """The places with the most that each gives; None where the site sets no bound."""
+    found = []
+    for name, here in site["clusters"].items():
+        most = {key: here.get(key, {}).get("max") for key in ("workers", "cores", "memory_gib", "gpus", "hours")}
+        if here["kind"] == "local":
+            own = _memory_of_this_machine() / 2**30
+            most["memory_gib"] = round(min(most["memory_gib"] or own, own), 1)
+        found.append({"name": name, "title": here.get("title") or name, **most, "gpus": most["gpus"] or 0})
+    return found
+
+
 def request(
     site: Mapping,
     name: str,
@@ -80,7 +95,9 @@ def request(
 
     asked = "You asked for"
     declared = "The chain needs"
-    number = "{:g}".format
+
+    def number(value: float) -> str:
+        return f"{value:.0f}" if float(value).is_integer() else f"{value:g}"
 
     default, most = bound("workers")
     count = _positive("workers", workers, default, zero=True)
@@ -102,8 +119,11 @@ def request(
         size, who = (int(default * 2**30), asked) if math.isfinite(default) else (2 * 2**30, asked)
     if memory is None and here["kind"] == "local":
         size = min(size, int(most))  # as with cores
-    if size <= 0:
-        raise ParameterError(f"{size} is no amount of memory for a worker; write for example '4GiB'.")
+    if size < LEAST_MEMORY:
+        raise ParameterError(
+            f"memory is {show_memory(size)}; a worker needs at least {show_memory(LEAST_MEMORY)}, because Python and the "
+            "libraries of the lab take that much. Write for example '4GiB'."
+        )
     within("of memory per worker", size, most, show_memory, who)
     default, most = bound("gpus", 0)
     if gpus is not None:
@@ -121,6 +141,11 @@ def request(
     if hours is not None:
         if not isinstance(hours, int | float) or isinstance(hours, bool) or not math.isfinite(hours) or hours <= 0:
             raise ParameterError(f"hours is {hours!r}; it must be a number above 0, for example 0.5.")
+        if hours * 60 < 1:
+            raise ParameterError(
+                f"hours is {hours:g}; the least is a minute of wall time, because Slurm counts whole minutes. Write for "
+                "example 0.5."
+            )
         minutes, who = hours * 60, asked
     elif need is not None:
         minutes, who = need.walltime_seconds / 60, declared
@@ -140,8 +165,11 @@ def _memory_of_this_machine() -> int:
 
 
 def _positive(name: str, value: Any, default: float, *, zero: bool = False) -> int:
-    if value is None:
-        return int(default)
-    if isinstance(value, bool) or not isinstance(value, int) or value < (0 if zero else 1):
-        raise ParameterError(f"{name} is {value!r}; it must be a whole number from {0 if zero else 1} up.")
+    return int(default) if value is None else whole(name, value, least=0 if zero else 1)
+
+
+def whole(name: str, value: Any, *, least: int) -> int:
+    """A whole number from `least` up; anything else is refused."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ParameterError(f"{name} is {value!r}; it must be a whole number from {least} up.")
     return value

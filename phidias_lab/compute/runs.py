@@ -596,7 +596,11 @@ def create(asked: Order, complete: Order, root: Path | None = None, title: str |
     return Run(folder)
 
 
-def unwritable(place: Path, error: OSError) -> ProductError:
+#: What helps where a run cannot be written.
+_MAKE_ROOM = "Free some space ('phidias runs prune' tells what runs take) or set PHIDIAS_RUNS to another folder."
+
+
+def unwritable(place: Path, error: OSError, advice: str = _MAKE_ROOM) -> ProductError:
     """Why nothing can be written to a place, and what to do."""
     reason = error.strerror or str(error)
     with contextlib.suppress(OSError):
@@ -604,10 +608,7 @@ def unwritable(place: Path, error: OSError) -> ProductError:
         free = shutil.disk_usage(existing).free
         if free < 50 * 2**20:
             reason += f"; only {show_memory(free)} are free there"
-    return ProductError(
-        f"{place} cannot be written: {reason}. Free some space ('phidias runs prune' tells what runs take) or choose "
-        "another folder with the setting PHIDIAS_RUNS."
-    )
+    return ProductError(f"{place} cannot be written: {reason}. {advice}")
 
 
 def launch(run: Run, where: dict | None = None) -> None:

@@ -6,6 +6,7 @@ PHIDIAS_SITE, then in the user's settings, then at /etc/phidias/site.toml; witho
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import sys
@@ -15,6 +16,7 @@ from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import yaml
 
@@ -55,6 +57,10 @@ def read(path: str | Path) -> dict:
         raise ParameterError(f"The site file {path} cannot be read: {error.strerror}.") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ParameterError(f"The site file {path} is not valid TOML: {error}. Mend that place.") from None
+    except RecursionError:
+        raise ParameterError(
+            f"The site file {path} is nested too deeply. Mend the place with the many brackets."
+        ) from None
     return checked(content, f"the site file {path}")
 
 
@@ -64,6 +70,7 @@ def checked(content: Mapping[str, Any], source: str) -> dict:
     if error is not None:
         raise ParameterError(_sentence(error, source))
     site = _filled(content, schema())
+    _check_addresses(site, source)
     local = {"kind": "local", "title": "This machine", **site["clusters"].get(LOCAL, {})}
     own = os.cpu_count() or 1
     for key, most in (("workers", own), ("cores", own)):
@@ -88,6 +95,37 @@ def checked(content: Mapping[str, Any], source: str) -> dict:
     return site
 
 
+def _validator() -> Any:
+    """JSON knows no number that is none or without end; TOML does, and no amount is one."""
+    from jsonschema import Draft202012Validator
+    from jsonschema.validators import extend
+
+    known = Draft202012Validator.TYPE_CHECKER
+    finite = known.redefine("number", lambda _, value: known.is_type(value, "number") and math.isfinite(value))
+    return extend(Draft202012Validator, type_checker=finite)(schema())
+
+
+def _check_addresses(site: Mapping[str, Any], source: str) -> None:
+    """What no pattern can say of an address: whether its port, or its IPv6, is one."""
+    for steps in (("hub",), ("login", "oidc")):
+        given, known = site, schema()
+        for step in steps:
+            given, known = given.get(step) or {}, known["properties"][step]
+        for key, value in given.items():
+            if key not in ("url", "listen") and not key.endswith("_url"):
+                continue
+            try:
+                good = urlsplit(value if "://" in value else f"//{value}").port != 0
+            except ValueError:
+                good = False
+            if not good:
+                raise ParameterError(
+                    f"In {source}, {'.'.join(steps)}.{key} is {value!r}: expected is "
+                    f"{known['properties'][key].get('expected', 'an address with a port from 1 to 65535')}. "
+                    f"{known['properties'][key]['description']}"
+                )
+
+
 def _first_error(content: Mapping[str, Any]):
     """The error of jsonschema that says most, or None."""
     # It goes on without rfc3987_syntax, which compiles a grammar at its import: a second, for addresses that no site has.
@@ -95,12 +133,13 @@ def _first_error(content: Mapping[str, Any]):
     if absent := name not in sys.modules:
         sys.modules[name] = None
     try:
-        from jsonschema import Draft202012Validator
         from jsonschema.exceptions import best_match
+
+        validator = _validator()
     finally:
         if absent:
             del sys.modules[name]
-    return best_match(Draft202012Validator(schema()).iter_errors(dict(content)))
+    return best_match(validator.iter_errors(dict(content)))
 
 
 def _sentence(error, source: str) -> str:

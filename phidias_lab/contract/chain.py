@@ -27,7 +27,7 @@ from phidias_lab.contract.data import (
 from phidias_lab.contract.parameters import Declared, Variable, show
 from phidias_lab.contract.resources import Resources
 from phidias_lab.contract.said import Said
-from phidias_lab.errors import InputError, ParameterError, UnknownNameError, nearest
+from phidias_lab.errors import InputError, ParameterError, UnknownNameError, kind_of, nearest
 
 #: Words that the doors give a meaning of their own (phidias_lab.run(..., title=...)), so no parameter may have them.
 RESERVED = ("what", "title", "output", "format", "overwrite", "name", "parameters", "report", "said", "on", "workers")
@@ -70,7 +70,7 @@ class Chain(param.Parameterized, metaclass=_Declaration):
             if not isinstance(found, Mapping) or not all(isinstance(v, wanted) for v in found.values()):
                 raise ParameterError(f"{me}.{what} must map names to {wanted.__name__}(...).")
         if not isinstance(cls.resources, Resources):
-            raise ParameterError(f"{me}.resources must be Resources(...), not a {type(cls.resources).__name__}.")
+            raise ParameterError(f"{me}.resources must be Resources(...), not {kind_of(cls.resources)}.")
         declared = cls.declared()
         for name, parameter in declared.items():
             if name in RESERVED or hasattr(Chain, name):
@@ -230,13 +230,11 @@ class Chain(param.Parameterized, metaclass=_Declaration):
         me = self.id or type(self).__name__
         if self.kind == "cube":
             if not isinstance(result, xr.Dataset):
-                raise ParameterError(
-                    f"{me}.run() must return an xarray Dataset; it returned a {type(result).__name__}."
-                )
+                raise ParameterError(f"{me}.run() must return an xarray Dataset; it returned {kind_of(result)}.")
             result = result.copy()  # a chain may hand on its input, which stays as it was
         elif self.kind != "model":
             if not hasattr(result, "columns"):
-                raise ParameterError(f"{me}.run() must return a DataFrame; it returned a {type(result).__name__}.")
+                raise ParameterError(f"{me}.run() must return a DataFrame; it returned {kind_of(result)}.")
             attrs = dict(getattr(result, "attrs", None) or {})
             result = result.copy()
             result.attrs = attrs

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from phidias_lab.errors import InputError, ParameterError, as_sentence, nearest
+from phidias_lab.errors import InputError, ParameterError, as_sentence, kind_of, nearest
 
 KINDS = ("cube", "table", "features", "events", "model")
 #: What an input is to the result: its values go into the result's values, or it only says where and how (a grid, a mask).
@@ -374,7 +374,7 @@ def parse_times(column: Any, label: str) -> Any:
 def _check_table(name, declared, data):
     if not hasattr(data, "columns") or not hasattr(data, "dtypes"):
         raise InputError(
-            f"Input {name!r} must be a table (a DataFrame, Parquet or CSV) but is a {type(data).__name__}. "
+            f"Input {name!r} must be a table (a DataFrame, Parquet or CSV) but is {kind_of(data)}. "
             "Choose an entry of kind table; 'phidias catalog list' shows them."
         )
     attributes = column_attributes(data)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from phidias_lab.contract.parameters import is_writable, show
-from phidias_lab.errors import ParameterError, nearest
+from phidias_lab.errors import ParameterError, kind_of, nearest
 
 FORMAT = 1
 FIELDS = ("phidias_order", "chain", "version", "parameters", "inputs", "output", "title")
@@ -61,7 +61,7 @@ class Order:
 def from_document(document: Any, source: str = "The order") -> Order:
     """An order from its JSON document; every departure from the form is said in a sentence."""
     if not isinstance(document, Mapping):
-        raise ParameterError(f"{source} must be a JSON object with the key 'chain'; it is a {type(document).__name__}.")
+        raise ParameterError(f"{source} must be a JSON object with the key 'chain'; it is {kind_of(document)}.")
     for key in document:
         if key not in FIELDS:
             raise ParameterError(f"{source} has the unknown key {key!r}. {nearest(key, FIELDS)}")
@@ -79,7 +79,7 @@ def from_document(document: Any, source: str = "The order") -> Order:
     parameters, inputs, output = (document.get(k) or {} for k in ("parameters", "inputs", "output"))
     for key, value in (("parameters", parameters), ("inputs", inputs), ("output", output)):
         if not isinstance(value, Mapping):
-            raise ParameterError(f"{source}: {key!r} must be a JSON object; it is a {type(value).__name__}.")
+            raise ParameterError(f"{source}: {key!r} must be a JSON object; it is {kind_of(value)}.")
     for key, value in output.items():
         if key not in OUTPUT_FIELDS:
             raise ParameterError(f"{source}: 'output' has the unknown key {key!r}. {nearest(key, OUTPUT_FIELDS)}")
@@ -141,7 +141,7 @@ def reference(value: Any, source: str = "The input") -> dict:
                 f"{source}: the entry's parameters cannot be written as JSON: {error}. Write plain values."
             ) from None
         return {k: v for k, v in value.items() if k != "parameters" or v}
-    raise ParameterError(f"{source} must be a catalogue entry, a file or data in memory; got a {type(value).__name__}.")
+    raise ParameterError(f"{source} must be a catalogue entry, a file or data in memory; got {kind_of(value)}.")
 
 
 def loads(text: str, source: str = "The order") -> Order:

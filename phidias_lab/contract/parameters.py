@@ -25,7 +25,7 @@ from typing import Any
 
 import param
 
-from phidias_lab.errors import ParameterError, nearest
+from phidias_lab.errors import ParameterError, kind_of, nearest
 
 LEVELS = ("user", "expert")
 SCALES = ("linear", "log")
@@ -38,7 +38,7 @@ def show(value: Any) -> str:
     try:
         text = repr(value) if isinstance(value, str) else json.dumps(value, default=str)
     except (TypeError, ValueError, RecursionError):  # what JSON cannot hold may be given too
-        text = f"a {type(value).__name__}"
+        text = f"{kind_of(value)}"
     return text if len(text) <= 80 else text[:77] + "..."
 
 

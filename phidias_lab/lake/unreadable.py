@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 
 from phidias_lab import settings
-from phidias_lab.errors import InputError, PhidiasError
+from phidias_lab.errors import FULL, InputError, PhidiasError
 
 MEND = "Build it again with 'phidias lake build-demo', or fetch the data anew."
 MEND_YOURS = "It lies outside the lake: put it back from where you have it, or write it anew."
@@ -37,6 +37,8 @@ def errors_of_reading(name: str, place: str | None = None) -> Iterator[None]:
     except PermissionError as error:
         raise InputError(f"{name}: {error.filename or error} may not be read. Ask its owner for access.") from error
     except (OSError, EOFError, *_of_libraries()) as error:
+        if isinstance(error, OSError) and error.errno in FULL:
+            raise  # something was written meanwhile; the data that are read have no part in it
         raise InputError(f"{name} cannot be read: {_first_line(error)}. {mend(place)}") from error
     except (ValueError, RuntimeError) as error:
         # The codecs have no exception of their own; theirs are known by where they were raised.

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 
 from phidias_lab.contract.data import column_attributes
 from phidias_lab.contract.order import Order
-from phidias_lab.errors import ProductError
+from phidias_lab.errors import ProductError, kind_of
 from phidias_lab.products import cf, checksum, stac
 
 GEOMETRY = "geometry"
@@ -32,7 +32,7 @@ _COLUMN_FIELDS = ("name", "type", "description")
 def pieces(table: Any) -> Iterator[pd.DataFrame]:
     """A pandas DataFrame as it is, a dask DataFrame partition by partition; a named index becomes a column."""
     if not hasattr(table, "columns") or not hasattr(table, "dtypes"):
-        raise ProductError(f"A table is written from a DataFrame; got a {type(table).__name__}.")
+        raise ProductError(f"A table is written from a DataFrame; got {kind_of(table)}.")
     attrs = table_attributes(table)
     for piece in (p.compute() for p in table.partitions) if hasattr(table, "partitions") else (table,):
         if not isinstance(piece.index, pd.RangeIndex) and any(n is not None for n in piece.index.names):
@@ -148,7 +148,7 @@ def _arrow(piece: pd.DataFrame, schema: pa.Schema, geo: bool) -> pa.Table:
     shapes = piece[GEOMETRY].to_numpy(dtype=object)
     for shape in shapes:
         if shape is not None and not hasattr(shape, "geom_type"):
-            raise ProductError(f"The column 'geometry' holds a {type(shape).__name__}, not shapely geometries.")
+            raise ProductError(f"The column 'geometry' holds {kind_of(shape)}, not shapely geometries.")
     plain = piece.drop(columns=[GEOMETRY])
     index = schema.get_field_index(GEOMETRY)
     arrow = pa.Table.from_pandas(plain, schema=schema.remove(index), preserve_index=False)

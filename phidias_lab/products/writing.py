@@ -10,7 +10,7 @@ from typing import Any
 
 from phidias_lab.contract.data import KINDS
 from phidias_lab.contract.order import Order
-from phidias_lab.errors import ProductError, UnknownNameError, nearest
+from phidias_lab.errors import ProductError, UnknownNameError, kind_of, nearest
 from phidias_lab.products import cf, checksum, provenance, stac
 from phidias_lab.products.product import ITEM, ORDER, PROVENANCE, Product
 
@@ -109,7 +109,7 @@ def _write_cube(result: Any, folder: Path, name: str, words: dict) -> tuple[dict
     if isinstance(result, xr.DataArray):
         result = result.to_dataset(name=result.name or "data")
     if not isinstance(result, xr.Dataset):
-        raise ProductError(f"A cube is written from an xarray Dataset; got a {type(result).__name__}.")
+        raise ProductError(f"A cube is written from an xarray Dataset; got {kind_of(result)}.")
     stem = words["chain"]["id"]
     left_out: list[str] = []
     if name == "geotiff":

@@ -24,7 +24,9 @@ from phidias_lab import __version__
 from phidias_lab.errors import PhidiasError, UnknownNameError, as_sentence, nearest
 
 #: One module each in phidias_lab.services.commands, in the order in which a newcomer needs them.
-COMMANDS = ("chains", "describe", "run", "runs", "rerun", "export", "lake", "catalog", "use", "lab")
+COMMANDS = ("chains", "describe", "run", "places", "runs", "rerun", "export", "lake", "catalog", "use", "lab")
+#: Words that are tried for a command and are not spelled like it.
+_MEANT = {"clusters": "places", "cluster": "places", "partitions": "places"}
 
 DIFFERS = 7
 DEFECT = 70
@@ -55,9 +57,8 @@ class Commands(click.Group):
 
     def resolve_command(self, ctx: click.Context, args: list[str]):
         if args and args[0] not in COMMANDS and not args[0].startswith("-"):
-            raise UnknownNameError(
-                f"There is no command {args[0]!r}. {nearest(args[0], COMMANDS)} 'phidias --help' explains them."
-            )
+            near = nearest(_MEANT.get(args[0], args[0]), COMMANDS)
+            raise UnknownNameError(f"There is no command {args[0]!r}. {near} 'phidias --help' explains them.")
         return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: click.Context):

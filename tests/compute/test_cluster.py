@@ -12,6 +12,7 @@ import socket
 import ssl
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -23,7 +24,7 @@ import pytest
 
 import phidias_lab
 from phidias_lab.compute import cluster as clusters
-from phidias_lab.compute import environment, keys, request, site, slurm
+from phidias_lab.compute import environment, keys, request, runs, site, slurm
 from phidias_lab.contract.resources import Resources, parse_memory
 from phidias_lab.errors import ParameterError, ProductError, RunFailedError, UnknownNameError
 
@@ -91,6 +92,49 @@ def test_a_cluster_that_cannot_be_made_asks_no_queue_and_leaves_no_keys_and_no_p
     assert all(p.status() == psutil.STATUS_ZOMBIE for p in mine)
 
 
+def fill(disk: Path) -> None:
+    """Leave no byte free."""
+    with contextlib.suppress(OSError), open(disk / "filling", "wb", buffering=0) as stream:
+        while True:
+            stream.write(bytes(4096))
+
+
+def test_a_full_disk_below_the_keys_is_one_sentence_and_nothing_is_left(here, small_disk, tmp_path, monkeypatch):
+    (tmp_path / "shared").symlink_to(small_disk)
+    (small_disk / "keys").mkdir(mode=0o700)
+    fill(small_disk)
+    said = r"keys/phidias-\w+ cannot be written: No space left on device.* Free some space there, or name another place"
+    before = {p.pid for p in psutil.Process().children()}
+    with pytest.raises(ProductError, match=said):
+        phidias_lab.cluster("batch", workers=1)
+    assert list((small_disk / "keys").iterdir()) == []
+    # The process says nothing more when it ends.
+    code = (
+        "import phidias_lab\ntry: phidias_lab.cluster('batch', workers=1)\nexcept OSError as e: print(type(e).__name__)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.stderr) == ("ProductError\n", "")
+    # Full a little later: the keys still found room.
+    monkeypatch.setattr(
+        clusters.Cluster, "_start", lambda owner: fill(small_disk) or runs.write_text(owner.folder / "a", "b")
+    )
+    (small_disk / "filling").unlink()
+    with pytest.raises(ProductError, match=said):
+        phidias_lab.cluster("batch", workers=1)
+    assert list((small_disk / "keys").iterdir()) == []
+    assert {p.pid for p in psutil.Process().children()} == before
+
+
+def test_a_run_whose_workers_find_the_disk_full_blames_no_input(here, small_disk, tmp_path):
+    (tmp_path / "shared").symlink_to(small_disk)
+    (small_disk / "keys").mkdir(mode=0o700)
+    fill(small_disk)
+    run = phidias_lab.run("probe.slow", on="local", workers=1, pieces=2, seconds=0.05)
+    assert run.wait(60) == "failed"
+    assert re.search(r"shared/keys/phidias-\w+ cannot be written: No space left on device", run.error)
+    assert "input" not in run.error
+
+
 @pytest.fixture
 def pair(here):
     with phidias_lab.cluster("local", workers=2) as cluster:
@@ -103,6 +147,31 @@ def until(condition, seconds=60):
     while not condition():
         assert time.monotonic() < end, "it did not come in time"
         time.sleep(0.05)
+
+
+@pytest.mark.parametrize("wanted", [-1, "a", 1.5, True])
+def test_a_number_of_workers_to_wait_for_that_is_none_is_refused(wanted):
+    cluster = object.__new__(clusters.Cluster)  # refused before anything of it is looked at
+    cluster._closed, cluster.name = threading.Event(), "phidias-0"
+    cluster._closed.set()
+    with pytest.raises(
+        ParameterError, match=rf"workers is {re.escape(repr(wanted))}; it must be a whole number from 0 up"
+    ):
+        cluster.wait_for_workers(wanted)
+
+
+@pytest.mark.parametrize("timeout", ["a", float("nan"), -1])
+def test_a_time_to_wait_for_workers_that_is_none_is_refused(timeout):
+    cluster = object.__new__(clusters.Cluster)
+    cluster._closed, cluster.name = threading.Event(), "phidias-0"
+    cluster._closed.set()
+    with pytest.raises(ParameterError, match=r"timeout is .*; it must be a number of seconds from 0 up"):
+        cluster.wait_for_workers(1, timeout=timeout)
+
+
+def test_what_a_chain_is_not_is_named_in_plain_words(here):
+    with pytest.raises(ParameterError, match=r"chain is 5; give a chain's id, its class or a chain\."):
+        phidias_lab.cluster("local", chain=5)
 
 
 # What may be asked for ------------------------------------------------------------------------------------------------
@@ -121,6 +190,13 @@ def test_what_is_not_given_is_what_the_chain_declares_else_the_default_of_the_si
 @pytest.mark.parametrize(
     ("asked", "sentence"),
     [
+        ({"workers": 10**9}, "You asked for 1000000000 workers, but batch gives at most 8"),
+        (
+            {"memory": 1},
+            r"memory is 1 B; a worker needs at least 128.0 MiB, because Python and the libraries of the lab take",
+        ),
+        ({"memory": "1MiB"}, r"memory is 1.0 MiB; a worker needs at least 128.0 MiB"),
+        ({"hours": 1e-9}, "hours is 1e-09; the least is a minute of wall time, because Slurm counts whole minutes"),
         ({"workers": 9}, "You asked for 9 workers, but batch gives at most 8"),
         ({"cores": 5}, "5 cores per worker, but batch gives at most 4"),
         ({"memory": "9GiB"}, r"9.0 GiB of memory per worker, but batch gives at most 8.0 GiB"),

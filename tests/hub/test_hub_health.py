@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
+import signal
 import subprocess
 import sys
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -59,3 +64,52 @@ def test_an_address_or_a_certificate_that_cannot_be_used_is_a_sentence(tmp_path)
         done = check("--site", LAPTOP, "--user", "root", "--address", "https://127.0.0.1:9", "--certificate", file)
         assert done.returncode == 2
         assert done.stderr.startswith(f"Error: The certificate {file} cannot be used:")
+
+
+class SlowHub(BaseHTTPRequestHandler):
+    """As much of a hub as a check asks before its server answers: it takes its time over the start."""
+
+    servers: dict = {}
+    asked = threading.Event()
+
+    def answer(self, status: int, content: object) -> None:
+        self.send_response(status)
+        self.end_headers()
+        self.wfile.write(json.dumps(content).encode())
+
+    def do_GET(self):
+        self.answer(200, {"version": "1", "name": "eve", "servers": self.servers})
+
+    def do_POST(self):
+        self.asked.set()
+        time.sleep(1)
+        self.servers[""] = {"ready": False}  # whether or not anybody still waits for the answer
+        self.answer(202, {})
+
+    def do_DELETE(self):
+        self.servers.clear()
+        self.answer(204, {})
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda n: n.name)
+def test_a_check_that_is_ended_while_the_server_starts_stops_the_server(number, monkeypatch):
+    monkeypatch.setattr(SlowHub, "servers", {})
+    monkeypatch.setattr(SlowHub, "asked", threading.Event())
+    with ThreadingHTTPServer(("127.0.0.1", 0), SlowHub) as hub:
+        threading.Thread(target=hub.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{hub.server_port}"
+        words = [sys.executable, HUB_CONFIG / "health.py", "--site", LAPTOP, "--user", "eve", "--address", address]
+        environment = {**os.environ, "PHIDIAS_HEALTH_TOKEN": "t"}
+        with subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as run:
+            assert SlowHub.asked.wait(30)
+            time.sleep(0.2)
+            run.send_signal(number)
+            said, errors = run.communicate(timeout=60)
+        hub.shutdown()
+    assert (run.returncode, errors) == (128 + number, "")
+    assert SlowHub.servers == {}
+    assert "no server and no job of this check is left" in said
+    assert "nothing was left behind" not in said

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
+import signal
 import socket
+import subprocess
+import sys
 import tempfile
 import time
 import uuid
@@ -16,7 +20,7 @@ import pytest
 import zmq
 from jupyter_client import KernelManager, MultiKernelManager
 from jupyter_client.kernelspec import KernelSpecManager
-from phidias_hub import kernels, start_server
+from phidias_hub import kernels, script, start_server
 from traitlets.config import Config
 
 WORD = "only its user may hear this"
@@ -150,3 +154,68 @@ def test_a_node_without_a_place_for_sockets_ends_the_job_with_a_code_that_has_wo
     monkeypatch.setattr(start_server.os, "_exit", lambda code: pytest.fail(f"exit {code}") if code != 78 else None)
     assert start_server.own_folder() is None
     assert "No folder for the sockets of kernels can be made on" in capsys.readouterr().out
+
+
+def test_a_server_whose_log_finds_no_room_ends_with_a_code_that_has_words(tmp_path):
+    environment = {**os.environ, "SLURM_JOB_ID": "7", "SLURM_JOB_END_TIME": "1", "TMPDIR": str(tmp_path)}
+    start = [sys.executable, "-I", "-S", start_server.__file__]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(start, env=environment, stdout=full, stderr=full, timeout=60)
+        assert "the log could not be written to its end: the home folder is full" in script.exit_in_words(
+            done.returncode
+        ), done.returncode
+        # What the job has a code of its own for keeps it.
+        keys = {f"PHIDIAS_TLS_{name}": "eA==" for name in ("KEYFILE", "CERTFILE", "CLIENT_CA")}
+        done = subprocess.run(
+            start, env={**environment, **keys, "HOME": "/dev/null"}, stdout=full, stderr=full, timeout=60
+        )
+    assert done.returncode == 73
+
+
+HOLDS = """
+import os, sys, time
+sys.path.insert(0, sys.argv[1])
+import start_server
+folder = start_server.own_folder()
+lock = start_server.hold(folder)
+server = os.fork()
+if server == 0:
+    start_server.close_all_but(lock)
+    os.execv(sys.executable, [sys.executable, "-c", "import time; time.sleep(60)"])
+print(folder, server, flush=True)
+time.sleep(60)
+"""
+
+
+def test_the_folder_of_a_server_that_was_killed_hard_goes_with_the_next_start(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    others = [tmp_path / name for name in ("phidias-abcdefgh", "phidias-elsewhere", "phidias-a0b1c2d3")]
+    for other in others:
+        other.mkdir(mode=0o700)
+    (others[1] / "lock").write_text(socket.gethostname())  # no name of ours
+    (others[2] / "lock").write_text("another-node")
+    words = [sys.executable, "-c", HOLDS, str(Path(start_server.__file__).parent)]
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    with subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, text=True) as launcher:
+        folder, server = launcher.stdout.readline().split()
+        (Path(folder) / "kernel-1").touch()
+        start_server.clear_remains(str(tmp_path))
+        assert Path(folder).is_dir(), "its server lives"
+        launcher.kill()
+    try:
+        start_server.clear_remains(str(tmp_path))
+        assert Path(folder).is_dir(), "only what had started it was killed"
+    finally:
+        os.kill(int(server), signal.SIGKILL)
+    end = time.monotonic() + 10
+    while Path(folder).exists() and time.monotonic() < end:
+        Path(start_server.own_folder()).rmdir()
+    assert sorted(tmp_path.iterdir()) == sorted(others)
+    if os.getuid() == 0:
+        (others[2] / "lock").write_text(socket.gethostname())
+        os.chown(others[2], 65534, 65534)
+        start_server.clear_remains(str(tmp_path))
+        assert others[2].is_dir(), "another user's"
+        os.chown(others[2], 0, 0)
+        start_server.clear_remains(str(tmp_path))
+        assert not others[2].exists()

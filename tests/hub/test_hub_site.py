@@ -105,6 +105,27 @@ def test_hub_and_clusters_understand_a_shipped_site_alike(file):
             {"name": "x", "servers": {"workspace": "/scratch/{usr}/phidias"}},
             "servers.workspace is '/scratch/{usr}/phidias': expected is a path that begins with",
         ),
+        (
+            {"name": "x", "hub": {"url": "http://127.0.0.1:99999"}},
+            "hub.url is 'http://127.0.0.1:99999': expected is an add",
+        ),
+        ({"name": "x", "hub": {"url": "http://[::1"}}, "hub.url is 'http://[::1': expected is an address"),
+        (
+            {"name": "x", "hub": {"listen": "127.0.0.1:65536"}},
+            "hub.listen is '127.0.0.1:65536': expected is ADDRESS:PORT",
+        ),
+        (
+            {"name": "x", "login": {"kind": "oidc", "oidc": {**OIDC, "token_url": "https://x.org:99999/t"}}},
+            "login.oidc.token_url is 'https://x.org:99999/t': expected is an address",
+        ),
+        (
+            {"name": "x", "clusters": {"p": {"partition": "p", "cores": {"default": float("nan"), "max": 2}}}},
+            "clusters.p.cores.default is nan: expected is a finite number, without quotes.",
+        ),
+        (
+            {"name": "x", "clusters": {"p": {"partition": "p", "hours": {"max": float("inf")}}}},
+            "clusters.p.hours.max is inf: expected is a finite number, without quotes.",
+        ),
         ({"name": "x", "production": "yes"}, "production is 'yes': expected is true or false, without quotes."),
         ({"name": "x", "login": {"users": "ada"}}, "login.users is 'ada': expected is a list, for example"),
         ({"name": "x", "login": {"client_secret": "abc"}}, "'client_secret'. A secret stands in no file of the site"),
@@ -192,6 +213,10 @@ def test_a_site_file_that_is_missing_or_broken_is_named(tmp_path):
     (tmp_path / "broken.toml").write_text("name = ")
     with pytest.raises(site.SiteError, match=r"broken.toml is not valid TOML"):
         site.read(tmp_path / "broken.toml")
+    (tmp_path / "deep.toml").write_text("name = " + "[" * 3000)
+    for read, refusal in ((site.read, site.SiteError), (lab_site.read, ParameterError)):
+        with pytest.raises(refusal, match=r"deep.toml is nested too deeply\. Mend the place with the many brackets\."):
+            read(tmp_path / "deep.toml")
 
 
 def test_the_hub_imports_nothing_of_the_lab():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import shutil
 
@@ -317,6 +318,11 @@ class TestDamage:
     def test_an_error_that_has_nothing_to_do_with_reading_passes_unchanged(self):
         with pytest.raises(ValueError, match="of the chain") as caught, unreadable.errors_of_reading("x"):
             raise ValueError("of the chain")
+        assert not isinstance(caught.value, InputError)
+
+    def test_a_full_disk_is_no_error_of_what_was_read_meanwhile(self):
+        with pytest.raises(OSError, match="No space left") as caught, unreadable.errors_of_reading("x"):
+            os.write(os.open("/dev/full", os.O_WRONLY), b"something")
         assert not isinstance(caught.value, InputError)
 
 

@@ -19,7 +19,8 @@ def command(port: int, browser: bool, hub: bool, rebuild_demo: bool, fresh_noteb
 
     It opens your workspace (PHIDIAS_WORKSPACE), which gets copies of the shipped notebooks; what you change there is
     never overwritten. The first start writes a small lake of synthetic data. The lab listens on 127.0.0.1 only, behind a
-    random token, and fetches nothing from outside. Ctrl-C stops it and everything that was started from it.
+    random token, and fetches nothing from outside. Ctrl-C stops it with what was started from it:
+    kernels, clusters, and runs on this machine. A run on a place of Slurm goes on.
 
     With --hub it is the JupyterHub of the clone, set up for one person: one logs in with the name and the password that
     are printed. Each password is good for one log-in.

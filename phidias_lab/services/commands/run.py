@@ -49,7 +49,7 @@ def run_options() -> list[click.Option]:
         option("format", metavar="NAME", help="File format of the product, for example netcdf or zarr."),
         option("overwrite", is_flag=True, help="Replace what stands at --output."),
         option("title", metavar="TEXT", help="A title for the product's metadata."),
-        option("on", metavar="PLACE", help="Where to run: a place of the site, such as slurm or slurm-gpu."),
+        option("on", metavar="PLACE", help="Where to run: a place of the site; 'phidias places' lists them."),
         option("workers", type=click.IntRange(min=0), help="Workers at that place that share the pieces of the run."),
         option("quiet", "-q", "--quiet", is_flag=True, help="No progress on stderr."),
         option("verbose", "-v", "--verbose", is_flag=True, help="Also print the checksum of each variable."),
