@@ -717,11 +717,12 @@ def test_a_run_may_have_workers_of_its_own(here):
 
 
 def test_a_run_survives_the_death_of_a_worker(pair, tmp_path):
-    run = phidias_lab.run("probe.slow", on=pair, pieces=8, seconds=0.5)
-    until(lambda: "piece 2" in run.progress.message)
+    run = phidias_lab.run("probe.slow", on=pair, pieces=12, seconds=1.0)
+    until(lambda: run.progress.fraction > 0.2)
+    assert run.progress.fraction < 0.9  # there is something left to do for who comes after
     processes_of(pair)[0].kill()
     assert run.wait(120) == "done", run.log
-    plain = phidias_lab.run("probe.slow", pieces=8, seconds=0.0)
+    plain = phidias_lab.run("probe.slow", pieces=12, seconds=0.0)
     assert plain.wait(120) == "done"
     assert run.product.checksums["value"] == plain.product.checksums["value"]
 
