@@ -171,7 +171,8 @@ shared_folder = "SHARED/{user}"
 def places(one_host, slurm):
     """A site file with the places "slurm" and "slurm-gpu", for root and for users; nothing is in the queue."""
     shared = one_host / "clusters"
-    shared.mkdir(exist_ok=True)
+    shutil.rmtree(shared, ignore_errors=True)  # of a run that was killed, whose users had other numbers
+    shared.mkdir()
     shared.chmod(0o1777)
     file = one_host / "clusters.toml"
     text = _CLUSTERS.replace("CONFIGURATION", slurm.environment()["SLURM_CONF"])
