@@ -271,9 +271,8 @@ def make_state(folder: Path) -> None:
 
 def claim(state: Path) -> None:
     """One hub for a state folder, until this process ends: a second one would end the first one's proxy."""
-    lock = os.open(
-        state / "running", os.O_RDWR | os.O_CREAT, 0o600
-    )  # never closed, and so locked, while this process lives
+    # Never closed, and so locked, while this process lives.
+    lock = os.open(state / "running", os.O_RDWR | os.O_CREAT, 0o600)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -218,9 +218,10 @@ class Deployment:
             self._start(name)
 
     def answers(self) -> bool:
-        """Whether this very hub answers: no other one knows the token that was made for it."""
+        """Whether this very hub answers: no other one knows the token that was made for it, where its site uses it."""
         secret = self._secrets["PHIDIAS_CULLER_TOKEN"]
-        ask = urllib.request.Request(f"{self.address}/hub/api/user", headers={"Authorization": f"token {secret}"})
+        own = "user" if self.site["servers"].get("idle_minutes") else ""
+        ask = urllib.request.Request(f"{self.address}/hub/api/{own}", headers={"Authorization": f"token {secret}"})
         try:
             opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
             return opener.open(ask, timeout=5).status == 200
