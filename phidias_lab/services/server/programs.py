@@ -13,6 +13,8 @@ def offer(app) -> None:
     path = os.environ.get("PATH", os.defpath).split(os.pathsep)
     if programs not in path:
         os.environ["PATH"] = os.pathsep.join([programs, *path])
+        # Among them is the Node.js of the hub's proxy. JupyterLab finds it then, and would leave its cache in /tmp.
+        os.environ.setdefault("NODE_DISABLE_COMPILE_CACHE", "1")
     terminals = app.web_app.settings.get("terminal_manager")
     # Jupyter's login shell reads a profile that sets the path anew. A shell that somebody chose stays as it is.
     if terminals is not None and terminals.shell_command[1:] == ["-l"]:
