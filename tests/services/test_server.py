@@ -222,7 +222,7 @@ def test_our_settings_go_behind_those_that_were_named_before():
 def test_phidias_is_found_in_a_terminal_and_in_notebooks(start, tmp_path):
     (tmp_path / ".profile").write_text("PATH=/usr/bin:/bin\n")  # as that of the system does for a login
     server = start(PATH="/usr/bin:/bin", SHELL="/bin/bash")
-    own, deadline = sysconfig.get_path("scripts"), time.monotonic() + 60
+    own, deadline = sysconfig.get_path("scripts"), time.monotonic() + 120
 
     def made(what: str) -> dict:
         return requests.post(f"{server.url}/api/{what}?token=secret", timeout=60).json()
@@ -231,7 +231,7 @@ def test_phidias_is_found_in_a_terminal_and_in_notebooks(start, tmp_path):
         channel, said = await websocket_connect(f"ws{server.url[4:]}/terminals/websocket/{terminal}?token=secret"), ""
         await channel.write_message(json.dumps(["stdin", f"{line}; echo en''ded\r"]))
         while "ended" not in said:
-            kind, *rest = json.loads(await asyncio.wait_for(channel.read_message(), 30))
+            kind, *rest = json.loads(await asyncio.wait_for(channel.read_message(), 90))
             said += rest[0] if kind == "stdout" else ""
         channel.close()
         return said
