@@ -10,6 +10,7 @@ import subprocess
 import sys
 import sysconfig
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -243,7 +244,8 @@ def test_phidias_is_found_in_a_terminal_and_in_notebooks(start, tmp_path):
         except requests.ConnectionError:
             assert time.monotonic() < deadline, server.log.read_text()
             time.sleep(0.5)
-    assert f"{own}/phidias" in asyncio.run(told(terminal, "command -v phidias"))
+    with ThreadPoolExecutor(1) as beside:  # the browser of other tests has a loop of its own in this thread
+        assert f"{own}/phidias" in beside.submit(asyncio.run, told(terminal, "command -v phidias")).result()
     made("kernels")
     family = psutil.Process(server.process.pid).children(recursive=True)
     (kernel,) = (p for p in family if "ipykernel_launcher" in " ".join(p.cmdline()))
