@@ -12,14 +12,15 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from phidias_lab.chains.ocean import _inputs
 from phidias_lab.chains.ocean._inputs import OBSERVATIONS
 from phidias_lab.contract import Chain, Input, Resources, Var, choice, number, numbers, period, region
 from phidias_lab.contract import variable as variable_of
 from phidias_lab.contract.data import Needs, column_attributes, converter, extent, look_alike, rows_in_all
 from phidias_lab.contract.parameters import region_bounds, region_contains
 from phidias_lab.contract.said import counts_line
-from phidias_lab.errors import InputError, ParameterError, as_sentence
-from phidias_lab.methods import agreement, match_ups, ranges, triple_collocation
+from phidias_lab.errors import InputError, as_sentence
+from phidias_lab.methods import agreement, match_ups, triple_collocation
 from phidias_lab.methods.formats import flags
 
 UNREAD, MISSING, PLACE, PERIOD, REGION, DEPTH, PLACE_FLAG, FLAG, IMPLAUSIBLE, COPY, NO_LOG, ALONE = REASONS = (
@@ -222,7 +223,7 @@ class Comparison(Chain):
     )
 
     def check(self, inputs: Mapping[str, Any]) -> None:
-        self._check_columns(inputs["observations"])
+        _inputs.check_columns(inputs["observations"], self.variable, "compared")
         for name in ("field", "third"):
             if inputs.get(name) is not None:
                 field = self._field(inputs, name)
@@ -254,7 +255,7 @@ class Comparison(Chain):
             found["longitude"] = tuple(
                 (west - MORE_DEGREES + turn, east + MORE_DEGREES + turn) for turn in (-720.0, -360.0, 0.0, 360.0, 720.0)
             )
-        return {"observations": Needs(tuple(self._columns(inputs["observations"])), found)}
+        return {"observations": Needs(tuple(_inputs.columns(inputs["observations"], self.variable)), found)}
 
     def resolve(self, inputs: Mapping[str, Any]) -> Mapping[str, Any]:
         told = column_attributes(inputs["observations"]).get(self.variable, {})
@@ -263,7 +264,7 @@ class Comparison(Chain):
         else:
             named = f"{told.get('standard_name', '')} {self.variable}".lower()
             transform = "log" if "chlorophyll" in named else "none"
-        return {"transform": transform, "value_range": self._range(told)}
+        return {"transform": transform, "value_range": _inputs.value_range(self.value_range, self.variable, told)}
 
     def headline(self, inputs: Mapping[str, Any]) -> str:
         told = str(inputs["field"].attrs.get("title") or self.field_variable)
@@ -312,40 +313,10 @@ class Comparison(Chain):
 
     # The observations -------------------------------------------------------------------------------------------
 
-    def _columns(self, observations: Any) -> list[str]:
-        columns = ["longitude", "latitude", "depth", "time", self.variable]
-        return columns + [name for name in flags.beside(self.variable) if name in observations.columns]
-
-    def _check_columns(self, observations: Any) -> None:
-        if getattr(observations.dtypes["time"], "kind", "O") != "M":
-            raise InputError("The column 'time' of the observations holds no dates. Convert it to dates first.")
-        if getattr(observations.dtypes[self.variable], "kind", "O") not in "iufb":
-            raise InputError(
-                f"The column {self.variable!r} of the observations holds {observations.dtypes[self.variable]}, but numbers "
-                "are compared. Remove texts such as 'n/a' from it, or choose another variable."
-            )
-
-    def _range(self, told: Mapping) -> list[float] | None:
-        if self.value_range is not None:
-            if len(self.value_range) != 2:
-                raise ParameterError(
-                    f"Parameter 'value_range' was given {len(self.value_range)} numbers; it needs two, the least and the "
-                    "greatest value that is used."
-                )
-            return self.value_range
-        known = ranges.of(self.variable, told.get("standard_name"))
-        if known is None:
-            return None
-        try:
-            convert = converter(known.units, told.get("units") or known.units)
-        except InputError:
-            return None
-        return [float(end if convert is None else convert(end)) for end in (known.least, known.greatest)]
-
     def _selected(self, observations: Any) -> tuple[pd.DataFrame, Counter]:
         """The observations that can be compared, in an order of their own, and how many were left out for each reason."""
-        self._check_columns(observations)
-        rows = observations[self._columns(observations)]
+        _inputs.check_columns(observations, self.variable, "compared")
+        rows = observations[_inputs.columns(observations, self.variable)]
         rows = rows.compute() if hasattr(rows, "compute") else rows
         if rows["time"].dt.tz is not None:
             rows = rows.assign(time=rows["time"].dt.tz_convert("UTC").dt.tz_localize(None))

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from phidias_lab.chains.ocean import _backgrounds, _words
+from phidias_lab.chains.ocean import _backgrounds, _inputs, _words
 from phidias_lab.chains.ocean._backgrounds import Earlier
 from phidias_lab.chains.ocean._inputs import DOMAIN, DOMAIN_DIMS, OBSERVATIONS
 from phidias_lab.chains.ocean._levels import (
@@ -45,7 +45,7 @@ from phidias_lab.contract import (
     text,
     variable,
 )
-from phidias_lab.contract.data import Needs, column_attributes, converter, extent, rows_in_all
+from phidias_lab.contract.data import Needs, column_attributes, extent, rows_in_all
 from phidias_lab.contract.parameters import region_bounds, region_contains
 from phidias_lab.contract.said import counts_line
 from phidias_lab.errors import InputError, ParameterError
@@ -360,7 +360,7 @@ class Gridding(Chain):
     def check(self, inputs: Mapping[str, Any]) -> None:
         observations, levels = inputs["observations"], inputs["domain"]["depth"].values.astype(float)
         domain = self._domain(inputs["domain"])
-        self._check_columns(observations)
+        _inputs.check_columns(observations, self.variable, "gridded")
         self._check_windows()
         lengths_of(domain, self.parameters)
         self._bounds()
@@ -383,7 +383,7 @@ class Gridding(Chain):
         found = self._ranges(self._domain(inputs["domain"]), levels)
         # Impossible depths are read to be counted as such: depths of the wrong sign are a mistake that is worth saying.
         found["depth"] += ((-np.inf, -ABOVE_SURFACE),)
-        return {"observations": Needs(tuple(self._columns(inputs["observations"])), found)}
+        return {"observations": Needs(tuple(_inputs.columns(inputs["observations"], self.variable, "platform")), found)}
 
     def headline(self, inputs: Mapping[str, Any]) -> str:
         domain = self._domain(inputs["domain"])
@@ -407,12 +407,13 @@ class Gridding(Chain):
     def resolve(self, inputs: Mapping[str, Any]) -> Mapping[str, Any]:
         domain = self._domain(inputs["domain"])
         solver = self._choice(domain).name if self.solver == "auto" else self.solver
+        told = column_attributes(inputs["observations"]).get(self.variable, {})
         return {
             "solver": solver,
             # It takes a factor, which the iterative solver is there to avoid.
             "unit_variance": self.unit_variance and solver != "iterative",
             "depths": [float(d) for d in domain["depth"].values],
-            "value_range": self._range(inputs["observations"]),
+            "value_range": _inputs.value_range(self.value_range, self.variable, told),
             "transform_bounds": self._bounds(),
         }
 
@@ -536,27 +537,6 @@ class Gridding(Chain):
 
     # The observations -------------------------------------------------------------------------------------------
 
-    def _range(self, observations: Any) -> list[float] | None:
-        """Least and greatest value that counts, in the units of the column."""
-        if self.value_range is not None:
-            if len(self.value_range) != 2:
-                raise ParameterError(
-                    f"Parameter 'value_range' was given {len(self.value_range)} numbers; it needs two, the least and the "
-                    "greatest value that is used."
-                )
-            return self.value_range
-        told = column_attributes(observations).get(self.variable, {})
-        known = ranges.of(self.variable, told.get("standard_name"))
-        if known is None:
-            return None
-        units = told.get("units") or known.units
-        try:
-            convert = converter(known.units, units)
-        except InputError:
-            return None  # `_speak` says so
-        ends = (known.least, known.greatest)
-        return [float(end if convert is None else convert(end)) for end in ends]
-
     def _bounds(self) -> list[float] | None:
         """The bounds that the transform needs, and no others."""
         usual = {"log": [0.0], "logit": [0.0, 1.0]}.get(self.transform, [])
@@ -581,11 +561,6 @@ class Gridding(Chain):
             {"log": Log, "logit": Logit}[self.transform](*self.transform_bounds) if self.transform != "none" else None
         )
 
-    def _columns(self, observations: Any) -> list[str]:
-        columns = ["longitude", "latitude", "depth", "time", self.variable]
-        beside = ("platform", *flags.beside(self.variable))
-        return columns + [name for name in beside if name in observations.columns]
-
     def _ranges(self, domain: xr.Dataset, levels: np.ndarray) -> dict[str, tuple[tuple[Any, Any], ...]]:
         """Between what an observation must lie at least to be of use: a little more than `_select` leaves."""
         lon, lat = domain["longitude"].values, domain["latitude"].values.astype(float)
@@ -603,19 +578,10 @@ class Gridding(Chain):
             found["time"] = ((start - days, end.normalize() + pd.Timedelta(days=1) + days),)
         return found
 
-    def _check_columns(self, observations: Any) -> None:
-        if getattr(observations.dtypes["time"], "kind", "O") != "M":
-            raise InputError("The column 'time' of the observations holds no dates. Convert it to dates first.")
-        if getattr(observations.dtypes[self.variable], "kind", "O") not in "iufb":
-            raise InputError(
-                f"The column {self.variable!r} of the observations holds {observations.dtypes[self.variable]}, but numbers "
-                "are gridded. Remove texts such as 'n/a' from it, or choose another variable."
-            )
-
     def _selected(self, observations: Any, plan: Plan) -> tuple[pd.DataFrame, Counter]:
         """The rows in reach of the domain that may be used, and how many there were and were left out for each reason."""
-        self._check_columns(observations)
-        table = observations[self._columns(observations)]
+        _inputs.check_columns(observations, self.variable, "gridded")
+        table = observations[_inputs.columns(observations, self.variable, "platform")]
         if isinstance(table, pd.DataFrame):
             parts = [_select(table, plan)]
         else:

@@ -6,9 +6,10 @@ import math
 
 import numpy as np
 import pytest
+from samples import drawn
 
 from phidias_lab.errors import InputError
-from phidias_lab.methods.variational import analyse, kernel, system
+from phidias_lab.methods.variational import analyse, system
 from phidias_lab.methods.variational.cross_validation import Score, estimate, leave_one_out
 from phidias_lab.methods.variational.multifrontal import Multifrontal
 
@@ -56,17 +57,6 @@ def test_correlated_errors_are_left_out_with_what_they_tell_of_each_other(proble
     np.testing.assert_allclose(left_out.variance, 1 / inverse.diagonal(), rtol=1e-8)
 
 
-def drawn(seed, *, count=300, length=0.15, noise=0.3, size=31):
-    """Arguments of `estimate`: values with the kernel's own covariance, in the middle of a grid that reaches further."""
-    rng = np.random.default_rng(seed)
-    places = rng.uniform(0, 1, (2, count))
-    distance = np.hypot(*(each[:, np.newaxis] - each for each in places))
-    root = np.linalg.cholesky(kernel(distance / length, 2, 2) + 1e-10 * np.eye(count))
-    values = 2.0 * (root @ rng.standard_normal(count) + math.sqrt(noise) * rng.standard_normal(count))
-    line = np.linspace(-0.4, 1.4, size)
-    return (np.ones((size, size), bool), [1 / (line[1] - line[0])] * 2, [line, line], list(places), values)
-
-
 def test_the_score_is_that_of_dense_algebra_for_the_values_and_for_others_at_their_places(problem):
     p = problem((9, 8), count=10)
     given = [p[name] for name in ("mask", "metrics", "coords", "obs_coords", "values")]
@@ -107,7 +97,7 @@ def test_length_and_noise_that_predict_best_are_found_within_intervals_as_wide_a
     hits, standardised = [], []
     for seed in range(10):
         try:
-            found = estimate(*drawn(seed), length=0.1, noise=0.5, groups=[[0, 1]])
+            found = estimate(*drawn(seed, count=300), length=0.1, noise=0.5, groups=[[0, 1]])
         except InputError:
             continue
         (factor,) = found.factors

@@ -6,10 +6,10 @@ import math
 
 import numpy as np
 import pytest
+from samples import drawn
 from scipy import stats
 
 from phidias_lab.errors import InputError
-from phidias_lab.methods.variational import kernel
 from phidias_lab.methods.variational.likelihood import Likelihood, estimate
 
 
@@ -17,17 +17,6 @@ def arguments(p):
     given = [p[name] for name in ("mask", "metrics", "coords", "obs_coords", "values")]
     rest = {name: p[name] for name in ("length", "noise", "cyclic") if name in p}
     return given, rest
-
-
-def drawn(seed, *, count=200, length=0.15, noise=0.3, size=31):
-    """Observations of a field with the kernel's own covariance, in the middle of a grid that reaches further."""
-    rng = np.random.default_rng(seed)
-    places = rng.uniform(0, 1, (2, count))
-    distance = np.hypot(*(each[:, np.newaxis] - each for each in places))
-    root = np.linalg.cholesky(kernel(distance / length, 2, 2) + 1e-10 * np.eye(count))
-    values = 2.0 * (root @ rng.standard_normal(count) + math.sqrt(noise) * rng.standard_normal(count))
-    line = np.linspace(-0.4, 1.4, size)
-    return (np.ones((size, size), bool), [1 / (line[1] - line[0])] * 2, [line, line], list(places), values)
 
 
 @pytest.mark.parametrize("shape", [(17,), (9, 8), (5, 4, 5)], ids=str)
@@ -71,7 +60,7 @@ def test_length_noise_and_variance_are_found_within_their_intervals():
     length = noise = 0
     levels = []
     for seed in range(10):
-        found = estimate(*drawn(seed), length=0.1, noise=0.5, groups=[[0, 1]])
+        found = estimate(*drawn(seed, count=200), length=0.1, noise=0.5, groups=[[0, 1]])
         (factor,) = found.factors
         length += factor.low * 0.1 <= 0.15 <= factor.high * 0.1
         noise += found.noise.low <= 0.3 <= found.noise.high
@@ -94,7 +83,7 @@ def test_an_anisotropic_field_has_two_lengths():
 
 
 def test_too_few_observations_give_a_sentence_and_no_number():
-    mask, metrics, coords, places, values = drawn(0)
+    mask, metrics, coords, places, values = drawn(0, count=200)
     with pytest.raises(InputError, match=r"19 observations are too few .* at least 20"):
         estimate(
             mask, metrics, coords, [each[:19] for each in places], values[:19], length=0.1, noise=0.5, groups=[[0, 1]]
