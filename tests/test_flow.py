@@ -625,7 +625,7 @@ def test_orders_that_are_none_are_said_at_once(tmp_path):
     assert "version '0.9' of probe.slow; version '1.0' is installed" in refusal(
         ParameterError, {"chain": "probe.slow", "version": "0.9"}
     )
-    assert "got a int" in refusal(ParameterError, 5)
+    assert "got an int" in refusal(ParameterError, 5)
 
 
 def test_a_chain_class_or_instance_is_an_order_and_an_unregistered_one_is_refused():

@@ -111,13 +111,14 @@ class Lab:
         if not self._running("slurmctld"):
             return
 
-        def jobs() -> list[str]:
+        def gone() -> bool:
             done = self._try(["squeue", "-h", "-o", "%A"], 5)
-            return sorted(set(done.stdout.split())) if done.returncode == 0 else []
+            found = sorted(set(done.stdout.split()))
+            if found:  # again each time: a busy Slurm may not have heard it, and a job may have come since
+                self._try(["scancel", *found], 10)
+            return done.returncode == 0 and not found
 
-        if found := jobs():
-            self._try(["scancel", *found], 10)
-            until(seconds, lambda: not jobs())
+        until(seconds, gone)
 
     def status(self) -> str:
         self._must_exist()

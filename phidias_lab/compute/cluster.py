@@ -25,6 +25,7 @@ import sys
 import threading
 import time
 import weakref
+from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
@@ -154,6 +155,7 @@ class Cluster:
         self._closed = threading.Event()
         self._trouble: str | None = None
         self._lost: list[Worker] = []
+        self._came: deque[tuple[str, str]] = deque()
         self._running: dict[str, Worker] = {}
         self._addresses: dict[str, str] = {}
         self._absent: dict[str, int] = {}
@@ -195,6 +197,7 @@ class Cluster:
         )
         with _closed_to_others(self.folder):
             self._dask = _made(self)
+            self._dask.came = self._came.append
         write_json(self.folder / "about.json", {**about, "address": self._dask.scheduler_address})
         self._keep(*self._wanted)
         threading.Thread(target=self._watch, name=f"{self.name}-watch", daemon=True).start()
@@ -473,28 +476,24 @@ class Cluster:
                 print(f"phidias_lab: while watching the cluster {self.name}: {error!r}", file=sys.stderr)
 
     def _notice(self) -> None:
+        # Told one by one and not seen, because one may come, be lost and be replaced between two looks.
+        came = [self._came.popleft() for _ in range(len(self._came))]
         connected, spec = self._connected(), {str(n) for n in self._dask.worker_spec}
         members = {str(n): m for n, m in dict(self._dask.workers).items()}
         jobs: dict | None = {}
         if self.request.kind == "slurm":
             # Slurm is asked often only while something is under way.
             jobs = slurm.my_jobs(self.site, fresher_than=1.5 if set(members) - set(connected) else 10.0)
+        for name, address in came:
+            self._gone(name, spec)
+            job = getattr(members.get(name), "job_id", None)
+            node = jobs[job].node if jobs and job in jobs else ""
+            self._running[name] = Worker(name, RUNNING, "", None, job, node)
+            self._addresses[name] = address
+            self._failures = 0
         for name in list(self._running):
-            # A new worker of the same name may be there before this looks again; its address tells it from the lost one.
             if connected.get(name) != self._addresses[name]:
-                before = self._running.pop(name)
-                if name in spec and not self._closed.is_set():
-                    facts = (slurm.my_jobs(self.site, fresher_than=0.0) or {}).get(before.job) if before.job else None
-                    ended = facts is not None and facts.state == slurm.ENDED
-                    why = facts.why if ended else "it fell silent, or its process ended"
-                    self._lose(Worker(name, LOST, why, None, before.job, before.node))
-        for name in connected:
-            if name not in self._running:
-                job = getattr(members.get(name), "job_id", None)
-                node = jobs[job].node if jobs and job in jobs else ""
-                self._running[name] = Worker(name, RUNNING, "", None, job, node)
-                self._addresses[name] = connected[name]
-                self._failures = 0
+                self._gone(name, spec)
         self._refused_environment()
         for name, member in members.items():
             job = member.job_id or (str(member.process.pid) if member.process is not None else None)
@@ -519,6 +518,16 @@ class Cluster:
                 )
                 return
             self._dask.loop.add_callback(self._forget, name, member)
+
+    def _gone(self, name: str, spec: set[str]) -> None:
+        """A worker that ran and no longer does; it counts as lost if it was still wanted."""
+        before = self._running.pop(name, None)
+        if before is None or name not in spec or self._closed.is_set():
+            return
+        facts = (slurm.my_jobs(self.site, fresher_than=0.0) or {}).get(before.job) if before.job else None
+        ended = facts is not None and facts.state == slurm.ENDED
+        why = facts.why if ended else "it fell silent, or its process ended"
+        self._lose(Worker(name, LOST, why, None, before.job, before.node))
 
     def _lose(self, worker: Worker) -> None:
         with self._lock:

@@ -10,6 +10,7 @@ import asyncio
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import dask
@@ -55,10 +56,16 @@ class Members(SpecCluster):
     #: Where Dask's own displays say that the pages are. It would be a port at which nothing is served.
     dashboard_link = ""
 
+    #: Is told the name and the address of every worker that comes, however short it stays.
+    came: Callable[[tuple[str, str]], None] | None = None
+
     def _new_worker_name(self, number: int) -> str:
         return f"worker-{number}"
 
     def _update_worker_status(self, op: str, message: Any) -> None:
+        if op == "add" and self.came:
+            for address, about in message["workers"].items():
+                self.came((str(about["name"]), address))
         # Nothing would start a worker again in the same job, so nothing is gained by waiting for it.
         with dask.config.set({"distributed.deploy.lost-worker-timeout": "1s"}):
             super()._update_worker_status(op, message)

@@ -614,6 +614,17 @@ def test_a_worker_that_is_replaced_before_anybody_looks_is_told_as_lost(pair, mo
     until(lambda: any(w.state == "lost" for w in pair.workers), 30)
 
 
+def test_a_worker_that_comes_and_is_lost_before_anybody_looks_is_told_as_lost(here, monkeypatch):
+    monkeypatch.setattr(clusters, "_PERIOD", 3600.0)
+    with phidias_lab.cluster("local", workers=1) as cluster:
+        cluster.wait_for_workers(timeout=90)
+        first = cluster._connected()
+        processes_of(cluster)[0].kill()
+        until(lambda: cluster.running == 1 and cluster._connected() != first)
+        cluster._notice()
+        assert [w.state for w in cluster.workers] == ["running", "lost"]
+
+
 def test_a_frozen_worker_counts_as_lost(pair):
     frozen = processes_of(pair)[0]
     frozen.send_signal(signal.SIGSTOP)

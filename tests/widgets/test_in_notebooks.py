@@ -71,7 +71,8 @@ def test_jupyterlab_shows_views_and_asks_no_other_host(page, served_environment,
     try:
         page.goto(f"http://127.0.0.1:{port}/lab/tree/{notebook.name}?token=secret", timeout=60_000)
         page.locator(".jp-NotebookPanel .jp-CodeCell").first.wait_for(timeout=60_000)
-        page.get_by_text("Python 3", exact=False).first.wait_for()
+        # JupyterLab forgets a request to run while the kernel is still being connected.
+        page.get_by_text("Python 3 (ipykernel) | Idle").first.wait_for(timeout=60_000)
         for item in ("Run", "Run All Cells"):
             page.get_by_role("menuitem", name=item, exact=True).click()
         look(page, keep, "notebook-in-jupyterlab")
