@@ -38,6 +38,8 @@ PROGRAMS = {
 DEVICES = ["/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom"]
 #: The kernel's limit is 107 bytes; munged appends ".lock" to its own.
 LONGEST_SOCKET = 100
+#: Seconds in which a process that was killed has closed its sockets.
+PORT_PATIENCE = 5
 _SEARCH = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/sbin"])
 _ENVIRONMENT = {"PATH": "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin", "LANG": "C.UTF-8"}
 _AT_WORK = ("idle", "mix", "alloc", "comp")
@@ -194,7 +196,8 @@ class Lab:
             ports["slurmdbd"] = settings.port + 1
         ports |= {f"slurmd.{node}": settings.port + 11 + number for number, node in enumerate(settings.nodes)}
         for name, port in ports.items():
-            if name not in at_work and taken(port):  # what runs already has its own port
+            # What runs already has its own port, and what was just killed gives it back in a moment.
+            if name not in at_work and not until(PORT_PATIENCE, lambda port=port: not taken(port)):
                 raise Refused(f"Port {port} on 127.0.0.1 is taken. Choose others: --port {settings.port + 1000}")
 
     def _check_reach(self) -> None:
