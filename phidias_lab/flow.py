@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import glob
 import json
 import os
@@ -17,7 +18,7 @@ import stat
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -629,23 +630,37 @@ def _produce(run: Run, watch: _Watch) -> None:
     watch.report(0.02, "preparing")
     if chain_class.kind == "cube":
         _same_work(run.folder / "work", order, identities)
-    with errors_of_reading("An input"):
+    share = _Shares(watch)
+    with errors_of_reading("An input"), contextlib.ExitStack() as ended:
+        known = 0
+
+        def finish(cube: Any, folder: Path, report: Callable[[float, str], None]) -> Any:
+            nonlocal known
+            found, there = pieces.finish(cube, folder, report, threads, crew())
+            known += there
+            return found
+
+        @functools.cache
+        def crew() -> batch.Crew | None:
+            return ended.enter_context(batch.crew(run, lambda text: watch.report(0.0, text)))
+
+        def keep(name: str, cube: Any) -> Any:
+            return finish(cube, run.folder / "work" / name, share.next())
+
+        if chain_class.kind == "cube":
+            chain.keep = keep
         result = chain.stamped(chain.run(**checked), checked)
         record = run.record
         record["said"] = chain.said.document()
         runs.write_json(run.folder / "record.json", record)
         for line in said.lines_of(record["said"]):
             print(runs.now(), line, flush=True)
-        watch.begin_pieces(0.1)
         if chain_class.kind == "cube":
-            with batch.crew(run, lambda text: watch.report(0.1, text)) as crew:
-                result, known = pieces.finish(
-                    result, run.folder / "work", lambda f, text: watch.report(0.1 + 0.8 * f, text), threads, crew
-                )
-                devices = [worker.devices()] if crew is None else crew.devices()
+            result, workers = finish(result, run.folder / "work", share.last()), crew()
+            devices = [worker.devices()] if workers is None else workers.devices()
             for sentence in (sentence for device in devices for sentence in device["computed"]):
                 chain.said.remark(sentence)
-            if crew is not None:
+            if workers is not None:
                 record["where"] = {**(run.record.get("where") or {}), "devices": devices}
             record["said"] = chain.said.document()
             runs.write_json(run.folder / "record.json", record)
@@ -688,6 +703,24 @@ def _produce(run: Run, watch: _Watch) -> None:
         watch.too_late = True
         shutil.rmtree(run.folder / "work", ignore_errors=True)
     watch.report(1.0, "done")
+
+
+class _Shares:
+    """Which part of the progress bar each stage of a run's pieces fills, when nobody knows how many stages will come."""
+
+    def __init__(self, watch: _Watch):
+        self.watch, self.at = watch, 0.1
+
+    def next(self) -> Callable[[float, str], None]:
+        return self._filling(self.at + (0.9 - self.at) / 4)
+
+    def last(self) -> Callable[[float, str], None]:
+        return self._filling(0.9)
+
+    def _filling(self, end: float) -> Callable[[float, str], None]:
+        start, self.at = self.at, end
+        self.watch.begin_pieces(start)
+        return lambda fraction, text: self.watch.report(start + (end - start) * fraction, text)
 
 
 def _same_work(work: Path, order: Order, identities: Mapping[str, dict]) -> None:

@@ -30,7 +30,20 @@ from phidias_lab.contract.said import Said
 from phidias_lab.errors import InputError, ParameterError, UnknownNameError, kind_of, nearest
 
 #: Words that the doors give a meaning of their own (phidias_lab.run(..., title=...)), so no parameter may have them.
-RESERVED = ("what", "title", "output", "format", "overwrite", "name", "parameters", "report", "said", "on", "workers")
+RESERVED = (
+    "what",
+    "title",
+    "output",
+    "format",
+    "overwrite",
+    "name",
+    "parameters",
+    "report",
+    "said",
+    "keep",
+    "on",
+    "workers",
+)
 
 
 class _Declaration(type(param.Parameterized)):
@@ -98,6 +111,9 @@ class Chain(param.Parameterized, metaclass=_Declaration):
         declared = self.declared()
         self.report: Callable[[float, str], None] = lambda fraction, message="": None
         self.said = Said()
+        #: `keep(name, cube)` computes a lazy cube now, piece by piece, and gives it back computed: what later pieces need of
+        #: their neighbours. In a run it is kept on disk until the run has ended, so that it is never computed twice.
+        self.keep: Callable[[str, Any], Any] = lambda name, cube: cube.persist()
         super().__init__(**{name: self._value(declared, name, value) for name, value in parameters.items()})
 
     def __reduce__(self):
@@ -219,7 +235,7 @@ class Chain(param.Parameterized, metaclass=_Declaration):
         """Check the inputs, run, stamp the outputs: the way a script uses a chain without recording a run."""
         checked = self.checked(inputs)
         chain = self.resolved(checked)
-        chain.report = self.report
+        chain.report, chain.keep = self.report, self.keep
         chain.said = self.said = Said()
         return chain.stamped(chain.run(**checked), checked)
 

@@ -109,15 +109,13 @@ def is_cyclic(longitude: np.ndarray) -> bool:
     return longitude.size > 2 and np.isclose(longitude[-1] - longitude[0] + (longitude[1] - longitude[0]), 360.0)
 
 
-def _with_rim(values: np.ndarray, rim: int) -> np.ndarray:
-    """A coordinate with `rim` more values at each end. The rim is what edge stretching moves away; the nodes of the
-    domain itself then stay where they are."""
-    if not rim:
-        return values
-    return np.r_[2 * values[0] - values[1], values, 2 * values[-1] - values[-2]]
+def with_rim(values: np.ndarray, before: int, after: int) -> np.ndarray:
+    """A coordinate with so many (0 or 1) more values at its ends. The rim is what edge stretching moves away; the nodes of
+    the domain itself then stay where they are."""
+    return np.r_[(2 * values[0] - values[1],) * before, values, (2 * values[-1] - values[-2],) * after]
 
 
-def _off_the_poles(latitude: np.ndarray) -> np.ndarray:
+def off_the_poles(latitude: np.ndarray) -> np.ndarray:
     """A rim that would lie on a pole or beyond it stands half-way to it."""
     latitude = latitude.copy()
     for edge, inner in ((0, 1), (-1, -2)):
@@ -126,45 +124,70 @@ def _off_the_poles(latitude: np.ndarray) -> np.ndarray:
     return latitude
 
 
-def geometry(plan: Plan, group: slice, mask: np.ndarray, near: pd.DataFrame) -> tuple[tuple, dict, tuple]:
-    """Arguments of `variational.usable` and `variational.analyse`, and the nodes of the domain in their grid."""
+def rim_of(plan: Plan) -> tuple[int, int]:
+    """How wide the rim is along latitude and longitude."""
+    rim = 1 if plan.parameters["edge_stretch"] > 0 else 0
+    return rim, 0 if is_cyclic(plan.longitude) else rim
+
+
+#: Where the latitudes and longitudes of a plan that is not part of a greater one end.
+WHOLE = ((True, True), (True, True))
+
+
+def geometry(
+    plan: Plan,
+    group: slice,
+    mask: np.ndarray,
+    near: pd.DataFrame,
+    ends: tuple = WHOLE,
+    means: tuple[float, ...] | None = None,
+) -> tuple[tuple, dict, tuple]:
+    """Arguments of `variational.usable` and `variational.analyse`, and the nodes of the domain in their grid.
+
+    Of a tile, `ends` says at which ends of its latitudes and longitudes the domain ends, so that it has a rim there, and
+    `means` are the mean correlation lengths of the whole grid.
+    """
     settings, depth, sea = plan.parameters, plan.depth[group], mask[group]
     rim = 1 if settings["edge_stretch"] > 0 else 0
     cyclic = is_cyclic(plan.longitude)
-    lat, lon = (
-        _off_the_poles(_with_rim(plan.latitude, rim)),
-        plan.longitude if cyclic else _with_rim(plan.longitude, rim),
-    )
+    down, (north, east) = (rim, rim), [[rim if end else 0 for end in two] for two in ends]
+    east = [0, 0] if cyclic else east
+    lat, lon = off_the_poles(with_rim(plan.latitude, *north)), with_rim(plan.longitude, *east)
     across, along = variational.metrics_on_sphere(lon, lat, period=360.0 if cyclic else 0.0)
-    metrics, coords = [along.T, across.T], [lat, lon]
+    metrics, coords, widths = [along.T, across.T], [lat, lon], [north, east]
     places = [near["latitude"].to_numpy(float), near["longitude"].to_numpy(float)]
     length, periods, flat = plan.horizontal(group, sea.shape), [0.0, 360.0 if cyclic else 0.0], depth.size == 1
     if flat:
         sea, length = sea[0], [each if np.ndim(each) == 0 else each[0] for each in length]
     else:
-        down = _with_rim(depth, rim)
-        metrics = [1.0 / variational.local_resolution(down)[:, None, None], *(m[None] for m in metrics)]
-        coords, periods = [down, *coords], [0.0, *periods]
+        levels = with_rim(depth, *down)
+        metrics = [1.0 / variational.local_resolution(levels)[:, None, None], *(m[None] for m in metrics)]
+        coords, periods, widths = [levels, *coords], [0.0, *periods], [down, *widths]
         # What lies in a level's own cell but above the first or below the last level belongs to that level.
         places = [np.clip(near["depth"].to_numpy(float), depth[0], depth[-1]), *places]
         length = [settings["vertical_length"], *length]
-    widths = [(0, 0) if p else (rim, rim) for p in periods]
     padded = np.pad(sea, widths, mode="edge")
     length = [each if np.ndim(each) == 0 else np.pad(each, widths, mode="edge") for each in length]
     metrics = [np.broadcast_to(m, padded.shape) for m in metrics]
     inner = tuple(slice(w[0], n - w[1]) for w, n in zip(widths, padded.shape, strict=True))
-    return (
-        (padded, metrics, coords, places, length),
-        {"cyclic": periods, "edge_stretch": settings["edge_stretch"]},
-        inner,
-    )
+    convention: dict[str, Any] = {"cyclic": periods, "edge_stretch": settings["edge_stretch"]}
+    if means is not None:
+        convention["means"] = means
+    return (padded, metrics, coords, places, length), convention, inner
 
 
-def usable(plan: Plan, group: slice, mask: np.ndarray, near: pd.DataFrame) -> np.ndarray:
+def usable(
+    plan: Plan,
+    group: slice,
+    mask: np.ndarray,
+    near: pd.DataFrame,
+    ends: tuple = WHOLE,
+    means: tuple[float, ...] | None = None,
+) -> np.ndarray:
     """Which of the observations near these levels have sea beside them, and so are used."""
     if near.empty or not mask[group].any():
         return np.zeros(len(near), bool)
-    (*grid, length), convention, _ = geometry(plan, group, mask, near)
+    (*grid, length), convention, _ = geometry(plan, group, mask, near, ends, means)
     return variational.usable(*grid, length, **convention)
 
 
@@ -298,14 +321,12 @@ def analyse_levels(
     `begin` is what the background of the window is made of, and its eastward and northward currents, each None if not asked
     for. `unit_variance` is that of `variational.analyse`.
     """
-    settings, depth, sea = plan.parameters, plan.depth[group], mask[group]
+    settings, sea = plan.parameters, mask[group]
     start, currents = begin
     values = near[settings["variable"]].to_numpy(float)
     number = per_level(plan, group, near, used)
     if not used.any():
-        whole, flat = np.full((1, *sea.shape), np.nan), np.full((1, depth.size), np.nan)
-        empty = {name: whole if dims == DIMS else flat for name, dims in given(settings).items()}
-        return {**empty, "observations_used": number[None]}
+        return nothing(plan, number, sea.shape)
     (*grid, length), convention, inner = geometry(plan, group, mask, near)
     background = background_of(plan, group, near, used, start)
     anomalies = values - background.there
@@ -322,24 +343,58 @@ def analyse_levels(
         **convention,
         **bounds,
     )
-    # The background variance that makes the observations most probable with this length and noise. Their plain variance
-    # would count a slope across the domain, which the analysis follows, as uncertainty. One value, or values that are all
-    # the same, tell nothing of it.
-    free = int(used.sum()) - background.free
-    variance = analysis.cost / free if free > 0 and analysis.cost > 0 else np.nan
+    variance = variance_of(analysis.cost, int(used.sum()) - background.free)
+    relative = analysis.error_variance
+    return outputs(
+        plan,
+        background.nodes,
+        analysis.field[inner].reshape(sea.shape),
+        None if relative is None else relative[inner].reshape(sea.shape),
+        variance,
+        number,
+        sea,
+    )
+
+
+def variance_of(cost: float, free: int) -> float:
+    """The background variance that makes the observations most probable with this length and noise.
+
+    Their plain variance would count a slope across the domain, which the analysis follows, as uncertainty. One value, or
+    values that are all the same, tell nothing of it.
+    """
+    return cost / free if free > 0 and cost > 0 else np.nan
+
+
+def outputs(
+    plan: Plan,
+    background: np.ndarray,
+    anomaly: np.ndarray,
+    relative: np.ndarray | None,
+    variance: float,
+    number: np.ndarray,
+    sea: np.ndarray,
+) -> dict[str, np.ndarray]:
+    """Everything in `given` for some levels, from the anomaly, its relative error variance and the background at nodes."""
     found = {
-        "analysis": analysis.field[inner].reshape(sea.shape) + background.nodes,
-        "background": np.broadcast_to(background.nodes.mean(axis=(1, 2)), depth.shape),
-        "background_field": np.where(sea, background.nodes, np.nan),
-        "background_deviation": np.full(depth.shape, np.sqrt(variance)),
+        "analysis": anomaly + background,
+        "background": np.broadcast_to(background.mean(axis=(1, 2)), number.shape),
+        "background_field": np.where(sea, background, np.nan),
+        "background_deviation": np.full(number.shape, np.sqrt(variance)),
         "observations_used": number,
     }
-    if analysis.error_variance is not None:
-        found["relative_error"] = analysis.error_variance[inner].reshape(sea.shape)
-        found["analysis_error"] = np.sqrt(variance * found["relative_error"])
+    if relative is not None:
+        found["relative_error"] = relative
+        found["analysis_error"] = np.sqrt(variance * relative)
     if plan.transform is not None:
-        found.update(transformed_back(plan.transform, found, settings["back_transform"]))
-    return {name: found[name][None] for name in given(settings)}
+        found.update(transformed_back(plan.transform, found, plan.parameters["back_transform"]))
+    return {name: found[name][None] for name in given(plan.parameters)}
+
+
+def nothing(plan: Plan, number: np.ndarray, shape: tuple[int, ...]) -> dict[str, np.ndarray]:
+    """Everything in `given` for some levels of which nothing was observed."""
+    whole, flat = np.full((1, *shape), np.nan), np.full((1, number.size), np.nan)
+    empty = {name: whole if dims == DIMS else flat for name, dims in given(plan.parameters).items()}
+    return {**empty, "observations_used": number[None]}
 
 
 def transformed_back(transform: Transform, found: Mapping[str, np.ndarray], what: str) -> dict[str, np.ndarray]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
@@ -13,7 +14,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from phidias_lab.chains.ocean import _backgrounds, _inputs, _words
+from phidias_lab.chains.ocean import _backgrounds, _inputs, _tiles, _words
 from phidias_lab.chains.ocean._backgrounds import Earlier
 from phidias_lab.chains.ocean._inputs import DOMAIN, DOMAIN_DIMS, OBSERVATIONS
 from phidias_lab.chains.ocean._levels import (
@@ -29,7 +30,6 @@ from phidias_lab.chains.ocean._levels import (
     level_of,
     mean_profile,
     per_level,
-    usable,
 )
 from phidias_lab.contract import (
     Chain,
@@ -37,6 +37,7 @@ from phidias_lab.contract import (
     Resources,
     Var,
     choice,
+    count,
     flag,
     number,
     numbers,
@@ -47,6 +48,7 @@ from phidias_lab.contract import (
 )
 from phidias_lab.contract.data import Needs, column_attributes, extent, rows_in_all
 from phidias_lab.contract.parameters import region_bounds, region_contains
+from phidias_lab.contract.resources import show_memory
 from phidias_lab.contract.said import counts_line
 from phidias_lab.errors import InputError, ParameterError
 from phidias_lab.methods import duplicates, ranges, time_windows, transforms
@@ -92,6 +94,9 @@ REASONS = (
 UNREAD, MISSING, IMPOSSIBLE_PLACE, PERIOD, GRID, REGION, LEVELS = REASONS[:7]
 PLACE_FLAG, FLAG, IMPLAUSIBLE, BOUNDS, WINDOW, DUPLICATE, NOT_AT_SEA = REASONS[7:]
 UPWARDS = "Depth counts downwards: 10 is ten metres below the surface."
+_DTYPES = {"observations_used": np.int64}
+#: How many levels or tiles are solved at a time where one is solved by itself: one on each core that the chain asks for.
+_SIDE_BY_SIDE = 2
 #: The column that numbers the observations.
 ROW = "_row"
 #: Rounding of a longitude that is turned, in degrees: a tenth of a millimetre.
@@ -356,6 +361,13 @@ class Gridding(Chain):
         level="expert",
     )
     solver = choice("auto", ["auto", *solvers.SOLVERS], doc="How the linear system is solved", level="expert")
+    tile = count(
+        0,
+        bounds=(0, 100_000),
+        doc="Nodes along the side of the tiles in which the domain is solved, each with a halo of ten correlation lengths; "
+        "the result is the same. 0 cuts what does not fit into the memory, and nothing else",
+        level="expert",
+    )
 
     def check(self, inputs: Mapping[str, Any]) -> None:
         observations, levels = inputs["observations"], inputs["domain"]["depth"].values.astype(float)
@@ -368,6 +380,10 @@ class Gridding(Chain):
             raise ParameterError(
                 f"Parameter 'analysis_range' was given {len(self.analysis_range)} numbers; it needs two, the least and the "
                 "greatest value that the analysis may take."
+            )
+        if self.analysis_range is not None and self.tile:
+            raise ParameterError(
+                f"The order has an analysis_range and tile {self.tile}; bounds are not kept in tiles. Leave one of them out."
             )
         self._flow(domain["longitude"].values, domain["latitude"].values, inputs.get("currents"))
         self._earlier(observations, domain["longitude"].values, domain["latitude"].values, inputs.get("previous"))
@@ -412,6 +428,7 @@ class Gridding(Chain):
             "solver": solver,
             # It takes a factor, which the iterative solver is there to avoid.
             "unit_variance": self.unit_variance and solver != "iterative",
+            "tile": self._tile(domain, solver),
             "depths": [float(d) for d in domain["depth"].values],
             "value_range": _inputs.value_range(self.value_range, self.variable, told),
             "transform_bounds": self._bounds(),
@@ -419,6 +436,30 @@ class Gridding(Chain):
 
     def _choice(self, domain: xr.Dataset) -> solvers.Choice:
         return solvers.choose(_shape(domain.sizes, self.parameters), exact=self.error == "exact")
+
+    def _tile(self, domain: xr.Dataset, solver: str) -> int:
+        """The side of the tiles, 0 where the domain is solved in one."""
+        shape, room = _shape(domain.sizes, self.parameters), solvers.free_memory()
+        if self.tile or solver == "iterative" or self.analysis_range is not None:
+            return self.tile
+        if solvers.memory("multifrontal", shape) * (1 if len(shape) == 3 else _SIDE_BY_SIDE) <= room:
+            return 0
+        return _tiles.size_for(self._plan(domain, domain["depth"].values), shape, room / _SIDE_BY_SIDE)
+
+    def _say_size(self, domain: xr.Dataset) -> None:
+        """How the system will be solved and what that is predicted to take."""
+        shape, plan = _shape(domain.sizes, self.parameters), self._plan(domain, domain["depth"].values)
+        tiling = _tiles.cut(plan, self.tile) if self.tile else ()
+        if len(tiling) > 1:
+            *_, rows, columns = _tiles.largest(plan, shape, self.tile)
+            self.report(
+                0.0,
+                f"{math.prod(shape)} nodes are solved in {len(tiling)} tiles of up to {rows} x {columns} nodes with their "
+                f"halo. One takes about {show_memory(_tiles.memory(plan, shape, self.tile))}, {_SIDE_BY_SIDE} are solved at "
+                f"a time, and {show_memory(solvers.free_memory())} are free.",
+            )
+        elif (choice := self._choice(domain)).name == self.solver:
+            self.report(0.0, choice.sentence)
 
     def places(self, inputs: Mapping[str, Any]) -> pd.DataFrame:
         domain = self._domain(inputs["domain"])
@@ -443,9 +484,7 @@ class Gridding(Chain):
         previous: xr.Dataset | None = None,
         currents: xr.Dataset | None = None,
     ) -> xr.Dataset:
-        choice = self._choice(self._domain(domain))
-        if choice.name == self.solver:
-            self.report(0.0, choice.sentence)
+        self._say_size(self._domain(domain))
         plan, mask, spans, pieces = self.prepared(observations, domain)
         transform = self._transform(pieces)
         if transform is not None:
@@ -457,7 +496,12 @@ class Gridding(Chain):
             (self._start(plan, span, row, earlier), self._currents(span, flow))
             for span, row in zip(spans, pieces, strict=True)
         ]
-        return self._assemble(plan, mask, spans, pieces, begins)
+        tiling = _tiles.cut(plan, self.tile) if self.tile else None
+        if tiling is None or len(tiling) == 1:
+            arrays = self._arrays(plan, mask, pieces, begins)
+        else:
+            arrays = _tiles.Whole(plan, mask, pieces, begins, tiling, self.keep, self.report).arrays()
+        return self._assemble(plan, spans, arrays)
 
     def prepared(self, observations: Any, domain: xr.Dataset) -> tuple[Plan, np.ndarray, list[Window], list]:
         """What is analysed: the plan, the mask, the windows, and for each of these its groups of levels as (levels,
@@ -669,7 +713,7 @@ class Gridding(Chain):
             for group in groups:
                 top, bottom = plan.edges[group][0, 0], plan.edges[group][-1, 1]
                 near = chosen[(chosen["depth"] >= top) & (chosen["depth"] < bottom)]
-                used = usable(plan, group, mask, near)
+                used = _tiles.usable(plan, group, mask, near)
                 _rise(became, near[ROW][used], len(REASONS))
                 row.append((group, near, used))
             pieces.append(row)
@@ -754,11 +798,9 @@ class Gridding(Chain):
             self.warn(f"The input 'previous' has no time in or near {span.label}; its nearest field was taken.")
         return earlier.over(span)
 
-    def _assemble(self, plan: Plan, mask: np.ndarray, spans: list[Window], pieces: list, begins: list) -> xr.Dataset:
-        lat, lon, depth = plan.latitude, plan.longitude, plan.depth
-        whole_mask = dask.delayed(mask)
-        names = given(self.parameters)
-        blocks: dict[str, list] = {name: [] for name in names}
+    def _arrays(self, plan: Plan, mask: np.ndarray, pieces: list, begins: list) -> list[list[dict[str, da.Array]]]:
+        """For each window and group of levels the outputs, lazy."""
+        whole_mask, names = dask.delayed(mask), given(self.parameters)
         # Every window has the same coasts, so what they do to the background is computed once.
         even = {
             (group.start, group.stop): dask.delayed(deviation_of)(plan, group, whole_mask, near.iloc[:0])
@@ -766,20 +808,31 @@ class Gridding(Chain):
             for group, near, used in row
             if self.unit_variance and used.any()
         }
+        found = []
         for row, begin in zip(pieces, begins, strict=True):
-            rows: dict[str, list] = {name: [] for name in names}
-            whole_begin = dask.delayed(begin)
+            whole_begin, arrays = dask.delayed(begin), []
             for group, near, used in row:
                 known = even.get((group.start, group.stop), False)
                 result = dask.delayed(analyse_levels)(plan, group, whole_mask, near, used, whole_begin, known)
-                thick = group.stop - group.start
-                for name, dims in names.items():
-                    shape = (1, thick, lat.size, lon.size)[: len(dims)]
-                    dtype = np.int64 if name == "observations_used" else np.float64
-                    rows[name].append(da.from_delayed(result[name], shape, dtype))
-            for name in names:
-                blocks[name].append(da.concatenate(rows[name], axis=1))
-        result = xr.Dataset({name: (names[name], da.concatenate(parts, axis=0)) for name, parts in blocks.items()})
+                shape = (1, group.stop - group.start, plan.latitude.size, plan.longitude.size)
+                arrays.append(
+                    {
+                        name: da.from_delayed(result[name], shape[: len(dims)], _DTYPES.get(name, np.float64))
+                        for name, dims in names.items()
+                    }
+                )
+            found.append(arrays)
+        return found
+
+    def _assemble(self, plan: Plan, spans: list[Window], arrays: list[list[dict[str, da.Array]]]) -> xr.Dataset:
+        lat, lon, depth = plan.latitude, plan.longitude, plan.depth
+        result = xr.Dataset(
+            {
+                name: (dims, da.concatenate([da.concatenate([a[name] for a in row], axis=1) for row in arrays], axis=0))
+                for name, dims in given(self.parameters).items()
+            }
+        )
+        names = given(self.parameters)
         yearly = spans[0].climatological
         kind, bounds = ("climatology", "climatology_bounds") if yearly else ("bounds", "time_bounds")
         for name in names.keys() & CELL_METHODS.keys():

@@ -120,13 +120,20 @@ def analyse(
     )
 
 
-def usable(mask, metrics, coords, obs_coords, length, *, cyclic=(), edge_stretch=False) -> np.ndarray:
+def usable(mask, metrics, coords, obs_coords, length, *, cyclic=(), edge_stretch=False, means=None) -> np.ndarray:
     """Which observations `analyse` with the same arguments would use: inside the grid, with sea at a corner of their cell.
 
     It costs no factorisation, so a background can be taken from the observations that will count.
     """
-    sea = grid.build(mask, metrics, length, cyclic)
+    return interpolation(
+        mask, metrics, coords, obs_coords, length, cyclic=cyclic, edge_stretch=edge_stretch, means=means
+    )[1]
+
+
+def interpolation(mask, metrics, coords, obs_coords, length, *, cyclic=(), edge_stretch=False, means=None):
+    """The matrix from sea nodes to observations that `analyse` would use, and which of them it would use."""
+    sea = grid.build(mask, metrics, length, cyclic, means)
     lines = observation.grid_lines(coords, sea)
     positions, _ = system.observations(obs_coords, np.zeros(np.shape(obs_coords[0])), sea.ndim)
     sea, moved = edges.stretch(sea, lines, edges.factor(edge_stretch))
-    return observation.operator(sea, lines, positions, moved, renormalise=True)[1]
+    return observation.operator(sea, lines, positions, moved, renormalise=True)

@@ -19,12 +19,16 @@ from phidias_lab.errors import InputError, ParameterError
 
 @dataclass(frozen=True)
 class Grid:
-    """A masked grid with its metrics and correlation lengths, all arrays of the mask's shape."""
+    """A masked grid with its metrics and correlation lengths, all arrays of the mask's shape.
+
+    means : of a grid that is cut out of a greater one, the mean correlation lengths of that one.
+    """
 
     mask: np.ndarray
     metrics: tuple[np.ndarray, ...]
     lengths: tuple[np.ndarray, ...]
     periods: tuple[float, ...]
+    means: tuple[float, ...] | None = None
 
     @property
     def ndim(self) -> int:
@@ -49,6 +53,8 @@ class Grid:
         The mean is over all nodes, land included, as in DIVAnd: it enters the normalisation.  Where a length is NaN
         on land, it counts there as the mean over the sea.
         """
+        if self.means is not None:
+            return self.means
         return tuple(float(length.mean()) for length in self.lengths)
 
     @cached_property
@@ -98,7 +104,7 @@ def average(values: np.ndarray, lower: np.ndarray, upper: np.ndarray) -> np.ndar
     return 0.5 * (values[lower] + values[upper])
 
 
-def build(mask, metrics, length, cyclic) -> Grid:
+def build(mask, metrics, length, cyclic, means: tuple[float, ...] | None = None) -> Grid:
     """Check mask, metrics, lengths and periods, and bring each to the shape of the mask."""
     mask = np.asarray(mask)
     if mask.dtype != bool:
@@ -132,7 +138,7 @@ def build(mask, metrics, length, cyclic) -> Grid:
                 f"The correlation length of dimension {i} is not positive and finite on every sea node "
                 f"(smallest {sea.min():g}). Give a positive length, or 0 throughout to decouple that dimension."
             )
-    return Grid(mask, tuple(metrics), tuple(lengths), _periods(cyclic, mask.ndim))
+    return Grid(mask, tuple(metrics), tuple(lengths), _periods(cyclic, mask.ndim), means)
 
 
 def _per_dimension(values, ndim: int, name: str) -> list:

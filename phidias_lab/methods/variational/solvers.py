@@ -12,6 +12,7 @@ import contextlib
 import functools
 import importlib.metadata
 import math
+import resource
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -235,8 +236,11 @@ def _gib(size: float) -> str:
 
 
 def free_memory() -> float:
-    """Bytes that this process may still take: what the machine has free, or what its control group leaves it."""
+    """Bytes that this process may still take: what the machine has free, or what its control group or ulimit leaves it."""
     free = float(psutil.virtual_memory().available)
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    if limit != resource.RLIM_INFINITY:
+        free = min(free, max(limit - psutil.Process().memory_info().vms, 0.0))
     for limit, used in (
         ("memory.max", "memory.current"),
         ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),

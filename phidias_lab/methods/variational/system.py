@@ -64,9 +64,10 @@ def build(
     edge_stretch=False,
     renormalise: bool = True,
     unit_variance: bool | np.ndarray = False,
+    means: tuple[float, ...] | None = None,
 ) -> System:
-    """The system of an analysis; the arguments are those of `analyse`."""
-    sea = grid.build(mask, metrics, length, cyclic)
+    """The system of an analysis; the arguments are those of `analyse`, and `means` are those of a greater grid."""
+    sea = grid.build(mask, metrics, length, cyclic, means)
     alpha = norm.coefficients(alpha, len(sea.active))
     lines = observation.grid_lines(coords, sea)
     positions, values = observations(obs_coords, values, sea.ndim)
