@@ -25,6 +25,7 @@ import numpy as np
 import xarray as xr
 
 from phidias_lab.compute.runs import unwritable
+from phidias_lab.methods import progress
 
 
 class Crew(Protocol):
@@ -61,11 +62,24 @@ def finish(
     finished = set(done)
     total, count, lock = len(indices), len(finished), threading.Lock()
 
+    under_way: dict[object, float] = {}
+
+    def say() -> None:
+        # A piece is one long computation, or several; those that are done count with their pieces.
+        report((count + min(sum(under_way.values()), total - count)) / total, f"piece {count} of {total}")
+
     def counted(*_: object) -> None:
         nonlocal count
         with lock:
             count += 1
-            report(count / total, f"piece {count} of {total}")
+            for done in [key for key, share in under_way.items() if share >= 0.99]:  # progress is told in hundredths
+                del under_way[done]
+            say()
+
+    def told(computation: object, share: float) -> None:
+        with lock:
+            under_way[computation] = share
+            say()
 
     report(count / total, f"piece {count} of {total}")
     tasks = []
@@ -89,7 +103,8 @@ def finish(
         crew.compute(tasks, counted)
     elif tasks:
         counting = [dask.delayed(counted, pure=False)(task) for task in tasks]
-        dask.compute(*counting, scheduler="threads", num_workers=max(1, threads))
+        with progress.listening(told):
+            dask.compute(*counting, scheduler="threads", num_workers=max(1, threads))
     return _assemble(result, lazy, slices, work), len(done)
 
 

@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from phidias_lab.compute import pieces
+from phidias_lab.methods import progress
 
 
 def quiet(fraction, message):
@@ -189,6 +190,23 @@ def test_progress_grows_with_each_piece_and_ends_at_one(tmp_path):
     pieces.finish(counted()[0], tmp_path, lambda fraction, message: told.append((fraction, message)), 2)
     assert [f for f, _ in told] == [i / 12 for i in range(13)]
     assert told[-1] == (1.0, "piece 12 of 12")
+
+
+def test_a_long_piece_tells_how_far_it_is(tmp_path):
+    seen = []
+
+    def long():
+        tell = progress.begin()
+        for share in (0.25, 0.5, 1.0):
+            tell(share)
+        return np.ones(1)
+
+    blocks = [da.from_delayed(dask.delayed(long, pure=False)(), (1,), float) for _ in range(2)]
+    pieces.finish(xr.Dataset({"a": ("x", da.concatenate(blocks))}), tmp_path, lambda f, m: seen.append((f, m)), 1)
+    assert [f for f, _ in seen] == [0.0, 0.125, 0.25, 0.5, 0.5, 0.625, 0.75, 1.0, 1.0]
+    assert seen[1][1] == "piece 0 of 2"
+    long()  # nobody listens any more
+    assert len(seen) == 9
 
 
 def test_an_error_in_a_piece_comes_out_and_the_other_pieces_stay_whole(tmp_path):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from phidias_lab.errors import ParameterError, nearest
+from phidias_lab.methods import progress
 from phidias_lab.methods.variational import edges, grid, observation, solvers, system, variance
 
 ERRORS = ("exact",)
@@ -106,13 +107,19 @@ def analyse(
         unit_variance=unit_variance,
     )
     matrix = found.matrix
-    factor = solvers.factorise(matrix, found.places, solver)
+    tell = progress.begin()
+    factored = variance.FACTOR if error else 1.0
+    factor = solvers.factorise(matrix, found.places, solver, progress.part(tell, 0.0, factored))
     field = solvers.solve(factor, matrix, found.right)
     residuals = np.full(found.used.size, np.nan)
     residuals[found.used] = found.values - found.interpolation @ field
+    spread = None
+    if error:
+        diagonal = variance.inverse_diagonal(factor, found.grid.nodes, progress.part(tell, factored, 1.0))
+        spread = found.grid.on_grid(diagonal)
     return Analysis(
         field=found.grid.on_grid(field),
-        error_variance=found.grid.on_grid(variance.inverse_diagonal(factor, found.grid.nodes)) if error else None,
+        error_variance=spread,
         observations_used=found.used,
         residuals=residuals,
         cost=float(found.values @ (found.weight @ residuals[found.used])),

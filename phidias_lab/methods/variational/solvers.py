@@ -51,6 +51,9 @@ class Places:
         return np.argwhere(self.grid.mask)
 
 
+Progress = Callable[[float], None]
+
+
 class Factor(Protocol):
     """A factorised matrix."""
 
@@ -68,7 +71,7 @@ class Solver:
     package: str
     versions: str
     extra: str | None
-    factorise: Callable[[sparse.csr_array, Places], Factor]
+    factorise: Callable[[sparse.csr_array, Places, Progress | None], Factor]
 
 
 @functools.cache
@@ -146,20 +149,20 @@ class Cholmod:
         return self.factor(right)
 
 
-def _multifrontal(matrix: sparse.csr_array, places: Places) -> Multifrontal:
+def _multifrontal(matrix: sparse.csr_array, places: Places, progress: Progress | None) -> Multifrontal:
     try:
-        return Multifrontal(matrix, places.nodes, places.reach)
+        return Multifrontal(matrix, places.nodes, places.reach, progress=progress)
     except np.linalg.LinAlgError as error:
         raise singular() from error
 
 
 SOLVERS = {
     "multifrontal": Solver("multifrontal", "scipy", "", None, _multifrontal),
-    "splu": Solver("splu", "scipy", "", None, lambda matrix, _: SuperLU(matrix)),
-    "pardiso": Solver("pardiso", "pypardiso", "", "ocean", lambda matrix, _: Pardiso(matrix)),
+    "splu": Solver("splu", "scipy", "", None, lambda matrix, *_: SuperLU(matrix)),
+    "pardiso": Solver("pardiso", "pypardiso", "", "ocean", lambda matrix, *_: Pardiso(matrix)),
     # Version 0.5 of scikit-sparse has another interface to CHOLMOD.
-    "cholmod": Solver("cholmod", "scikit-sparse", "<0.5", None, lambda matrix, _: Cholmod(matrix)),
-    "iterative": Solver("iterative", "scipy", "", None, lambda matrix, places: Iterative(matrix, places.grid)),
+    "cholmod": Solver("cholmod", "scikit-sparse", "<0.5", None, lambda matrix, *_: Cholmod(matrix)),
+    "iterative": Solver("iterative", "scipy", "", None, lambda matrix, places, _: Iterative(matrix, places.grid)),
 }
 
 
@@ -269,10 +272,12 @@ def check(solver: str) -> str:
     return solver
 
 
-def factorise(matrix: sparse.csr_array, places: Places, solver: str = "auto") -> Factor:
-    """Factorise a symmetric positive definite matrix over the nodes of a grid."""
+def factorise(
+    matrix: sparse.csr_array, places: Places, solver: str = "auto", progress: Progress | None = None
+) -> Factor:
+    """Factorise a symmetric positive definite matrix over the nodes of a grid; our own factor tells its progress."""
     name = check(solver)
-    return SOLVERS["multifrontal" if name == "auto" else name].factorise(matrix, places)
+    return SOLVERS["multifrontal" if name == "auto" else name].factorise(matrix, places, progress)
 
 
 def solve(factor: Factor, matrix: sparse.csr_array, right: np.ndarray) -> np.ndarray:

@@ -117,9 +117,7 @@ def _deviation(prior: sparse.csr_array, places: solvers.Places, alpha: np.ndarra
             "alpha starts with 0, so the background has no variance that could be made 1. Leave unit_variance out, or "
             "give alpha_0 a positive value."
         )
-    # Ours by name, whatever solves the analysis: the factors of others do not tell the diagonal of the inverse.
-    factor = solvers.SOLVERS["multifrontal"].factorise(prior, places)
-    return np.sqrt(variance.inverse_diagonal(factor, prior.shape[0]))
+    return np.sqrt(variance.diagonal_of(prior, places))
 
 
 def _places(sea: grid.Grid, alpha: np.ndarray) -> solvers.Places:

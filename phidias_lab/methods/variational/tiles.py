@@ -20,6 +20,7 @@ from dataclasses import replace
 import numpy as np
 from scipy import sparse
 
+from phidias_lab.methods import progress
 from phidias_lab.methods.variational import solvers, variance
 from phidias_lab.methods.variational.system import System
 
@@ -53,7 +54,8 @@ def solve(system: System, window: np.ndarray, around: np.ndarray, solver: str = 
     own = sparse.csr_array(matrix[inside][:, inside])
     right = (system.right - matrix @ field)[inside]
     if right.any():
-        field[inside] = solvers.solve(solvers.factorise(own, _places(system, window), solver), own, right)
+        factor = solvers.factorise(own, _places(system, window), solver, progress.begin())
+        field[inside] = solvers.solve(factor, own, right)
     return system.grid.on_grid(field)
 
 
@@ -64,9 +66,7 @@ def error_variance(system: System, window: np.ndarray, *, prior: bool = False) -
     found = np.full(inside.size, np.nan)
     if inside.any():
         own = sparse.csr_array(matrix[inside][:, inside])
-        # Ours by name: the factors of others do not tell the diagonal of the inverse.
-        factor = solvers.SOLVERS["multifrontal"].factorise(own, _places(system, window))
-        found[inside] = variance.inverse_diagonal(factor, int(inside.sum()))
+        found[inside] = variance.diagonal_of(own, _places(system, window))
     return system.grid.on_grid(found)
 
 

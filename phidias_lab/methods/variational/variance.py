@@ -18,18 +18,29 @@ from __future__ import annotations
 import numpy as np
 from scipy import sparse
 
+from phidias_lab.methods import progress
 from phidias_lab.methods.variational.multifrontal import Multifrontal
-from phidias_lab.methods.variational.solvers import Factor
+from phidias_lab.methods.variational.solvers import Factor, Places, Progress, factorise
 
+FACTOR = 0.25
+"""What the factorisation takes of the time of both, where the diagonal of the inverse is wanted too."""
 BLOCK_BYTES = 64 * 2**20
 """Memory of one block of right-hand sides; the solution takes as much again."""
 
 
-def inverse_diagonal(factor: Factor, size: int) -> np.ndarray:
+def inverse_diagonal(factor: Factor, size: int, tell: Progress | None = None) -> np.ndarray:
     """Diagonal of the inverse of the factorised matrix."""
     if isinstance(factor, Multifrontal):
-        return factor.selected_inverse().diagonal
-    return _by_solves(factor, size)
+        return factor.selected_inverse(tell).diagonal
+    return _by_solves(factor, size, tell)
+
+
+def diagonal_of(matrix: sparse.csr_array, places: Places) -> np.ndarray:
+    """Diagonal of the inverse of a matrix over the nodes of a grid."""
+    tell = progress.begin()
+    # Ours by name, whatever solves the analysis: the factors of others do not tell the diagonal of the inverse.
+    factor = factorise(matrix, places, "multifrontal", progress.part(tell, 0.0, FACTOR))
+    return inverse_diagonal(factor, matrix.shape[0], progress.part(tell, FACTOR, 1.0))
 
 
 def scaled(precision: sparse.csr_array, deviation: np.ndarray) -> sparse.csr_array:
@@ -40,7 +51,7 @@ def scaled(precision: sparse.csr_array, deviation: np.ndarray) -> sparse.csr_arr
     return sparse.csr_array((data, (row, column)), shape=precision.shape)
 
 
-def _by_solves(factor: Factor, size: int) -> np.ndarray:
+def _by_solves(factor: Factor, size: int, tell: Progress | None) -> np.ndarray:
     """One solve per node, in blocks of bounded memory."""
     width = int(np.clip(BLOCK_BYTES // (8 * size), 1, 256))
     diagonal = np.empty(size)
@@ -50,4 +61,6 @@ def _by_solves(factor: Factor, size: int) -> np.ndarray:
         unit = np.zeros((size, nodes.size), order="F")
         unit[nodes, columns] = 1
         diagonal[nodes] = factor.solve(unit)[nodes, columns]
+        if tell is not None:
+            tell((start + nodes.size) / size)
     return diagonal

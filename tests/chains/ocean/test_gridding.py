@@ -14,7 +14,7 @@ import phidias_lab
 from phidias_lab.chains.ocean import gridding
 from phidias_lab.chains.ocean.gridding import Gridding, cell_edges
 from phidias_lab.errors import InputError, ParameterError
-from phidias_lab.methods import arrays
+from phidias_lab.methods import arrays, progress
 
 LON = np.arange(-12.0, -3.9, 0.5)
 LAT = np.arange(44.0, 50.1, 0.5)
@@ -561,3 +561,15 @@ def test_a_run_tells_where_the_solver_that_can_use_a_gpu_computed(demo_lake, sol
     remarks = [arrays.on("auto").sentence] if solver == "iterative" else None
     assert run.record["said"].get("remarks") == remarks
     assert (arrays.on("auto").sentence in run.log) == (solver == "iterative")
+
+
+def test_a_long_analysis_tells_how_far_it_is():
+    told = []
+    with progress.listening(lambda computation, share: told.append((computation, share))):
+        grid(make_observations(), depths=[10.0], unit_variance=False)
+    computations = {computation for computation, _ in told}
+    assert len(computations) == 1
+    shares = [share for _, share in told]
+    assert shares == sorted(shares)
+    assert 0.01 < shares[0] < 0.25  # of the factor
+    assert shares[-1] > 0.99
