@@ -90,7 +90,7 @@ def analyse(
     if error is not None and error not in ERRORS:
         raise ParameterError(f"There is no error estimate {error!r}. {nearest(str(error), ERRORS)} None leaves it out.")
     solvers.check(solver)
-    found = system.build(
+    matrix, found = system.build(
         mask,
         metrics,
         coords,
@@ -105,8 +105,7 @@ def analyse(
         edge_stretch=edge_stretch,
         renormalise=renormalise,
         unit_variance=unit_variance,
-    )
-    matrix = found.matrix
+    ).spared()
     tell = progress.begin()
     factored = variance.FACTOR if error else 1.0
     factor = solvers.factorise(matrix, found.places, solver, progress.part(tell, 0.0, factored))

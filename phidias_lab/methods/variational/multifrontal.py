@@ -53,7 +53,7 @@ class Structure:
         if self._broken(row, column):
             self._order(dissect(places, reach, _far(row, column, places, reach)), row, column)
         row, column = self.position[row], self.position[column]
-        self.lower = np.flatnonzero(row >= column)
+        self.lower = np.flatnonzero(row >= column).astype(row.dtype if row.size < 2**31 else np.int64)
         row, column = row[self.lower], column[self.lower]
         front = self.front[column]
         order = np.argsort(front, kind="stable")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy import sparse
@@ -46,6 +46,11 @@ class System:
     def matrix(self) -> sparse.csr_array:
         """The inverse of the error covariance of the analysis."""
         return sparse.csr_array(self.prior + self.gain)
+
+    def spared(self) -> tuple[sparse.csr_array, System]:
+        """The matrix, and the rest without the two terms of it, which take as much memory again while it is factorised."""
+        nothing = sparse.csr_array((0, 0))
+        return self.matrix, replace(self, prior=nothing, gain=nothing)
 
 
 def build(
