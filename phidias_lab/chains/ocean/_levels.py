@@ -18,6 +18,8 @@ from phidias_lab.methods.transforms import Transform
 DIMS = ("time", "depth", "latitude", "longitude")
 #: Outputs that have one value per level and window; all others have one per node.
 PER_LEVEL = ("background", "background_deviation", "observations_used")
+#: Backgrounds that differ from node to node.
+FIELDS = ("plane", "previous")
 #: Fields of a domain that change the horizontal correlation lengths from place to place.
 LENGTHENING = {
     "anisotropy": "zonal over meridional correlation length, from place to place",
@@ -228,6 +230,43 @@ def mean_profile(plan: Plan, row: list[tuple[slice, pd.DataFrame, np.ndarray]]) 
 
 
 @dataclass(frozen=True)
+class Plane:
+    """For each level of a window a plane in longitude and latitude, through its observations by least squares.
+
+    Per level: value, slope by longitude and slope by latitude at the place `centre`, and how many of these were free; a
+    level without observations has the plane between (or of) its neighbours.
+    """
+
+    numbers: np.ndarray
+    centre: tuple[float, float]
+    free: np.ndarray
+
+    def at(self, level: Any, longitude: Any, latitude: Any) -> np.ndarray:
+        value, east, north = np.moveaxis(self.numbers[level], -1, 0)
+        return value + east * (longitude - self.centre[0]) + north * (latitude - self.centre[1])
+
+
+def plane(plan: Plan, row: list[tuple[slice, pd.DataFrame, np.ndarray]]) -> Plane:
+    """Of the used observations. Around the globe a slope by longitude means nothing, so there is none."""
+    rows = pd.concat([near[used] for _, near, used in row])
+    level = level_of(plan, slice(0, plan.depth.size), rows)
+    lon, lat, value = (rows[name].to_numpy(float) for name in ("longitude", "latitude", plan.parameters["variable"]))
+    centre = (float(plan.longitude.mean()), float(plan.latitude.mean()))
+    numbers, free = np.full((plan.depth.size, 3), np.nan), np.zeros(plan.depth.size, int)
+    for each in np.unique(level):
+        here = level == each
+        away = np.column_stack([lon[here] - centre[0], lat[here] - centre[1]]) * [not is_cyclic(plan.longitude), True]
+        middle = away.mean(axis=0)
+        # What too few places leave open, for instance the slope across a single section, is taken as flat.
+        slopes, _, rank, _ = np.linalg.lstsq(away - middle, value[here] - value[here].mean(), rcond=1e-10)
+        numbers[each], free[each] = [value[here].mean() - middle @ slopes, *slopes], 1 + rank
+    known = free > 0
+    if known.any():
+        numbers = np.column_stack([np.interp(plan.depth, plan.depth[known], line[known]) for line in numbers.T])
+    return Plane(numbers, centre, free)
+
+
+@dataclass(frozen=True)
 class Background:
     """What is subtracted: at the nodes (depth, latitude, longitude, or what broadcasts to it), at the observations, and how
     many free values were taken from the observations to know it."""
@@ -243,6 +282,11 @@ def background_of(plan: Plan, group: slice, near: pd.DataFrame, used: np.ndarray
         levels = int((per_level(plan, group, near, used) > 0).sum())
         there = start.at(depth, group.start + level_of(plan, group, near))
         return Background(start.mean[group][:, None, None], there, levels)
+    if kind == "plane":
+        levels = np.arange(group.start, group.stop)[:, None, None]
+        nodes = start.at(levels, plan.longitude, plan.latitude[:, None])
+        there = start.at(group.start + level_of(plan, group, near), near["longitude"], near["latitude"])
+        return Background(nodes, np.asarray(there, float), int(start.free[group].sum()))
     if kind == "previous":
         nodes = dict(zip(DIMS[1:], np.ix_(plan.depth[group], plan.latitude, plan.longitude), strict=True))
         found = _backgrounds.at(start, nodes), _backgrounds.at(start, {n: near[n].to_numpy(float) for n in DIMS[1:]})
@@ -292,7 +336,7 @@ def paths_of(
 
 def given(parameters: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
     """The outputs that these parameters give, with their dimensions."""
-    background = "background_field" if parameters["background"] == "previous" else "background"
+    background = "background_field" if parameters["background"] in FIELDS else "background"
     names = ["analysis"]
     if parameters["error"] == "exact":
         names += ["analysis_error"]

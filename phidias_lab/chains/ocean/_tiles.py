@@ -526,7 +526,7 @@ class Whole:
     ) -> dict[str, da.Array]:
         (group, near, used), begin, plan = self.pieces[w][k], self.begins[w], self.plan
         number, names = _levels.per_level(plan, group, near, used), _levels.given(plan.parameters)
-        same = None if background is None or plan.parameters["background"] == "previous" else background.nodes
+        same = None if background is None or plan.parameters["background"] in _levels.FIELDS else background.nodes
         if background is None:
             variance = math.nan
             flat = _levels.nothing(plan, number, (number.size, 1, 1))

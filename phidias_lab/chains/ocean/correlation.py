@@ -243,8 +243,10 @@ class Correlation(Chain):
             raise InputError(self.said.warnings[-1])
         rows += self._together(rows, methods)
         result = xr.merge([_table(rows), _profiles(found["profile"]), _fits(found["fit"])])
+        if self.trend == "plane":
+            result.attrs["background"] = "plane"
         for row in _for_gridding(rows):
-            self.found(_sentence(row))
+            self.found(_sentence(row, result.attrs.get("background")))
         return self._named(result, observations)
 
     def _together(self, rows: list[Row], methods: list[str]) -> list[Row]:
@@ -389,8 +391,9 @@ def _anomaly(
         good &= ~far
 
 
-def for_gridding(result: xr.Dataset, method: str = "likelihood") -> dict[str, float]:
-    """The parameters `length` and `noise` (and `vertical_length`) that ocean.gridding takes, from a result of this chain."""
+def for_gridding(result: xr.Dataset, method: str = "likelihood") -> dict[str, Any]:
+    """What ocean.gridding takes from a result of this chain: `length` and `noise`, `vertical_length` where levels were taken
+    together, and `background` where a plane was taken away."""
     mine = np.flatnonzero(result["method"].values.astype(str) == method)
     known = [k for k in mine if np.isfinite(float(result["length"][k]))]
     if not known:
@@ -400,7 +403,8 @@ def for_gridding(result: xr.Dataset, method: str = "likelihood") -> dict[str, fl
         )
     last = result.isel(estimate=known[-1])  # the row of all parts, where there are several, comes last
     names = [name for name in ("length", "noise", "vertical_length") if name in result and np.isfinite(last[name])]
-    return {name: float(last[name]) for name in names}
+    found: dict[str, Any] = {name: float(last[name]) for name in names}
+    return found | {name: result.attrs[name] for name in ("background",) if name in result.attrs}
 
 
 def _for_gridding(rows: list[Row]) -> list[Row]:
@@ -408,7 +412,7 @@ def _for_gridding(rows: list[Row]) -> list[Row]:
     return list({row.method: row for row in rows if row.length is not None}.values())
 
 
-def _sentence(row: Row) -> str:
+def _sentence(row: Row, background: str | None) -> str:
     length, noise = row.length, row.noise
     text = (
         f"By {METHODS[row.method]}, {row.place}: the length is {length.value / 1e3:.3g} km ({length.low / 1e3:.3g} to "
@@ -418,6 +422,7 @@ def _sentence(row: Row) -> str:
     if row.vertical is not None:
         text += f", the vertical length {row.vertical.value:.3g} m ({row.vertical.low:.3g} to {row.vertical.high:.3g})"
         options += f" --vertical-length {row.vertical.value:.3g}"
+    options += f" --background {background}" if background else ""
     return f"{text}. Gridding takes it as: phidias run ocean.gridding {options}"
 
 

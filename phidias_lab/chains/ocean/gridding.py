@@ -30,6 +30,7 @@ from phidias_lab.chains.ocean._levels import (
     level_of,
     mean_profile,
     per_level,
+    plane,
 )
 from phidias_lab.contract import (
     Chain,
@@ -307,9 +308,9 @@ class Gridding(Chain):
     )
     background = choice(
         "mean",
-        ["mean", "profile", "previous", "none"],
-        doc="What is subtracted first: the mean of the observations that are analysed together, the mean of each level, the "
-        "field of the input 'previous', or nothing",
+        ["mean", "profile", "plane", "previous", "none"],
+        doc="What is subtracted first: the mean of the observations that are analysed together, the mean of each level, a "
+        "plane in longitude and latitude at each level, the field of the input 'previous', or nothing",
         level="expert",
     )
     lengths = numbers(
@@ -792,6 +793,8 @@ class Gridding(Chain):
         """What the background of a window is made of beside the observations of each piece."""
         if self.background == "profile":
             return mean_profile(plan, row)
+        if self.background == "plane":
+            return plane(plan, row)
         if earlier is None:
             return None
         if earlier.times(span)[1]:

@@ -79,11 +79,13 @@ def test_the_result_is_what_gridding_takes(whole, capsys):
     assert asked == {
         "length": float(rows(whole)["likelihood, all"]["length"]),
         "noise": float(rows(whole)["likelihood, all"]["noise"]),
+        "background": "plane",  # which was taken away
     }
     assert Gridding(variable="temperature", **asked).length == asked["length"]
     assert for_gridding(whole, "cross_validation")["length"] != asked["length"]
     (sentence,) = (line for line in whole.attrs["comment"].splitlines() if line.startswith("By likelihood, all: "))
-    assert sentence.endswith(f"phidias run ocean.gridding --length {asked['length']:.0f} --noise {asked['noise']:.3g}")
+    options = f"--length {asked['length']:.0f} --noise {asked['noise']:.3g} --background plane"
+    assert sentence.endswith(f"phidias run ocean.gridding {options}")
     print_said(json.loads(whole.attrs["phidias_said"]))
     assert f"Found    {sentence}\n" in capsys.readouterr().out
     with pytest.raises(InputError, match=r"no estimate by 'guess'. It has covariance, cross_validation, likelihood"):

@@ -226,3 +226,47 @@ def test_units_of_a_previous_field_are_converted():
 def test_a_background_that_cannot_be_is_refused_in_a_sentence(change, parameters, said):
     with pytest.raises((InputError, ParameterError), match=said):
         grid(observations(lambda x, y, z, t: 15 + 0 * x), change(cube(lambda x, y, z, _: x)), **parameters)
+
+
+def test_a_plane_is_found_at_each_level_and_the_analysis_returns_to_it():
+    def value(longitude, latitude, depth, _):
+        return 10 + 0.5 * longitude + 0.2 * latitude + 0.01 * depth * longitude
+
+    table = observations(value)
+    table["depth"] = np.repeat(DEPTH, 100)
+    table["temperature"] = value(*(table[c] for c in ("longitude", "latitude", "depth", "time")))
+    result = grid(table, background="plane")
+    expected = value(*np.meshgrid(LON, LAT), DEPTH[:, None, None], 0)
+    np.testing.assert_allclose(result["analysis"].values[0], expected, rtol=1e-9)
+    np.testing.assert_allclose(result["background_field"].values[0], expected, rtol=1e-9)
+    assert "background" not in result
+
+
+def test_a_plane_counts_what_it_took_from_the_observations():
+    table = observations(lambda *_: 0.0)
+    table["temperature"] = np.random.default_rng(0).standard_normal(len(table))
+    plan = Gridding(background="plane").resolved({"observations": table, "domain": DOMAIN})._plan(DOMAIN, DEPTH)
+    group, used = slice(0, 3), np.ones(len(table), bool)
+    start = _levels.plane(plan, [(group, table, used)])
+    assert _levels.background_of(plan, group, table, used, start).free == 9
+    assert _levels.background_of(plan, slice(0, 1), table, used, start).free == 3
+
+
+def test_a_section_leaves_the_slope_across_it_flat_and_a_level_without_values_takes_its_neighbours():
+    table = observations(lambda *_: 0.0)
+    table["latitude"], table["temperature"] = 47.0, 3.0 + 2.0 * table["longitude"]
+    plan = Gridding(background="plane").resolved({"observations": table, "domain": DOMAIN})._plan(DOMAIN, DEPTH)
+    deep = table[np.abs(table["depth"] - 50.0) > 25.0]  # nothing at 50 m
+    found = _levels.plane(plan, [(slice(0, 3), deep, np.ones(len(deep), bool))])
+    assert found.free.tolist() == [2, 0, 2]
+    np.testing.assert_allclose(found.at(np.arange(3), -5.0, 50.0), -7.0)
+
+
+def test_around_the_globe_a_plane_has_no_slope_by_longitude():
+    globe = DOMAIN.reindex(longitude=np.arange(0.0, 360.0, 30.0), fill_value=1)
+    table = observations(lambda *_: 0.0)
+    table["longitude"] = np.linspace(0, 359, len(table))
+    table["temperature"] = table["longitude"] + table["latitude"]
+    plan = Gridding(background="plane").resolved({"observations": table, "domain": globe})._plan(globe, DEPTH)
+    found = _levels.plane(plan, [(slice(0, 3), table, np.ones(len(table), bool))])
+    assert (found.numbers[:, 1] == 0).all()

@@ -111,7 +111,7 @@ def test_levels_of_their_own_lengths_and_shapes_too():
     of["length_factor"] = 0.7 + 0.3 * np.cos(of["longitude"]) ** 2 + 0 * latitude
     table = observations(of)
     table = table[table["depth"] != 10.0]  # a level of which nothing is known
-    check_equal(table, of, 30, lengths=[20e3, 30e3, 40e3], anisotropy=1.2)
+    check_equal(table, of, 30, lengths=[20e3, 30e3, 40e3], anisotropy=1.2, background="plane")
 
 
 def test_levels_that_are_analysed_together_too():
