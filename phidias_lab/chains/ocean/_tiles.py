@@ -29,8 +29,8 @@ Box = tuple[slice, slice]
 #: Dimensions of what is kept between passes.
 STAGE = ("window", "level", "row", "column")
 _NO_ROWS = pd.DataFrame({name: np.zeros(0) for name in DIMS[1:]})
-#: Nodes along a side from which on a tile is worth its halo.
-LEAST = 24
+#: Nodes along the side of the smallest tile.
+LEAST = 16
 #: Nodes along a side up to which the observations are looked at all at once.
 AT_ONCE = 1500
 

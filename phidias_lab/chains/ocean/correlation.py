@@ -197,7 +197,7 @@ class Correlation(Chain):
         """The gridding for which length and noise are sought: it chooses and cuts the observations."""
         shared = Gridding.declared()
         # It prepares and solves nothing, so nothing of it has to fit into the memory.
-        found = Gridding(tile=1, **{name: value for name, value in self.parameters.items() if name in shared})
+        found = Gridding(tile=100_000, **{name: value for name, value in self.parameters.items() if name in shared})
         found.report, found.said = self.report, self.said
         return found
 

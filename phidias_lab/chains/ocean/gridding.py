@@ -96,6 +96,8 @@ UNREAD, MISSING, IMPOSSIBLE_PLACE, PERIOD, GRID, REGION, LEVELS = REASONS[:7]
 PLACE_FLAG, FLAG, IMPLAUSIBLE, BOUNDS, WINDOW, DUPLICATE, NOT_AT_SEA = REASONS[7:]
 UPWARDS = "Depth counts downwards: 10 is ten metres below the surface."
 _DTYPES = {"observations_used": np.int64}
+#: Memory that a run asks for at most when the domain could be solved in one with more.
+_ENOUGH = 16 * 2**30
 #: How many levels or tiles are solved at a time where one is solved by itself: one on each core that the chain asks for.
 _SIDE_BY_SIDE = 2
 #: The column that numbers the observations.
@@ -117,8 +119,13 @@ def _shape(sizes: Mapping[str, int], parameters: Mapping) -> tuple[int, ...]:
 def _grows(sizes: Mapping, parameters: Mapping) -> Mapping:
     shape = _shape(sizes.get("domain", {}), parameters)
     name = "multifrontal" if parameters["solver"] in ("auto", "pardiso", "cholmod") else parameters["solver"]
-    # Levels that are analysed by themselves are so two at a time, one on each core.
-    return {"memory": solvers.memory(name, shape) * (1 if parameters["vertical_length"] > 0 else 2)}
+    if parameters["tile"]:  # a halo that is wider than its tile would be a poor choice
+        *levels, rows, columns = shape
+        shape = (*levels, min(rows, 3 * parameters["tile"]), min(columns, 3 * parameters["tile"]))
+    # Levels and tiles that are solved by themselves are so two at a time, one on each core.
+    needed = solvers.memory(name, shape) * (1 if parameters["vertical_length"] > 0 and not parameters["tile"] else 2)
+    # What does not fit into the memory of a run is cut into tiles that do.
+    return {"memory": needed if parameters["tile"] or parameters["analysis_range"] else min(needed, _ENOUGH)}
 
 
 class Gridding(Chain):
@@ -381,6 +388,11 @@ class Gridding(Chain):
             raise ParameterError(
                 f"Parameter 'analysis_range' was given {len(self.analysis_range)} numbers; it needs two, the least and the "
                 "greatest value that the analysis may take."
+            )
+        if 0 < self.tile < _tiles.LEAST:
+            raise ParameterError(
+                f"Parameter 'tile' was given {self.tile}; a tile has {_tiles.LEAST} nodes a side at least. 0 cuts what does "
+                "not fit into the memory, and nothing else."
             )
         if self.analysis_range is not None and self.tile:
             raise ParameterError(

@@ -179,6 +179,24 @@ def test_bounds_are_not_kept_in_tiles():
         Gridding(tile=24, analysis_range=[0.0, 20.0])(observations=observations(of), domain=of)
 
 
+def test_a_tile_of_a_few_nodes_is_refused():
+    of = domain()
+    with pytest.raises(ParameterError, match="'tile' was given 3; a tile has 16 nodes a side at least"):
+        Gridding(tile=3)(observations=observations(of), domain=of)
+
+
+def test_a_run_of_a_large_domain_asks_for_what_its_tiles_take():
+    sizes = {"domain": {"latitude": 4000, "longitude": 4000, "depth": 1}}
+    parameters = Gridding().parameters
+
+    def asked(**changed):
+        return Gridding.resources.grown(sizes, {**parameters, **changed}).memory_bytes / 2**30
+
+    assert asked() == 16
+    assert asked(analysis_range=[0.0, 1.0]) > 80
+    assert asked(tile=300) == pytest.approx(2 * solvers.memory("multifrontal", (900, 900)) / 2**30)
+
+
 def test_every_node_lies_in_one_core_and_its_halo_is_as_wide_as_it_should():
     of = domain()
     plan = (
