@@ -1,6 +1,6 @@
 """A gridding in tiles beside one in one piece: time, peak memory and difference; and one that does not fit at all.
 
-    python benchmarks/ocean_tiles.py 1000x1000 2000x2000 --memory 4
+    python benchmarks/ocean_tiles.py 600x600 1200x1200 --memory 4
 
 Each runs alone in a process that may map so many GiB (RLIMIT_AS, what `ulimit -v` sets). In one piece the larger grid ends
 there; in tiles, which the chain chooses by itself from the memory that is left, it does not. Synthetic observations, one for
@@ -115,9 +115,9 @@ def in_own_process(shape: tuple[int, int], way: str, memory: float | None, folde
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
-        "grids", nargs="*", type=lambda text: tuple(map(int, text.split("x"))), default=[(600, 600), (2000, 2000)]
+        "grids", nargs="*", type=lambda text: tuple(map(int, text.split("x"))), default=[(600, 600), (1200, 1200)]
     )
-    parser.add_argument("--memory", type=float, default=None, help="GiB that the last grid may take; default 5")
+    parser.add_argument("--memory", type=float, default=None, help="GiB that the last grid may take; default 4")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the JSON file")
     parser.add_argument("--job", choices=["one", "tiles", "cut"], help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
@@ -139,7 +139,7 @@ def main() -> None:
             cut["times_the_time"] = cut["seconds"] / one["seconds"]
             runs += [one, cut]
         runs += [
-            in_own_process(large, way, options.memory or 5.0, Path(folder, f"large-{way}")) for way in ("one", "tiles")
+            in_own_process(large, way, options.memory or 4.0, Path(folder, f"large-{way}")) for way in ("one", "tiles")
         ]
     print(f"{'grid':>12} {'way':>6} {'seconds':>8} {'peak GiB':>9} {'whole GiB':>10} {'difference':>11} {'error':>8}")
     for run in runs:

@@ -98,6 +98,8 @@ UPWARDS = "Depth counts downwards: 10 is ten metres below the surface."
 _DTYPES = {"observations_used": np.int64}
 #: Memory that a run asks for at most when the domain could be solved in one with more.
 _ENOUGH = 16 * 2**30
+#: Share of the free memory that the systems of tiles may take; the rest is for their observations, fields and fragments.
+_SHARE = 0.7
 #: How many levels or tiles are solved at a time where one is solved by itself: one on each core that the chain asks for.
 _SIDE_BY_SIDE = 2
 #: The column that numbers the observations.
@@ -457,7 +459,7 @@ class Gridding(Chain):
             return self.tile
         if solvers.memory("multifrontal", shape) * (1 if len(shape) == 3 else _SIDE_BY_SIDE) <= room:
             return 0
-        return _tiles.size_for(self._plan(domain, domain["depth"].values), shape, room / _SIDE_BY_SIDE)
+        return _tiles.size_for(self._plan(domain, domain["depth"].values), shape, _SHARE * room / _SIDE_BY_SIDE)
 
     def _say_size(self, domain: xr.Dataset) -> None:
         """How the system will be solved and what that is predicted to take."""

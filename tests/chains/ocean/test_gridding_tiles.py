@@ -156,7 +156,7 @@ def test_many_observations_of_a_large_grid_are_looked_at_in_parts(monkeypatch):
 def test_what_does_not_fit_is_cut_and_the_user_is_told(monkeypatch):
     of = domain()
     table, whole = observations(of), solvers.memory("multifrontal", (46, 66))
-    monkeypatch.setattr(solvers, "free_memory", lambda: whole * 1.9)  # two are solved at a time
+    monkeypatch.setattr(solvers, "free_memory", lambda: whole * 1.95)  # two are solved at a time
     chain, said = Gridding(length=12e3), []
     chain.report = lambda _, message="": said.append(message)
     result = chain(observations=table, domain=of).compute()
