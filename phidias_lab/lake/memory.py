@@ -17,6 +17,9 @@ def store(value: Any, folder: Path, name: str) -> Path:
         value = value.to_dataset(name=value.name or "data")
     if isinstance(value, xr.Dataset):
         target = folder / f"{name}.nc"
+        # xarray chooses no units for dates that it has not seen, such as the bounds of a product that was opened lazily.
+        dates = {n: v.compute() for n, v in value.variables.items() if v.dtype.kind == "M" and v.chunks is not None}
+        value = value.assign(dates)
         try:
             value.to_netcdf(target, engine="netcdf4", encoding={n: {"zlib": True} for n in value.data_vars})
         except (TypeError, ValueError) as error:
