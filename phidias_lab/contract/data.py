@@ -94,6 +94,32 @@ class Input:
         }
 
 
+#: Attribute of a variable with a sign: the value on whose two sides its values mean opposite things, most often 0. A map
+#: takes a palette with its middle there.
+DIVERGES_FROM = "diverges_from"
+#: How CF names what has a sign by its making: the deviation from a mean, and changes over time.
+_SIGNED = re.compile(r"\w+_anomaly|(tendency_of|change_over_time_in)_\w+")
+
+
+def diverges_from(attributes: Mapping[str, Any]) -> float | None:
+    """The value from which a variable diverges, by what it says of itself; None for a variable without a sign."""
+    try:
+        return float(attributes[DIVERGES_FROM])
+    except (KeyError, TypeError, ValueError):
+        return 0.0 if _SIGNED.fullmatch(str(attributes.get("standard_name"))) else None
+
+
+def standard_error_of(data: Any, name: str) -> str | None:
+    """The variable of a cube that says to be the standard error of another one, by CF's modifier or as `<name>_error`."""
+    array = data[name]
+    named = str(array.attrs.get("ancillary_variables") or "").split()
+    wanted = f"{array.attrs.get('standard_name')} standard_error"
+    fit = [str(n) for n, v in data.data_vars.items() if n != name and v.dims == array.dims and v.dtype.kind in "iuf"]
+    alike = [n for n in fit if data[n].attrs.get("standard_name") == wanted]
+    candidates = [n for n in alike if n in named] + [n for n in fit if n == f"{name}_error"]
+    return next(iter(candidates + (alike if len(alike) == 1 else [])), None)
+
+
 def is_synthetic(data: Any) -> bool:
     """Whether data say of themselves that a program made them."""
     return str((getattr(data, "attrs", None) or {}).get("synthetic", "")).strip().lower() in ("true", "1", "yes")

@@ -353,3 +353,24 @@ def test_a_variable_that_cannot_be_meant_is_refused_with_the_measured_ones(asked
     with pytest.raises(InputError, match=said) as caught:
         choose_variable("variable", asked, "observations", table)
     assert str(caught.value).endswith("Did you mean 'salinity'?")
+
+
+def test_the_standard_error_of_a_variable_is_the_one_that_says_so():
+    from phidias_lab.contract.data import standard_error_of
+
+    def cube(**attributes):
+        made = {name: ("x", np.ones(2), told) for name, told in attributes.items()}
+        return xr.Dataset({"v": ("x", np.ones(2), {"standard_name": "sst"}), **made})
+
+    modifier = {"standard_name": "sst standard_error"}
+    assert standard_error_of(cube(), "v") is None
+    assert standard_error_of(cube(deviation={"standard_name": "sst"}, error_of_all={}), "v") is None
+    assert standard_error_of(cube(v_error={}), "v") == "v_error"
+    assert standard_error_of(cube(sigma=modifier, deviation={}), "v") == "sigma"
+    two = cube(sigma=modifier, other=modifier)
+    assert standard_error_of(two, "v") is None, "which of the two, nobody says"
+    two["v"].attrs["ancillary_variables"] = "count other"
+    assert standard_error_of(two, "v") == "other"
+    other = cube(sigma=modifier)
+    other["sigma"] = ("y", np.ones(3), modifier)
+    assert standard_error_of(other, "v") is None, "of another grid"

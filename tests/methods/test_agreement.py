@@ -139,3 +139,34 @@ def test_means_of_groups_are_those_of_each_group_alone():
         else:
             within = agreement.Blocks(block[inside])
             assert error[k] == pytest.approx(within.standard_error(values[inside] - mean[k]))
+
+
+def test_sums_over_blocks_tell_the_same_as_the_values():
+    observed, field, block = simulated(np.random.default_rng(5))
+    whole = agreement.of(observed, field, block)
+    codes = np.unique(block, return_inverse=True)[1]
+    for shift in (0.0, 35.0):
+        parts = [
+            agreement.sums(
+                observed[some] - shift, field[some] - shift, np.ones(some.size), codes[some], codes.max() + 1
+            )
+            for some in np.array_split(np.arange(block.size), 7)
+        ]
+        found = agreement.of_sums(sum(parts), about=(shift, shift))
+        for name in set(TRUE) - {"median", "robust_deviation"}:
+            np.testing.assert_allclose(getattr(found, name), getattr(whole, name), rtol=1e-9, err_msg=name)
+        assert found.effective_number == pytest.approx(whole.effective_number)
+
+
+def test_a_weight_of_two_is_a_value_twice_in_its_block():
+    random = np.random.default_rng(6)
+    observed, field, block = simulated(random)
+    codes = np.unique(block, return_inverse=True)[1]
+    twice = random.integers(1, 3, block.size)
+    weighted = agreement.of_sums(agreement.sums(observed, field, twice.astype(float), codes, codes.max() + 1))
+    repeated = agreement.of(np.repeat(observed, twice), np.repeat(field, twice), np.repeat(block, twice))
+    for name in ("bias", "rmsd", "correlation", "deviation_ratio"):
+        np.testing.assert_allclose(getattr(weighted, name), getattr(repeated, name), rtol=1e-9, err_msg=name)
+    assert weighted.number == block.size
+    constant = agreement.of_sums(agreement.sums(np.full(9, 35.1), np.arange(9.0), np.ones(9), np.arange(9), 9))
+    assert np.isnan(constant.correlation.value), "a constant is correlated with nothing"

@@ -12,18 +12,19 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from phidias_lab.chains.ocean import _inputs
+from phidias_lab.chains.ocean import _grids, _inputs
+from phidias_lab.chains.ocean._grids import DAY, PLACE, SEASONS, SLAB, seconds
 from phidias_lab.chains.ocean._inputs import OBSERVATIONS
 from phidias_lab.contract import Chain, Input, Resources, Var, choice, number, numbers, period, region
 from phidias_lab.contract import variable as variable_of
-from phidias_lab.contract.data import Needs, column_attributes, converter, extent, look_alike, rows_in_all
+from phidias_lab.contract.data import DIVERGES_FROM, Needs, column_attributes, extent, rows_in_all
 from phidias_lab.contract.parameters import region_bounds, region_contains
 from phidias_lab.contract.said import counts_line
-from phidias_lab.errors import InputError, as_sentence
+from phidias_lab.errors import InputError
 from phidias_lab.methods import agreement, match_ups, triple_collocation
 from phidias_lab.methods.formats import flags
 
-UNREAD, MISSING, PLACE, PERIOD, REGION, DEPTH, PLACE_FLAG, FLAG, IMPLAUSIBLE, COPY, NO_LOG, ALONE = REASONS = (
+UNREAD, MISSING, IMPOSSIBLE, PERIOD, REGION, DEPTH, PLACE_FLAG, FLAG, IMPLAUSIBLE, COPY, NO_LOG, ALONE = REASONS = (
     "not in the region, period and depths",
     "without value or place",
     "impossible latitude",
@@ -37,12 +38,7 @@ UNREAD, MISSING, PLACE, PERIOD, REGION, DEPTH, PLACE_FLAG, FLAG, IMPLAUSIBLE, CO
     "not above zero",
     "without a value of the field nearby",
 )
-SEASONS = ("December to February", "March to May", "June to August", "September to November")
-DAY = 86_400.0
-#: Bytes of a field that are read at once.
-SLAB = 256 * 2**20
-#: Units that people write for practical salinity, all of which mean the same.
-SALINITY = {"1", "1e-3", "0.001", "1e-03", "psu", "pss", "pss-78", "pss78", "g kg-1", "g/kg"}
+STATISTICS = _grids.statistics("field", "observations")
 #: By how much a reader may give more than is asked for, so that its rounding takes no row away: degrees, days.
 MORE_DEGREES, MORE_DAYS = 1e-3, 1
 
@@ -104,42 +100,22 @@ class Comparison(Chain):
         "effective_number": Var(
             "1", long_name="independent match-ups that would tell the bias as well", dims=("group",)
         ),
-        **{
-            f"{name}{end}": Var(units, long_name=f"{says}{words}", dims=("group",))
-            for name, units, says in (
-                ("bias", None, "mean difference"),
-                ("rmsd", None, "root mean square of the difference"),
-                ("deviation", None, "standard deviation of the difference"),
-                ("median", None, "median difference"),
-                ("robust_deviation", None, "scaled median absolute deviation of the difference"),
-                ("correlation", "1", "correlation of field and observations"),
-                ("deviation_ratio", "1", "standard deviation of the field over that of the observations"),
-            )
-            for end, words in (
-                ("", ""),
-                ("_low", ", lower end of the confidence interval"),
-                ("_high", ", upper end of the confidence interval"),
-            )
-        },
+        **_grids.with_intervals(STATISTICS, ("group",)),
         "observed_deviation": Var(long_name="standard deviation of the observations", dims=("group",)),
         "mean_difference": Var(long_name="mean of {field_variable} minus {variable}", dims=("latitude", "longitude")),
         "mean_difference_error": Var(long_name="standard error of the mean difference", dims=("latitude", "longitude")),
         "mean_observed": Var(long_name="mean of {variable} at the match-ups", dims=("latitude", "longitude")),
         "mean_field": Var(long_name="mean of {field_variable} at the match-ups", dims=("latitude", "longitude")),
         "match_ups": Var("1", "number_of_observations", "number of match-ups", ("latitude", "longitude")),
-        **{
-            f"{name}{end}": Var(units, long_name=f"{says}{words}", dims=("source",), optional=True)
-            for name, units, says in (
+        **_grids.with_intervals(
+            (
                 ("error_deviation", None, "standard deviation of the source's error, by triple collocation"),
                 ("truth_correlation", "1", "correlation of the source with the truth, by triple collocation"),
                 ("slope", "1", "change of the source per change of the first, by triple collocation"),
-            )
-            for end, words in (
-                ("", ""),
-                ("_low", ", lower end of the confidence interval"),
-                ("_high", ", upper end of the confidence interval"),
-            )
-        },
+            ),
+            ("source",),
+            optional=True,
+        ),
     }
     resources = Resources(cores=2, memory="2GiB", walltime="00:30:00", grows=_grows)
     scene = "phidias_lab.testing.scenes.satellite:comparison"
@@ -259,11 +235,7 @@ class Comparison(Chain):
 
     def resolve(self, inputs: Mapping[str, Any]) -> Mapping[str, Any]:
         told = column_attributes(inputs["observations"]).get(self.variable, {})
-        if self.transform != "auto":
-            transform = self.transform
-        else:
-            named = f"{told.get('standard_name', '')} {self.variable}".lower()
-            transform = "log" if "chlorophyll" in named else "none"
+        transform = _grids.transform_for(self.transform, self.variable, told)
         return {"transform": transform, "value_range": _inputs.value_range(self.value_range, self.variable, told)}
 
     def headline(self, inputs: Mapping[str, Any]) -> str:
@@ -299,7 +271,7 @@ class Comparison(Chain):
         )
         if self.transform == "log":
             result.attrs["comment"] = "Values are natural logarithms; statistics are those of the logarithms."
-            return self._named(result, "1")
+            return _grids.in_units(result, self.outputs, "1")
         told = {
             "observed": column_attributes(observations).get(self.variable, {}),
             "field": field[self.field_variable].attrs,
@@ -309,7 +281,7 @@ class Comparison(Chain):
         for name, attributes in told.items():
             if attributes.get("standard_name"):
                 result[name].attrs["standard_name"] = attributes["standard_name"]
-        return self._named(result, units)
+        return _grids.in_units(result, self.outputs, units)
 
     # The observations -------------------------------------------------------------------------------------------
 
@@ -326,7 +298,7 @@ class Comparison(Chain):
         )
         bad: dict[str, np.ndarray] = {
             MISSING: ~np.isfinite([value, depth, latitude, longitude]).all(axis=0) | rows["time"].isna().to_numpy(),
-            PLACE: np.abs(latitude) > 90,
+            IMPOSSIBLE: np.abs(latitude) > 90,
         }
         if self.period is not None:
             first, last = (pd.Timestamp(day) for day in self.period)
@@ -360,7 +332,7 @@ class Comparison(Chain):
                 "value": np.log(value) if self.transform == "log" else value,
             }
         )
-        table["seconds"] = _seconds(table["time"].to_numpy())
+        table["seconds"] = seconds(table["time"].to_numpy())
         columns = ["time", "latitude", "longitude", "depth", "value"]
         return table.sort_values(columns, kind="stable", ignore_index=True), counts
 
@@ -375,11 +347,10 @@ class Comparison(Chain):
     def _field(self, inputs: Mapping[str, Any], name: str) -> Field:
         data: xr.Dataset = inputs[name]
         array = data[getattr(self, f"{name}_variable")]
-        longitude, latitude, time = (_coordinate(data, array, name, axis) for axis in ("longitude", "latitude", "time"))
-        if time.dtype.kind != "M":
-            raise InputError(
-                f"The times of the input {name!r} are no dates but {time.dtype}. Choose a field with dates."
-            )
+        longitude, latitude, time = (
+            _grids.coordinate(data, array, name, axis) for axis in ("longitude", "latitude", "time")
+        )
+        _grids.check_dates(time, name)
         axes = [axis.dims[0] for axis in (longitude, latitude) if axis.ndim == 1]
         gridded = len(set(axes)) == 2 and set(axes) <= set(array.dims)
         if gridded:
@@ -397,28 +368,17 @@ class Comparison(Chain):
                 f"Places and times of the input {name!r} do not lie on the dimensions of {array.name!r}. Choose a regular "
                 "grid, or a swath with a longitude, latitude and time for each of its values."
             )
-        moments = _seconds(time.values)
-        told = {key: time.attrs.get(key) or time.encoding.get(key) for key in ("bounds", "climatology")}
-        bounds = next((data[b] for b in told.values() if b in data.variables), None) if gridded else None
-        if bounds is None or bounds.ndim != time.ndim + 1:
+        moments = seconds(time.values)
+        bounds = _grids.bounds_of(data, time)[0] if gridded else None
+        if bounds is None:
             return Field(array, longitude, latitude, time, moments.ravel(), moments.ravel(), gridded, False)
-        spans = _seconds(bounds.values).reshape(-1, 2)
+        spans = seconds(bounds.values).reshape(-1, 2)
         # A span ends before the next begins.
         return Field(array, longitude, latitude, time, spans[:, 0], spans[:, 1] - 1e-3, gridded, True)
 
     def _converter(self, observations: Any, array: xr.DataArray, name: str):
         told = column_attributes(observations).get(self.variable, {})
-        ours, theirs = str(told.get("units") or ""), str(array.attrs.get("units") or "")
-        salinity = "salinity" in f"{told.get('standard_name', '')} {self.variable}".lower()
-        if not ours or not theirs or (salinity and {ours.lower(), theirs.lower()} <= SALINITY):
-            return None
-        try:
-            return converter(theirs, ours)
-        except InputError as error:
-            raise InputError(
-                f"{self.variable!r} and {array.name!r} of the input {name!r} cannot be compared: {as_sentence(error)} "
-                "Choose variables of the same quantity."
-            ) from None
+        return _grids.conversion(told, array.attrs, (self.variable, str(array.name)), name)
 
     def _matched(
         self, inputs: Mapping[str, Any], name: str, table: pd.DataFrame, begin: float, stop: float
@@ -438,7 +398,7 @@ class Comparison(Chain):
             self.report(begin, f"match-ups with the {name}")
             full = xr.broadcast(*(part.reset_coords(drop=True) for part in _in_order(field)))
             there = match_ups.Places(
-                *(part.values.ravel().astype(float) for part in full[:2]), _seconds(full[2].values).ravel()
+                *(part.values.ravel().astype(float) for part in full[:2]), seconds(full[2].values).ravel()
             )
             pairs = match_ups.scattered(places, there, self.radius, self.window * DAY)
             return self._combined(pairs, values(full[3]), len(table))
@@ -446,13 +406,7 @@ class Comparison(Chain):
 
     def _on_grid(self, field: Field, name: str, places: match_ups.Places, values, begin, stop) -> match_ups.Matched:
         lat, lon = field.latitude.values.astype(float), field.longitude.values.astype(float)
-        turned = np.unwrap(lon, period=360.0)
-        order = np.argsort(turned, kind="stable")
-        if (np.diff(turned[order]) <= 0).any() or np.ptp(turned) >= 360.0 or not _steady(lat):
-            raise InputError(
-                f"Latitudes or longitudes of the input {name!r} are no regular axis: each must rise or fall throughout, "
-                "over one turn at most. Choose a regular grid."
-            )
+        turned, order = _grids.in_order(lat, lon, name)
         when = field.time.dims[0] if field.time.ndim else None
         array = field.array if when else field.array.expand_dims("time")
         array = array.transpose(when or "time", field.latitude.dims[0], field.longitude.dims[0])
@@ -505,27 +459,22 @@ class Comparison(Chain):
             result[name].attrs["compared_with"] = "observed"
         return result.assign_coords(
             time=("match_up", table["time"].to_numpy(), {"standard_name": "time"}),
-            match_up_longitude=("match_up", table["longitude"].to_numpy(), _PLACE["longitude"]),
-            match_up_latitude=("match_up", table["latitude"].to_numpy(), _PLACE["latitude"]),
+            match_up_longitude=("match_up", table["longitude"].to_numpy(), PLACE["longitude"]),
+            match_up_latitude=("match_up", table["latitude"].to_numpy(), PLACE["latitude"]),
             depth=("match_up", table["depth"].to_numpy(), {"standard_name": "depth", "units": "m", "positive": "down"}),
         )
 
     def _statistics(self, table: pd.DataFrame, field: np.ndarray, block: np.ndarray) -> xr.Dataset:
         observed = table["value"].to_numpy()
-        names, columns = [], {name: [] for name in ("number", "effective_number", "observed_deviation")}
-        for name, inside in self._groups(table):
-            found = agreement.of(observed[inside], field[inside], block[inside], self.confidence)
-            names.append(name)
-            columns["number"].append(found.number)
-            columns["effective_number"].append(found.effective_number)
-            columns["observed_deviation"].append(observed[inside].std() if found.number > 1 else np.nan)
-            for statistic, estimate in zip(found._fields[2:], found[2:], strict=True):
-                for end, value in zip(("", "_low", "_high"), estimate, strict=True):
-                    columns.setdefault(f"{statistic}{end}", []).append(value)
-        result = xr.Dataset({name: ("group", np.array(values)) for name, values in columns.items()})
-        return result.assign_coords(
-            group_name=("group", np.array(names, dtype=object), {"long_name": "group of match-ups"})
-        )
+        groups = list(self._groups(table))
+        found = [agreement.of(observed[inside], field[inside], block[inside], self.confidence) for _, inside in groups]
+        columns = {
+            "number": [one.number for one in found],
+            "effective_number": [one.effective_number for one in found],
+            "observed_deviation": [observed[rows].std() if rows.size > 1 else np.nan for _, rows in groups],
+            **_grids.tabulated(found, (name for name, _, _ in STATISTICS)),
+        }
+        return _grids.of_groups(columns, [name for name, _ in groups], "group of match-ups")
 
     def _groups(self, table: pd.DataFrame):
         """Name and rows of each group that has a match-up: all, seasons, depths, boxes of longitude and latitude."""
@@ -540,8 +489,8 @@ class Comparison(Chain):
         row = np.floor(table["latitude"].to_numpy() / size).astype(int)
         column = np.floor(table["longitude"].to_numpy() / size).astype(int)
         for south, west in sorted(set(zip(row.tolist(), column.tolist(), strict=True))):
-            name = f"{_span(south * size, size, 'NS')}, {_span(west * size, size, 'EW')}"
-            yield from _some(name, (row == south) & (column == west))
+            inside = (row == south) & (column == west)
+            yield from _some(_grids.box_name(south * size, west * size, size), inside)
 
     def _map(self, table: pd.DataFrame, field: np.ndarray, block: np.ndarray) -> xr.Dataset:
         step = self.map_step
@@ -563,10 +512,11 @@ class Comparison(Chain):
         }
         result = xr.Dataset({name: (dims, values.reshape(shape)) for name, values in found.items()})
         result["match_ups"] = (dims, number.reshape(shape))
+        result["mean_difference"].attrs[DIVERGES_FROM] = 0.0
         result["mean_difference"].attrs["ancillary_variables"] = "mean_difference_error match_ups"
         return result.assign_coords(
-            latitude=("latitude", (np.arange(shape[0]) + south + 0.5) * step, {**_PLACE["latitude"], "axis": "Y"}),
-            longitude=("longitude", (np.arange(shape[1]) + west + 0.5) * step, {**_PLACE["longitude"], "axis": "X"}),
+            latitude=("latitude", (np.arange(shape[0]) + south + 0.5) * step, {**PLACE["latitude"], "axis": "Y"}),
+            longitude=("longitude", (np.arange(shape[1]) + west + 0.5) * step, {**PLACE["longitude"], "axis": "X"}),
         )
 
     def _triplets(self, table: pd.DataFrame, field: np.ndarray, other: np.ndarray, block: np.ndarray) -> xr.Dataset:
@@ -600,45 +550,10 @@ class Comparison(Chain):
             source_name=("source", np.array(names, dtype=object), {"long_name": "source of the values"})
         )
 
-    def _named(self, result: xr.Dataset, units: str) -> xr.Dataset:
-        """With the units of what was compared where the declaration leaves them to the input."""
-        for name in result.data_vars:
-            declared = self.outputs[name]
-            if declared.units is None and units:
-                result[name].attrs["units"] = units
-        return result
-
-
-_PLACE = {
-    "longitude": {"standard_name": "longitude", "long_name": "longitude", "units": "degrees_east"},
-    "latitude": {"standard_name": "latitude", "long_name": "latitude", "units": "degrees_north"},
-}
-
 
 def _some(name: str, inside: np.ndarray):
     if inside.any():
         yield name, np.flatnonzero(inside)
-
-
-def _span(low: float, size: float, sides: str) -> str:
-    """'40–50°N' or '10°W–0°'."""
-
-    def side(value: float) -> str:
-        return f"{abs(value):g}°{'' if value == 0 else sides[value < 0]}"
-
-    high = low + size
-    return f"{abs(low):g}–{side(high)}" if low > 0 and high > 0 else f"{side(low)}–{side(high)}"
-
-
-def _seconds(moments: np.ndarray) -> np.ndarray:
-    """Seconds since 1970; NaN for no moment."""
-    whole = np.asarray(moments).astype("datetime64[us]")
-    return np.where(np.isnat(whole), np.nan, whole.astype(np.int64) / 1e6)
-
-
-def _steady(values: np.ndarray) -> bool:
-    steps = np.diff(values)
-    return bool(np.isfinite(values).all() and ((steps > 0).all() or (steps < 0).all()))
 
 
 def _reached(axis: np.ndarray, places: np.ndarray, margin: float) -> slice:
@@ -647,18 +562,6 @@ def _reached(axis: np.ndarray, places: np.ndarray, margin: float) -> slice:
         return slice(0, 0)
     near = np.flatnonzero((axis >= places.min() - 2 * margin) & (axis <= places.max() + 2 * margin))
     return slice(int(near[0]), int(near[-1]) + 1) if near.size else slice(0, 0)
-
-
-def _coordinate(data: xr.Dataset, array: xr.DataArray, name: str, axis: str) -> xr.DataArray:
-    """The variable that holds longitudes, latitudes or times: by its standard name, else by its own."""
-    names = [str(n) for n in data.variables if n != array.name and not str(n).endswith(("_bounds", "_bnds"))]
-    found = look_alike(axis, axis, names, {n: data[n].attrs for n in names})
-    if found is None:
-        raise InputError(
-            f"The input {name!r} has no {axis}: no variable has that standard name or is called so. It has "
-            f"{', '.join(names) or 'no other variable'}. Choose a field that says where and when its values lie."
-        )
-    return data[found]
 
 
 def _in_order(field: Field) -> tuple[xr.DataArray, ...]:

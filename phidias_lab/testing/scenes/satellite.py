@@ -28,7 +28,7 @@ FACTOR, LOG_ERROR = 1.2, 0.35
 #: Salinity, model: slope about 35, standard deviation of the error, its length in metres.
 SLOPE, MODEL_ERROR, MODEL_LENGTH = 0.9, 0.12, 150e3
 CLOUDY = 0.55
-_PURPOSES = {"smos 10-day": 11, "smos monthly": 12, "colour": 13, "model": 14, "small": 15}
+_PURPOSES = {"smos 10-day": 11, "smos monthly": 12, "colour": 13, "model": 14, "small": 15, "two grids": 16}
 
 
 def _random(seed: int, purpose: str) -> np.random.Generator:
@@ -265,4 +265,56 @@ def comparison(seed: int = 0) -> dict:
         },
         "parameters": {"variable": "salinity", "radius": 20e3, "block_length": 100e3},
         "truth": {"errors": errors, "bias": -0.1, "slope": 0.9},
+    }
+
+
+def difference(seed: int = 0) -> dict:
+    """A small scene for `ocean.difference`: {"inputs": {"field", "reference"}, "parameters", "truth"}.
+
+    The same temperatures on two grids. The field has three months, three levels and half a degree; the reference has parts
+    of months, levels between those, a quarter of a degree from north to south, longitudes from 0 to 360 and kelvins. The
+    errors of both are independent and known: "truth" holds their standard deviations at a node, and the bias of the field.
+    """
+    random = _random(seed, "two grids")
+    errors, bias = {"field": 0.15, "reference": 0.4}, 0.3
+
+    def made(
+        which: str, lat: np.ndarray, lon: np.ndarray, depth: np.ndarray, bounds: np.ndarray, name: str
+    ) -> xr.Dataset:
+        # Straight along all axes, so that neither means nor lines change it.
+        day = (_middles(bounds) - np.datetime64("2014-01-01")).astype("timedelta64[s]").astype(float) / 86_400
+        level, north, east = depth[:, None, None], lat[:, None] - 44, np.mod(lon + 180, 360) - 180 + 14
+        true = 12 + 0.02 * day[:, None, None, None] - 0.1 * level - 0.5 * north + 0.2 * east
+        seen = true + (bias if which == "field" else 273.15) + errors[which] * random.standard_normal(true.shape)
+        land = np.hypot(np.mod(lon + 180, 360) - 180 + 12, lat[:, None] - 46) < 1.2
+        units = "degree_Celsius" if which == "field" else "kelvin"
+        told = {"units": units, "standard_name": "sea_water_temperature", "long_name": "sea water temperature"}
+        uncertainty = {"units": units, "standard_name": "sea_water_temperature standard_error"}
+        dims = ("time", "depth", "latitude", "longitude")
+        return xr.Dataset(
+            {
+                name: (dims, np.where(land, np.nan, seen), told),
+                f"{name}_error": (dims, np.where(land, np.nan, np.full(true.shape, errors[which])), uncertainty),
+            },
+            coords={
+                **_axes(bounds, lat, lon, ("latitude", "longitude")),
+                "depth": ("depth", depth, {"standard_name": "depth", "units": "m", "positive": "down", "axis": "Z"}),
+            },
+            attrs=_says(f"A small sea: temperatures of the {which}", seed),
+        )
+
+    coarse = (np.arange(40.25, 48, 0.5), np.arange(-19.75, -8, 0.5), np.array([0.0, 10.0, 20.0]))
+    fine = (np.arange(40.125, 48, 0.25)[::-1], np.arange(340.125, 352, 0.25), np.array([0.0, 5.0, 15.0, 30.0]))
+    return {
+        "inputs": {
+            "field": made("field", *coarse, months("2014-01", "2014-04"), "analysis"),
+            "reference": made("reference", *fine, decades(2014)[:9], "temperature"),
+        },
+        "parameters": {
+            "variable": "analysis",
+            "reference_variable": "temperature",
+            "errors": "independent",
+            "block_length": 100e3,
+        },
+        "truth": {"errors": errors, "bias": bias},
     }
