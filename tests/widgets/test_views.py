@@ -11,7 +11,7 @@ import pandas as pd
 import panel as pn
 import pytest
 import xarray as xr
-from bokeh.models import ColorBar, Plot
+from bokeh.models import ColorBar, LinearColorMapper, Plot
 from bokeh.models.glyphs import Image, Line, Quad
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -467,3 +467,66 @@ def test_synthetic_data_are_called_synthetic_where_they_are_shown():
     shown = view(field().assign_attrs(synthetic_inputs="domain <b>"))
     named = [p.object for p in shown.select(pn.pane.HTML) if "ynthetic" in str(p.object)]
     assert named == ["Made with a synthetic input: domain &lt;b&gt;."]
+
+
+def mapper(figure) -> LinearColorMapper:
+    (bar,) = hv.render(figure).select({"type": ColorBar})
+    return bar.color_mapper
+
+
+SIGNED = {
+    "an attribute": ({"diverges_from": 0.0}, 0.0),
+    "another middle": ({"diverges_from": 35}, 35.0),
+    "an anomaly of the CF table": ({"standard_name": "sea_surface_temperature_anomaly"}, 0.0),
+    "a tendency": ({"standard_name": "tendency_of_sea_surface_height_above_geoid"}, 0.0),
+}
+
+
+@pytest.mark.parametrize(("says", "middle"), SIGNED.values(), ids=SIGNED)
+def test_what_says_that_it_has_a_sign_diverges_from_there(says, middle):
+    data = field(1, 1)
+    data["analysis"] = data["analysis"].copy(
+        data=np.linspace(middle - 1, middle + 3, data["analysis"].size).reshape(1, 1, 5, 7)
+    )
+    plain = mapper(_main(data))
+    assert (plain.low, plain.high) == (middle - 1, middle + 3)
+    data["analysis"].attrs.update(says)
+    signed = mapper(_main(data))
+    assert (signed.low, signed.high) == (middle - 3, middle + 3)
+    red, _, blue = (np.array([int(colour[k : k + 2], 16) for colour in signed.palette]) for k in (1, 3, 5))
+    half = len(signed.palette) // 2
+    assert blue[half // 2] > red[half // 2]
+    assert red[-half // 2] > blue[-half // 2]
+    assert min(red[half], blue[half]) > 240, "the middle is nearly white, unlike the grey of land"
+    section = cube.SectionView(field().assign(analysis=lambda d: d["analysis"].assign_attrs(says)))
+    section.uncertainty.on = False
+    assert mapper(section.figure).palette == signed.palette
+
+
+def test_the_error_beside_a_difference_and_values_without_a_sign_keep_their_colours():
+    data = field(1, 1)
+    data["analysis"].attrs["diverges_from"] = 0.0
+    shown = cube.MapView(data)
+    main, error = shown.figure
+    assert mapper(main).palette != mapper(error).palette
+    assert mapper(error).low != -mapper(error).high
+    assert mapper(main).low == -mapper(main).high
+    data["analysis"].attrs = {"standard_name": "sea_water_temperature", "diverges_from": "nothing"}
+    assert mapper(_main(data)).low != -mapper(_main(data)).high
+
+
+def test_a_column_with_a_sign_diverges_on_the_map_of_points():
+    rows = TABLE.assign(temperature=[-1.0, 0.0, 4.0])
+    rows.attrs["columns"] = {"temperature": {"diverges_from": 0.0}}
+    found = mapper(points.PointsView(rows).figure)
+    assert (found.low, found.high) == (-4, 4)
+    plain = mapper(points.PointsView(TABLE).figure)
+    assert plain.palette != found.palette
+
+
+def test_the_error_that_says_to_be_the_standard_error_is_shown_beside():
+    data = field(1, 1).rename(analysis_error="uncertain")
+    assert axes.error_of(data, "analysis") is None
+    data["analysis"].attrs["standard_name"] = "sea_water_temperature"
+    data["uncertain"].attrs["standard_name"] = "sea_water_temperature standard_error"
+    assert axes.error_of(data, "analysis") == "uncertain"

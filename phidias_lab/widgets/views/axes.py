@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from phidias_lab.contract.data import standard_error_of
+
 #: Names by which an axis is known when its attributes say nothing.
 _NAMES = {
     "t": ("time", "date", "t", "month", "year"),
@@ -70,7 +72,7 @@ def error_of(data: Any, name: str) -> str | None:
     array = data[name]
     named = str(array.attrs.get("ancillary_variables", "")).split()
     # An absolute error, in the variable's own units, says more than a relative one.
-    candidates = [n for n in named if n in data.data_vars]
+    candidates = [n for n in (standard_error_of(data, name), *named) if n in data.data_vars]
     candidates += [n for n in (f"{name}_error", f"{name}_uncertainty", f"{name}_stderr", f"{name}_std") if n in data]
     candidates += [n for n in data.data_vars if str(n).startswith("error")]
     for candidate in dict.fromkeys(candidates):
@@ -236,13 +238,6 @@ def regular(centres: np.ndarray) -> bool:
     """Whether centres stand at equal steps (a thousandth of the step is forgiven: coordinates are often float32)."""
     steps = np.diff(np.asarray(centres, float))
     return steps.size < 2 or bool(np.allclose(steps, steps.mean(), rtol=0, atol=abs(steps.mean()) * 1e-3))
-
-
-def cell_edges(centres: np.ndarray, width_of_one: float = 1.0) -> np.ndarray:
-    """Edges half-way between centres (n + 1 of n)."""
-    centres = np.asarray(centres, float)
-    first, last = edges(centres, width_of_one)
-    return np.r_[first, (centres[1:] + centres[:-1]) / 2, last]
 
 
 def stretch(levels: np.ndarray) -> bool:

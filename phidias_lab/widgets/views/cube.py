@@ -12,8 +12,9 @@ import holoviews as hv
 import numpy as np
 import panel as pn
 
-from phidias_lab.contract.data import is_synthetic
+from phidias_lab.contract.data import diverges_from, is_synthetic
 from phidias_lab.errors import PhidiasError
+from phidias_lab.methods.regridding import cell_edges
 from phidias_lab.widgets.controls import control, say, sentence, tick
 from phidias_lab.widgets.views import axes
 from phidias_lab.widgets.views.places import Places
@@ -26,6 +27,8 @@ MOST_VALUES = 4_000_000
 MOST_POINTS = 2_000
 #: Perceptually uniform, and told apart with the common colour blindnesses.
 COLOURS, ERROR_COLOURS = "viridis", "cividis"
+#: For what has a sign: from blue over nearly white, which is not the grey of land, to red.
+SIGNED_COLOURS = "RdBu_r"
 _LAND = "#d9d9d9"
 
 
@@ -211,6 +214,15 @@ def colour_range(values: np.ndarray) -> tuple[float, float]:
     return (low, high) if high > low else (low - 0.5, high + 0.5)
 
 
+def signed(attributes: Any, limits: tuple[float, float], colours: str) -> tuple[tuple[float, float], str]:
+    """Colour range and palette of a variable: of one that says from where it diverges, as far to both sides of that."""
+    centre = diverges_from(attributes)
+    if centre is None:
+        return limits, colours
+    reach = max(abs(end - centre) for end in limits)
+    return (centre - reach, centre + reach), SIGNED_COLOURS
+
+
 class _Raster(CubeView):
     """What map and section have in common: a coloured field, beside it its uncertainty with the same zoom."""
 
@@ -253,7 +265,7 @@ class _Raster(CubeView):
         `y_edges` are the edges of the cells where they do not lie half-way between the centres.
         """
         values = np.asarray(array.values, float)
-        limits = self.range_of(array, values)
+        limits, colours = signed(array.attrs, self.range_of(array, values), colours)
         vdim = hv.Dimension("value", label=axes.caption(array), range=limits)
         if values.ndim == 2 and np.ndim(x) == 1 and y_edges is None and axes.regular(x) and axes.regular(y):
             if x.size > 1 and x[0] > x[-1]:
@@ -265,8 +277,8 @@ class _Raster(CubeView):
         elif np.ndim(x) == 1:
             order_x, order_y = np.argsort(x, kind="stable"), np.argsort(y, kind="stable")
             x, y, values = x[order_x], y[order_y], values[np.ix_(order_y, order_x)]
-            x_edges = axes.cell_edges(x)
-            y_edges = axes.cell_edges(y) if y_edges is None else y_edges
+            x_edges = cell_edges(x)
+            y_edges = cell_edges(y) if y_edges is None else y_edges
             made = hv.QuadMesh((x_edges, y_edges, values), kdims=kdims, vdims=[vdim])
         else:
             made = hv.QuadMesh((x, y, values), kdims=kdims, vdims=[vdim])
@@ -487,7 +499,7 @@ class SectionView(_Raster):
         kdims = [_dimension(array, way, "x"), _dimension(array, depth, "z")]
         down = downward(array, depth)
         levels = np.sort(z)
-        bounds = axes.cell_edges(levels)
+        bounds = cell_edges(levels)
         if down and levels[0] >= 0:
             bounds[0] = max(bounds[0], 0.0)  # the cell of the uppermost level does not reach into the air
         stretched = axes.stretch(levels)

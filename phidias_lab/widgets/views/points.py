@@ -8,9 +8,10 @@ import holoviews as hv
 import numpy as np
 import panel as pn
 
+from phidias_lab.contract.data import column_attributes
 from phidias_lab.widgets.controls import control, say, sentence
 from phidias_lab.widgets.views import axes
-from phidias_lab.widgets.views.cube import COLOURS, _coast, _sized, colour_range
+from phidias_lab.widgets.views.cube import COLOURS, _coast, _sized, colour_range, signed
 
 #: More points than this are drawn on the server, as the mean of each pixel.
 MOST_POINTS = 20_000
@@ -59,7 +60,8 @@ class PointsView(pn.viewable.Viewer):
         lon, lat, value = (rows[c].to_numpy(float) for c in (self.x, self.y, column))
         good = np.isfinite(lon) & np.isfinite(lat) & np.isfinite(value)
         lon, lat, value = lon[good], lat[good], value[good]
-        units = dict((getattr(self.data, "attrs", None) or {}).get("columns") or {}).get(column, {}).get("units")
+        told = column_attributes(self.data).get(column, {})
+        units = told.get("units")
         label = column if units in (None, "1") else f"{column} [{units}]"
         say(
             self.note,
@@ -70,7 +72,8 @@ class PointsView(pn.viewable.Viewer):
             hv.Dimension("y", label="latitude [degrees_north]"),
         ]
         made = hv.Points((lon, lat, value), kdims, [hv.Dimension("value", label=label)])
-        common = {"cmap": COLOURS, "colorbar": True, "clabel": label, "clim": colour_range(value), "tools": ["hover"]}
+        limits, colours = signed(told, colour_range(value), COLOURS)
+        common = {"cmap": colours, "colorbar": True, "clabel": label, "clim": limits, "tools": ["hover"]}
         if lon.size > MOST_POINTS:
             import datashader as ds
             from holoviews.operation.datashader import dynspread, rasterize
