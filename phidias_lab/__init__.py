@@ -36,6 +36,7 @@ _NAMES = {
     "chain": "phidias_lab.contract.registry",
     "open_catalog": "phidias_lab.lake.catalog",
     "run": "phidias_lab.flow",
+    "export": "phidias_lab.flow",
     "cluster": "phidias_lab.compute.cluster",
     "places": "phidias_lab.compute.cluster",
     "runs": "phidias_lab.compute.runs",

@@ -45,6 +45,10 @@ if TYPE_CHECKING:
     from phidias_lab.products import Product
 
 
+#: What a run can be exported as.
+FORMS = ("notebook", "script", "seadatanet")
+
+
 def run(
     what: str | Path | Mapping | Order | Chain | type[Chain],
     *,
@@ -171,13 +175,23 @@ def tells_places(source: Run | Product) -> bool:
 
 def places(source: Run | Product) -> Any:
     """Where the values lie that a run used (see `Chain.places`); inputs that are no longer the same are refused."""
+    return _asked_again(source, lambda chain, inputs: chain.places(inputs))
+
+
+def observed(source: Run | Product, *more: str) -> Any:
+    """The observations that a run used (see `Chain.observed`); inputs that are no longer the same are refused."""
+    return _asked_again(source, lambda chain, inputs: chain.observed(inputs, *more), more)
+
+
+def _asked_again(source: Run | Product, ask: Callable[[Chain, dict], Any], more: tuple[str, ...] = ()) -> Any:
+    """What the chain of a run says of its inputs, which are opened again, with `more` columns of its tables."""
     from phidias_lab.lake.unreadable import errors_of_reading
 
     order = source.order
     chain_class = registry.chain(order.chain)
     _same_version(order, chain_class)
-    chain, checked, identities = _opened(chain_class(**order.parameters), order, source.folder)
-    recorded = (source.record if isinstance(source, Run) else {}).get("inputs") or {}
+    chain, checked, identities = _opened(chain_class(**order.parameters), order, source.folder, more)
+    recorded = _recorded_inputs(source)
     for name, identity in identities.items():
         before = (recorded.get(name) or {}).get("checksum")
         if before and before != identity.get("checksum"):
@@ -186,7 +200,72 @@ def places(source: Run | Product) -> Any:
                 "used. Run the order again."
             )
     with errors_of_reading("An input"):
-        return chain.places(checked)
+        return ask(chain, checked)
+
+
+def _recorded_inputs(source: Run | Product) -> Mapping[str, Mapping]:
+    """What is recorded of the inputs that a run had: by the run, else in the history of its product."""
+    if isinstance(source, Run):
+        return source.record.get("inputs") or {}
+    from phidias_lab.products import provenance
+
+    return {} if source.folder is None else provenance.inputs(runs.read_json(source.folder / "provenance.json"))
+
+
+def known_form(form: str) -> None:
+    if form not in FORMS:
+        raise UnknownNameError(f"A run is not exported as {form!r}. {nearest(form, FORMS)}")
+
+
+def exported(source: Run | Product, form: str) -> str:
+    """A "notebook" or "script" that makes the product of this run again, as text."""
+    from phidias_lab.products import export as texts
+
+    return getattr(texts, form)(source.order, source.folder / "inputs" if isinstance(source, Run) else None)
+
+
+def export(
+    source: Run | Product,
+    path: str | Path,
+    form: str = "seadatanet",
+    *,
+    attributes: Mapping[str, str] | None = None,
+    overwrite: bool = False,
+) -> list[str]:
+    """Write a run or product into a file; returns what there is to say of it, one sentence each.
+
+    `form` is "notebook" or "script", which make the product again, or "seadatanet": a gridded field with its error, masks,
+    counts and observations as one NetCDF file in SeaDataNet's manner, to which `attributes` are added as global ones.
+    """
+    path = Path(path).expanduser()
+    known_form(form)
+    if path.is_dir():
+        raise ProductError(f"{path} is a folder, and a file is to be written. Name a file in it.")
+    if path.exists() and not overwrite:
+        raise ProductError(
+            f"{path} exists already. Choose another name, or allow it to be replaced (--overwrite, overwrite=True)."
+        )
+    if not path.parent.is_dir():
+        raise ProductError(f"The folder {path.parent} does not exist. Make it, or choose another place.")
+    if form != "seadatanet":
+        if attributes:
+            raise ParameterError(f"Attributes are those of a NetCDF file; a {form} has none. Leave them out.")
+        try:
+            path.write_text(exported(source, form), encoding="utf-8")
+        except OSError as error:
+            raise ProductError(f"{path} cannot be written: {error.strerror}. Choose another place.") from None
+        return []
+    from phidias_lab.products import seadatanet
+
+    product = source.product if isinstance(source, Run) else source
+    seadatanet.check(product, attributes)
+    remarks, uses = [], None
+    try:
+        uses = seadatanet.Uses(product.open(), observed(source, *seadatanet.IDENTITIES))
+    except (PhidiasError, OSError) as error:
+        remarks.append(f"The file is without the observations and their counts in each cell: {as_sentence(error)}")
+    seadatanet.write(product, path, uses, attributes)
+    return remarks
 
 
 def _openable(reference: Mapping, home: Path | None) -> Mapping:
@@ -194,15 +273,22 @@ def _openable(reference: Mapping, home: Path | None) -> Mapping:
     return {"file": str(_stored_file(reference, home))} if "stored" in reference else reference
 
 
-def _opened(chain: Chain, order: Order, home: Path | None) -> tuple[Chain, dict[str, Any], dict[str, dict]]:
-    """The chain with every open choice made, its checked inputs with what it needs of them, and their identities."""
+def _opened(
+    chain: Chain, order: Order, home: Path | None, more: tuple[str, ...] = ()
+) -> tuple[Chain, dict[str, Any], dict[str, dict]]:
+    """The chain with every open choice made, its checked inputs with what it needs of them, and their identities.
+
+    Of the columns in `more` a table has those that there are, beside what the chain needs.
+    """
     opened, identities = {}, {}
     for name, reference in order.inputs.items():
         opened[name], identities[name] = _open(reference, home)
     checked = chain.checked(opened)
     needs = chain.needs(checked)
     for name, needed in needs.items():
-        opened[name], _ = _open(order.inputs[name], home, needed.unconverted(opened[name], checked[name]))
+        there = [column for column in more if column in opened[name].columns]
+        needed = needed.unconverted(opened[name], checked[name]).with_columns(there)
+        opened[name], _ = _open(order.inputs[name], home, needed)
     if needs:
         checked = chain.checked(opened)
     return chain.resolved(checked), checked, identities

@@ -168,6 +168,15 @@ class Chain(param.Parameterized, metaclass=_Declaration):
         """
         return None
 
+    def observed(self, inputs: Mapping[str, Any], *more: str) -> Any | None:
+        """The observations that a run uses: a DataFrame with a row for each use, or None where the chain does not say.
+
+        `observation` numbers the observations, and `in_<dimension>` holds the coordinate of the slice of the result in
+        which one was used. All other columns are its own: place, time, value, and those of `more` that the table has.
+        Called like `places`.
+        """
+        return None
+
     def headline(self, inputs: Mapping[str, Any]) -> str:
         """One line that tells this run from others of the chain; the title of runs to which nobody gave one."""
         declared = self.declared()

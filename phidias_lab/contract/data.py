@@ -142,6 +142,10 @@ class Needs:
         same = {c: r for c, r in self.ranges.items() if before.get(c, {}).get("units") == after.get(c, {}).get("units")}
         return Needs(self.columns, same)
 
+    def with_columns(self, more: Iterable[str]) -> Needs:
+        """With further columns; where no columns are named, all are read anyway."""
+        return Needs(tuple(dict.fromkeys((*self.columns, *more))) if self.columns else (), self.ranges)
+
 
 #: Where a lazy table keeps what is known of the least and greatest values of its columns, and how many rows there are.
 _EXTENT, _ROWS = "phidias_extent", "phidias_rows"

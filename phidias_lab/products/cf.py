@@ -302,7 +302,7 @@ def disk_errors(folder: Path) -> Iterator[None]:
         raise OSError(errno.EIO, f"The NetCDF library could not read or write ({error})", str(folder)) from error
 
 
-def _let_go(path: Path) -> None:
+def let_go(path: Path) -> None:
     """Point what the HDF5 library still holds open of a file it cannot finish at the null device.
 
     On a full disk HDF5 can neither flush nor close the file, and would hold its space until the process ends. Closing
@@ -344,7 +344,7 @@ def write_netcdf(data: xr.Dataset, path: Path, *, chain: Mapping, order: Order, 
         try:
             data.to_netcdf(path, engine="netcdf4", format="NETCDF4", encoding=encoding)
         except BaseException:
-            _let_go(path)
+            let_go(path)
             raise
 
 

@@ -145,7 +145,7 @@ class Product:
         """The order that made the product: from its folder, or from inside the data file."""
         if self.folder is not None and (self.folder / ORDER).is_file():
             return orders.load(self.folder / ORDER)
-        with self._reading():
+        with self.reading():
             text = self._order_inside()
         return orders.loads(text, f"The order in {self.path}")
 
@@ -174,11 +174,11 @@ class Product:
 
     def open(self) -> Any:
         """The data: a lazy Dataset, a DataFrame, or the folder of a model."""
-        with self._reading():
+        with self.reading():
             return self._open(lazy=True)
 
     @contextmanager
-    def _reading(self) -> Iterator[None]:
+    def reading(self) -> Iterator[None]:
         """What readers raise on damaged files, as a ProductError."""
         try:
             yield

@@ -96,3 +96,14 @@ def document(chain: Mapping, order: Order, facts: Mapping, checksums: Mapping[st
         "wasDerivedFrom": derived,
         "wasAssociatedWith": associated,
     }
+
+
+def inputs(document: Mapping) -> dict[str, dict[str, Any]]:
+    """What such a document says of each input, by its name."""
+    entities = document.get("entity")
+    found = {}
+    for entity, said in entities.items() if isinstance(entities, dict) else ():
+        if isinstance(said, dict) and said.get("prov:type") == "phidias:Input":
+            known = {k.removeprefix("phidias:"): v for k, v in said.items() if k.startswith("phidias:")}
+            found[entity.removeprefix(_local("input-"))] = known
+    return found

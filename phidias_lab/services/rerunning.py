@@ -138,16 +138,16 @@ def find_product(name: str) -> Any:
     return _named(name).product
 
 
-def find_order(name: str) -> Any:
-    """The order of a run or product; a run that has no product has an order all the same."""
+def find(name: str) -> Any:
+    """The run of that name or in that folder, else the product at that path; a run need not have a product."""
     from phidias_lab.compute import runs
 
     path = Path(name).expanduser()
     if (path / "asked.json").is_file():
-        return runs.Run(path.absolute()).order
+        return runs.Run(path.absolute())
     if path.exists() or "/" in name or "\\" in name:
-        return find_product(name).order
-    return _named(name).order
+        return find_product(name)
+    return _named(name)
 
 
 def taken(name: str) -> str | None:

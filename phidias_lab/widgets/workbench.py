@@ -10,8 +10,10 @@ Whatever a button does is a method with a plain name, so a script can do the sam
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
+import tempfile
 import threading
 import zipfile
 from collections.abc import Mapping
@@ -33,6 +35,7 @@ from phidias_lab.contract import registry, said
 from phidias_lab.contract.order import Order
 from phidias_lab.contract.resources import Resources, show_memory
 from phidias_lab.errors import ParameterError, PhidiasError
+from phidias_lab.products import seadatanet
 from phidias_lab.widgets.controls import button, control, download, fold, live, prepare, say, sentence
 from phidias_lab.widgets.form import Form
 from phidias_lab.widgets.inputs import InputChooser
@@ -93,6 +96,9 @@ class Workbench(pn.viewable.Viewer):
         self._log_card = fold("Log of the run", self._log, visible=False, sizing_mode="stretch_width")
         self._result = pn.Column(sizing_mode="stretch_width", min_height=60, css_classes=["phidias-result"])
         self._download = download("Download the product", self._product_file, "product.nc", visible=False, width=220)
+        self._for_centres = download(
+            "Download as SeaDataNet NetCDF", self._seadatanet_file, "field.nc", visible=False, width=270
+        )
         self._recent = control(pn.widgets.Select, "Earlier runs (times are UTC)", options={}, width=420)
         self._open = button("Open", self._clicked_open, width=90, align="end")
         self._again = button("Refresh the list", self.list_runs, width=130, align="end")
@@ -126,7 +132,7 @@ class Workbench(pn.viewable.Viewer):
             self._told,
             self._log_card,
             self._result,
-            self._download,
+            pn.Row(self._download, self._for_centres, margin=0),
             pn.Row(self._recent, self._open, self._again, margin=0),
             share,
             sizing_mode="stretch_width",
@@ -235,7 +241,7 @@ class Workbench(pn.viewable.Viewer):
         self.run, self.result, self._shown = run, None, None
         self._result.objects = []
         self._told.objects = []
-        self._download.visible = False
+        self._download.visible = self._for_centres.visible = False
         self._complain("")
         self.refresh()
         if run.status not in ENDED:
@@ -381,6 +387,10 @@ class Workbench(pn.viewable.Viewer):
         path = self.run.product.path
         self._download.filename = path.name if path.is_file() else f"{path.name}.zip"
         self._download.visible = True
+        self._for_centres.filename = f"{path.stem}-seadatanet.nc"
+        with contextlib.suppress(PhidiasError):  # of another kind of product, which is downloaded as it is
+            seadatanet.check(self.run.product)
+            self._for_centres.visible = True
 
     def _product_file(self) -> Any:
         path = self.run.product.path
@@ -392,6 +402,17 @@ class Workbench(pn.viewable.Viewer):
                 archive.write(file, Path(path.name) / file.relative_to(path))
         packed.seek(0)
         return packed
+
+    def _seadatanet_file(self) -> io.BytesIO:
+        self._complain("")
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / self._for_centres.filename
+            try:
+                self._complain(" ".join(flow.export(self.run, path)))
+            except PhidiasError as error:
+                self._complain(str(error))
+                raise
+            return io.BytesIO(path.read_bytes())
 
     def _order_stream(self) -> io.StringIO:
         return io.StringIO(self.order.dumps())

@@ -10,7 +10,10 @@ from pathlib import Path
 
 import nbclient
 import nbformat
+import numpy as np
+import pandas as pd
 import pytest
+import xarray as xr
 
 from phidias_lab.errors import ParameterError
 from phidias_lab.services.commands.runs import age
@@ -112,9 +115,45 @@ def test_a_run_is_exported_as_a_script_that_does_the_same_and_as_a_notebook(run,
         nothing = command("export", "last", "--as", "script", "--output", empty)
         assert nothing.returncode == 2
         assert "--output was given an empty text" in nothing.stderr
+    for words, said in (
+        (["script", "--attribute", "license=CC0", "--output", tmp_path / "b.py"], "a script has none"),
+        (["seadatanet", "--attribute", "license=", "--output", tmp_path / "b.nc"], "as in license=CC-BY-4.0"),
+        (["seadatanet", "--output", tmp_path / "b.nc"], "Give a run of ocean.gridding"),
+        (["seadatanet"], "Add --output FILE"),
+        (["seadata"], "Did you mean 'seadatanet'"),
+    ):
+        refused = command("export", "last", "--as", *words)
+        assert refused.returncode in (2, 3)
+        assert said in refused.stderr
+    assert not list(tmp_path.glob("b.*"))
     again = command("export", "last", "--as", "script", "--output", script)
     assert again.returncode == 4
     assert "--overwrite" in again.stderr
+
+
+def test_a_gridded_field_is_exported_for_a_data_centre(command, tmp_path):
+    places = {"longitude": [1.0, 2.0, 2.5], "latitude": [41.0, 42.0, 41.5], "depth": 0.0}
+    table = pd.DataFrame({**places, "time": pd.Timestamp("2010-01-10"), "temperature": [10.0, 11.0, 12.0]})
+    table.to_csv(tmp_path / "table.csv", index=False)
+    grid = {"depth": [0.0], "latitude": [40.0, 41.0, 42.0, 43.0], "longitude": [0.0, 1.0, 2.0, 3.0]}
+    mask = xr.DataArray(np.ones((1, 4, 4), np.int8), grid, tuple(grid))
+    xr.Dataset({"mask": mask}).to_netcdf(tmp_path / "domain.nc")
+    inputs = [w for n in ("observations=table.csv", "domain=domain.nc") for w in ("--input", n)]
+    done = command("run", "ocean.gridding", *inputs, "--quiet")
+    assert done.returncode == 0, done.stderr
+    file = tmp_path / "field.nc"
+    done = command(
+        "export", "last", "--as", "seadatanet", "--output", file, "--attribute", "institution=A centre = ours"
+    )
+    assert (done.returncode, done.stdout) == (0, f"Wrote {file}\n")
+    assert "without the observations" not in done.stderr
+    with xr.open_dataset(file) as field:
+        assert field.attrs["institution"] == "A centre = ours"
+        assert sorted(field["obslon"].values.tolist()) == [1.0, 2.0, 2.5]
+    (tmp_path / "table.csv").unlink()
+    done = command("export", "last", "--as", "seadatanet", "--output", file, "--overwrite")
+    assert done.returncode == 0
+    assert "The file is without the observations" in done.stderr
 
 
 def test_an_exported_notebook_makes_the_same_product(run, command, environment, tmp_path, monkeypatch):

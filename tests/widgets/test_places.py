@@ -15,7 +15,7 @@ from bokeh.models.glyphs import Scatter
 
 import phidias_lab
 from phidias_lab import flow
-from phidias_lab.errors import InputError
+from phidias_lab.errors import InputError, PhidiasError
 from phidias_lab.products import Product
 from phidias_lab.widgets import Workbench, view
 from phidias_lab.widgets.controls import prepare
@@ -164,6 +164,32 @@ def test_levels_that_are_analysed_together_keep_their_own_places(mine):
     used = run.result()["observations_used"]
     places = flow.places(run)
     assert [int(used.sel(depth=d).sum()) for d in (0, 10)] == [(places["depth"] == d).sum() for d in (0, 10)] == [4, 1]
+
+
+def test_the_workbench_hands_over_the_field_with_its_observations_for_a_data_centre(mine, lab):
+    bench = Workbench("ocean.gridding")
+    bench.inputs["observations"].set(str(mine))
+    bench.form.set(ASKED)
+    bench.start()
+    assert bench.wait(60) == "done", bench.run.error
+    assert bench._for_centres.visible
+    (lab / "given.nc").write_bytes(bench._for_centres.callback().read())
+    with xr.open_dataset(lab / "given.nc") as given:
+        assert given.sizes["observations"] == 5
+        np.testing.assert_array_equal(given["temperature"], bench.result["analysis"].astype("f4"))
+    mine.unlink()
+    bench._for_centres.callback()
+    assert "is without the observations" in bench._problem.object
+    shutil.rmtree(bench.run.folder / "product")
+    with pytest.raises(PhidiasError):
+        bench._for_centres.callback()
+    assert "product" in bench._problem.object
+    bench.form.set({"error": "none"})
+    bench.inputs["observations"].set("ocean.observations")
+    bench.start()
+    assert bench.wait(60) == "done", bench.run.error
+    assert bench._download.visible
+    assert not bench._for_centres.visible
 
 
 def test_the_workbench_shows_the_places_behind_its_result(mine):

@@ -31,7 +31,7 @@ DOMAIN = {
 def columns(observations: Any, variable: str, *more: str) -> list[str]:
     """The columns that a chain reads for a variable: place, time, values, and what there is of what may stand beside."""
     beside = (*more, *flags.beside(variable))
-    return [*OBSERVATIONS, variable, *(name for name in beside if name in observations.columns)]
+    return list(dict.fromkeys([*OBSERVATIONS, variable, *(name for name in beside if name in observations.columns)]))
 
 
 def check_columns(observations: Any, variable: str, done: str) -> None:

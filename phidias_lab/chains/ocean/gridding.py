@@ -476,21 +476,25 @@ class Gridding(Chain):
         elif (choice := self._choice(domain)).name == self.solver:
             self.report(0.0, choice.sentence)
 
-    def places(self, inputs: Mapping[str, Any]) -> pd.DataFrame:
+    def observed(self, inputs: Mapping[str, Any], *more: str) -> pd.DataFrame:
         domain = self._domain(inputs["domain"])
         plan = self._plan(domain, inputs["domain"]["depth"].values)
-        table, counts = self._selected(inputs["observations"], plan)
-        found = [
-            pd.DataFrame({"time": table["time"], **dict.fromkeys(("depth", "longitude", "latitude"), 0.0)}).iloc[:0]
-        ]
+        table, counts = self._selected(inputs["observations"], plan, *more)
+        found = [table.assign(observation=0, in_time=table["time"], in_depth=0.0).iloc[:0]]
         spans = [] if table.empty else self._windows(table)
         pieces = self._pieces(table, plan, checked_mask(domain["mask"].values), spans, counts)
         for span, row in zip(spans, pieces, strict=True):
             for group, near, used in row:
-                level = group.start + level_of(plan, group, near)[used]
-                place = {name: near[name].to_numpy(float)[used] for name in ("longitude", "latitude")}
-                found.append(pd.DataFrame({"time": span.middle, "depth": plan.depth[level], **place}))
+                level = plan.depth[group.start + level_of(plan, group, near)[used]]
+                rows = near[used].rename(columns={ROW: "observation"})
+                found.append(rows.assign(in_time=span.middle, in_depth=level))
         return pd.concat([rows for rows in found if len(rows)] or found, ignore_index=True)
+
+    def places(self, inputs: Mapping[str, Any]) -> pd.DataFrame:
+        found = self.observed(inputs)
+        return found[["in_time", "in_depth", "longitude", "latitude"]].set_axis(
+            ["time", "depth", "longitude", "latitude"], axis=1
+        )
 
     def run(
         self,
@@ -637,10 +641,10 @@ class Gridding(Chain):
             found["time"] = ((start - days, end.normalize() + pd.Timedelta(days=1) + days),)
         return found
 
-    def _selected(self, observations: Any, plan: Plan) -> tuple[pd.DataFrame, Counter]:
+    def _selected(self, observations: Any, plan: Plan, *more: str) -> tuple[pd.DataFrame, Counter]:
         """The rows in reach of the domain that may be used, and how many there were and were left out for each reason."""
         _inputs.check_columns(observations, self.variable, "gridded")
-        table = observations[_inputs.columns(observations, self.variable, "platform")]
+        table = observations[_inputs.columns(observations, self.variable, "platform", *more)]
         if isinstance(table, pd.DataFrame):
             parts = [_select(table, plan)]
         else:

@@ -117,12 +117,14 @@ _SPELLINGS = {
     "S m-1": ("s/m", "sm-1", "siemenspermetre", "siemens/m", "mho/m", "mho/meter"),
 }  # fmt: skip
 _UNITS = {spelling: units for units, spellings in _SPELLINGS.items() for spelling in spellings}
-#: Codes of P06. ULAA metres, UPAA degrees Celsius, UUUU dimensionless and so on.
+#: Codes of P06. ULAA metres, UPAA degrees Celsius, UUUU dimensionless and so on. Of several for the same units the first is
+#: written.
 P06 = {
     "ULAA": "m", "UPAA": "degree_Celsius", "UUUU": "1", "UPPT": "1e-3", "UPOX": "umol L-1", "KGUM": "umol kg-1",
-    "UMGL": "mg L-1", "UGPL": "mg m-3", "UMMC": "mg m-3", "UPDB": "dbar", "UUPH": "1", "UPCT": "%", "UTAA": "days",
+    "UMGL": "mg L-1", "UMMC": "mg m-3", "UGPL": "mg m-3", "UPDB": "dbar", "UUPH": "1", "UPCT": "%", "UTAA": "days",
     "DEGE": "degrees_east", "DEGN": "degrees_north", "UVAA": "m s-1", "UAAA": "degree", "UECA": "S m-1",
 }  # fmt: skip
+UNITS_P06 = {units: code for code, units in reversed(P06.items())}
 
 _BY_CODE = {code: v for v in VARIABLES for code in v.codes}
 _BY_STANDARD = {s: v for v in VARIABLES for s in (v.standard_name, *v.standard_names)}

@@ -1,39 +1,54 @@
-"""`phidias export`: a run as a script or notebook that does the same again."""
+"""`phidias export`: a run as a script or notebook that does the same again, or as a NetCDF file in SeaDataNet's manner."""
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import click
 
-from phidias_lab.errors import ProductError
+from phidias_lab.errors import ParameterError
 from phidias_lab.services.commands.options import not_empty
+
+
+def _attribute(given: str) -> tuple[str, str]:
+    name, _, text = (part.strip() for part in given.partition("="))
+    if not (name and text):
+        raise ParameterError(
+            f"--attribute was given {given!r}; it needs a name and a text with = between, as in license=CC-BY-4.0."
+        )
+    return name, text
 
 
 @click.command("export")
 @click.argument("name", metavar="RUN")
-@click.option("--as", "form", type=click.Choice(["notebook", "script"]), required=True, help="What to write.")
-@click.option("--output", metavar="FILE", callback=not_empty, help="Write to FILE instead of printing it.")
+@click.option("--as", "form", required=True, help="What to write: notebook, script or seadatanet.")
+@click.option("--output", metavar="FILE", callback=not_empty, help="Write to FILE; texts are else printed.")
 @click.option("--overwrite", is_flag=True, help="Replace FILE when it exists.")
-def command(name: str, form: str, output: str | None, overwrite: bool) -> None:
-    """Write RUN as a notebook or script that runs it again.
+@click.option(
+    "--attribute", "attributes", multiple=True, metavar="NAME=TEXT",
+    help="A global attribute of a NetCDF file, such as institution, license or doi; may be given again.",
+)  # fmt: skip
+def command(name: str, form: str, output: str | None, overwrite: bool, attributes: tuple[str, ...]) -> None:
+    """Write RUN as a notebook or script that runs it again, or its gridded field for a data centre.
 
     RUN is an id, 'last' (the newest run that is done), or the folder of a run or product.
-    """
-    from phidias_lab.products import export
-    from phidias_lab.services.rerunning import find_order, taken
 
-    text = getattr(export, form)(find_order(name))
+    \b
+    phidias export last --as notebook --output again.ipynb
+    phidias export last --as seadatanet --output temperature.nc --attribute institution="My institute"
+    """
+    from phidias_lab import flow
+    from phidias_lab.services.rerunning import find, taken
+
+    flow.known_form(form)
+    source = find(name)
     if which := taken(name):
         click.echo(which, err=True)
-    if output is None:
+    said = dict(map(_attribute, attributes))
+    if output is None and form != "seadatanet":
+        text = flow.exported(source, form)
         click.echo(text, nl=not text.endswith("\n"))
         return
-    path = Path(output).expanduser()
-    if path.exists() and not overwrite:
-        raise ProductError(f"{path} exists already. Choose another name, or add --overwrite.")
-    try:
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise ProductError(f"{path} cannot be written: {error.strerror}. Choose another place.") from None
-    click.echo(f"Wrote {path}")
+    if output is None:
+        raise ParameterError("A NetCDF file is not printed. Add --output FILE, for example --output field.nc.")
+    for remark in flow.export(source, output, form, attributes=said, overwrite=overwrite):
+        click.echo(remark, err=True)
+    click.echo(f"Wrote {output}")
