@@ -13,6 +13,7 @@ _NAMES = {
     "ClusterView": "phidias_lab.widgets.cluster",
     "Form": "phidias_lab.widgets.form",
     "Workbench": "phidias_lab.widgets.workbench",
+    "animation": "phidias_lab.widgets.views.player",
     "view": "phidias_lab.widgets.views",
 }
 

@@ -18,10 +18,15 @@ class SpokenNames(pn.custom.JSComponent):
       const caption = root.querySelector('label, .bk-slider-title, .bk-input-group > span')
       return caption ? caption.textContent.trim().replace(/:.*$/s, m => m.length > 1 ? m : '') : ''
     }
+    function placeOf(handle) {
+      const before = handle.getRootNode().host?.previousElementSibling?.shadowRoot
+      return before?.querySelector('.bk-clearfix')?.textContent.trim() ?? ''
+    }
     function visit(root) {
       for (const element of root.querySelectorAll('*')) {
         if (element.shadowRoot) visit(element.shadowRoot)
         if (!element.matches('input:not([type=hidden]), select, textarea, button, .noUi-handle')) continue
+        if (element.matches('.noUi-handle') && !nameOf(root) && placeOf(element)) element.ariaLabel = placeOf(element)
         if (element.ariaLabel || element.labels?.length || element.textContent.trim()) continue
         const name = nameOf(root)
         if (!name) continue

@@ -84,15 +84,18 @@ def view(data: Any, *, kind: str | None = None, variable: str | None = None) -> 
         kinds = [kind]
     made = [(TITLES[name], _make(name, data, variable, places)) for name in kinds]
     shown = made[0][1] if len(made) == 1 else pn.Tabs(*made, dynamic=True)
-    figures = set(kinds) - {"points", "table", "groups"}
+    words = of_synthetic(data, figures=bool(set(kinds) - {"points", "table", "groups"}))
+    return shown if words is None else pn.Column(words, shown)
+
+
+def of_synthetic(data: Any, figures: bool) -> pn.pane.HTML | None:
+    """What is to be said beside data that are synthetic or come from such; the titles of figures say the first."""
     inputs = (getattr(data, "attrs", None) or {}).get("synthetic_inputs")
     if is_synthetic(data):
-        words = "" if figures else "Synthetic data: made by a program, not measured."  # the figures' titles say it
+        words = "" if figures else "Synthetic data: made by a program, not measured."
     else:
         words = f"Made with a synthetic input: {html.escape(str(inputs))}." if inputs else ""
-    if not words:
-        return shown
-    return pn.Column(pn.pane.HTML(words, margin=(0, 10)), shown)
+    return pn.pane.HTML(words, margin=(0, 10)) if words else None
 
 
 def _make(kind: str, data: Any, variable: str | None, places: Places | None) -> pn.viewable.Viewable:

@@ -18,6 +18,7 @@ from phidias_lab.methods.regridding import cell_edges
 from phidias_lab.widgets.controls import control, say, sentence, tick
 from phidias_lab.widgets.views import axes
 from phidias_lab.widgets.views.places import Places
+from phidias_lab.widgets.views.player import Player
 
 #: Above this number of cells a raster is reduced to screen pixels on the server.
 MOST_CELLS = 500_000
@@ -46,12 +47,13 @@ class CubeView(pn.viewable.Viewer):
         first = variable if variable in names else names[0]
         self.choice = control(pn.widgets.Select, "Variable", options=names, value=first, width=220)
         self.uncertainty = tick("Uncertainty", True)
+        self.player = Player(self)
         self.sliders: dict[str, pn.widgets.Widget] = {}
         self._labels: dict[str, list[str]] = {}
         self._controls = pn.FlexBox(align_items="end", margin=0)
         # Narrower pages wrap the figures; a page narrower than one figure lets it be pushed sideways.
         self._figures = pn.FlexBox(margin=0, styles={"max-width": "100%", "overflow-x": "auto"})
-        self._layout = pn.Column(self._controls, self._figures, styles={"max-width": "100%"})
+        self._layout = pn.Column(self._controls, self.player.row, self._figures, styles={"max-width": "100%"})
         for widget in (self.choice, self.uncertainty, *self.own_controls()):
             widget.param.watch(lambda event: self.draw(), "value")
         self.draw()
@@ -94,6 +96,23 @@ class CubeView(pn.viewable.Viewer):
         for dim, position in places.items():
             self.sliders[dim].value = int(position)
 
+    @property
+    def figures(self) -> pn.viewable.Viewable:
+        """The figures alone, without the controls."""
+        return self._figures
+
+    def steady(self) -> None:
+        """Make figures of different places comparable, where this view can."""
+
+    def part(self, places: dict[str, int], **more: Any) -> CubeView:
+        """The same view, set as this one is, of the part of the data at these places."""
+        data = self.data.isel(places).assign_coords(more)
+        found = type(self)(data, self.choice.value, places=self.places)
+        for mine, other in zip(self.own_controls(), found.own_controls(), strict=True):
+            other.value = mine.value
+        found.uncertainty.on = self.uncertainty.on
+        return found
+
     def draw(self) -> None:
         array = self.array
         drawn = self.drawn(axes.roles(array))
@@ -112,6 +131,7 @@ class CubeView(pn.viewable.Viewer):
         # Panes that stand beside each other share pan and zoom.
         self._figures.objects = [pn.pane.HoloViews(part, margin=(5, 0), linked_axes=len(parts) > 1) for part in parts]
         self._controls.objects = [self.choice, *self.own_controls(), *self.sliders.values(), self.uncertainty]
+        self.player.follow()
 
     def assemble(self, of, fixed: dict[str, int], with_error: bool) -> list[Any]:
         """The figures that stand beside each other."""
@@ -232,6 +252,9 @@ class _Raster(CubeView):
         if not hasattr(self, "same"):
             self.same = tick("Same colours for all slices")
         return [self.same]
+
+    def steady(self):
+        self.same.on = True
 
     def assemble(self, of, fixed, with_error):
         self.same.visible = bool(self.sliders)
