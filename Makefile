@@ -31,7 +31,7 @@ test:  ## set everything up and run all tests (SYSTEM=1 installs the system pack
 lint:  ## check style and the direction of imports
 	@$(PREPARE) dev -- -m ruff check .
 	@$(PREPARE) dev -- -m ruff format --check .
-	@$(PREPARE) dev -- -m importlinter.cli
+	@$(PREPARE) dev -- -c 'from importlinter.cli import lint_imports_command as check; check()'
 
 format:  ## write the code in the house's style
 	@$(PREPARE) dev -- -m ruff check --fix .
