@@ -35,6 +35,7 @@ _NAMES = {
     "chains": "phidias_lab.contract.registry",
     "chain": "phidias_lab.contract.registry",
     "open_catalog": "phidias_lab.lake.catalog",
+    "influences": "phidias_lab.flow",
     "run": "phidias_lab.flow",
     "export": "phidias_lab.flow",
     "cluster": "phidias_lab.compute.cluster",

@@ -11,6 +11,7 @@ import contextlib
 import errno
 import functools
 import glob
+import inspect
 import json
 import os
 import shutil
@@ -156,15 +157,15 @@ def _checked(chain: Chain, references: Mapping[str, dict], memory: Mapping[str, 
         return None
 
 
-def tells_places(source: Run | Product) -> bool:
-    """Whether `places` can be asked of this run or product: its chain tells them, and its inputs can be opened here."""
+def tells(source: Run | Product, what: str) -> bool:
+    """Whether `places` or `influences` can be asked of a run or product: its chain tells them, and its inputs open here."""
     from phidias_lab.lake import catalog
 
     try:
         order = source.order
         chain_class = registry.chain(order.chain)
         _same_version(order, chain_class)
-        if chain_class.places is Chain.places:
+        if getattr(chain_class, what) is getattr(Chain, what):
             return False
         for reference in order.inputs.values():
             catalog.look(_openable(reference, source.folder))
@@ -181,6 +182,33 @@ def places(source: Run | Product) -> Any:
 def observed(source: Run | Product, *more: str) -> Any:
     """The observations that a run used (see `Chain.observed`); inputs that are no longer the same are refused."""
     return _asked_again(source, lambda chain, inputs: chain.observed(inputs, *more), more)
+
+
+def influences(source: Run | Product, *, report: Callable[[float, str], None] | None = None, **cell: Any) -> Any:
+    """What weighs in one cell of the result of a run (see `Chain.influences`), the weightiest first.
+
+    >>> phidias_lab.influences(run, latitude=45, longitude=-12, depth=0, time="2010-02-15")    # doctest: +SKIP
+
+    `report` is told how far it is. Inputs that are no longer the same are refused.
+    """
+
+    def ask(chain: Chain, inputs: dict) -> Any:
+        chain.report = report or chain.report
+        try:
+            asked = inspect.signature(chain.influences).bind(inputs, **cell)
+        except TypeError as error:
+            raise InputError(
+                f"A cell of {source.order.chain} is not named by {', '.join(cell) or 'nothing'}: {error}. Give a "
+                "coordinate for each dimension of the result, such as latitude=45."
+            ) from None
+        return chain.influences(*asked.args, **asked.kwargs)
+
+    found = _asked_again(source, ask)
+    if found is None:
+        raise InputError(
+            f"{source.order.chain} does not tell what its values weigh. Ask a chain that declares influences."
+        )
+    return found
 
 
 def _asked_again(source: Run | Product, ask: Callable[[Chain, dict], Any], more: tuple[str, ...] = ()) -> Any:

@@ -177,6 +177,18 @@ class Chain(param.Parameterized, metaclass=_Declaration):
         """
         return None
 
+    def influences(self, inputs: Mapping[str, Any], **cell: Any) -> Any | None:
+        """What each value that a run used weighs in one cell of the result: a DataFrame with a row for each, the weightiest
+        first, or None where the chain does not say.
+
+        `cell` holds a coordinate for each dimension of the result (the nearest is taken). The columns `longitude`,
+        `latitude`, `weight` (by how much the cell changes when the value changes by one) and `contribution` (what it adds to
+        the cell) are there; the others tell what the value is. `attrs` holds the units of the columns ("columns"), the
+        coordinates of the cell that was taken ("cell"), what its value is the sum of ("made_of"), and that in words
+        ("words"). Called on demand, like `places`.
+        """
+        return None
+
     def headline(self, inputs: Mapping[str, Any]) -> str:
         """One line that tells this run from others of the chain; the title of runs to which nobody gave one."""
         declared = self.declared()

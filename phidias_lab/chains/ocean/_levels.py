@@ -351,6 +351,51 @@ def deviation_of(plan: Plan, group: slice, mask: np.ndarray, near: pd.DataFrame)
     return variational.background_deviation(*grid, length, **convention)
 
 
+def posed(
+    plan: Plan,
+    group: slice,
+    mask: np.ndarray,
+    near: pd.DataFrame,
+    used: np.ndarray,
+    begin: tuple[Any, Any],
+    unit_variance: bool | np.ndarray,
+) -> tuple[Background, tuple, dict[str, Any], tuple[slice, ...]]:
+    """The background of some levels, arguments and options of their analysis, and the nodes of the domain in its grid."""
+    settings, (start, currents) = plan.parameters, begin
+    (*grid, length), convention, inner = geometry(plan, group, mask, near)
+    background, shape = background_of(plan, group, near, used, start), grid[0].shape
+    anomalies = near[settings["variable"]].to_numpy(float) - background.there
+    options = {
+        "solver": settings["solver"],
+        "velocity": None if currents is None else paths_of(plan, group, currents, inner, shape),
+        "unit_variance": unit_variance,
+        **convention,
+        **({} if settings["analysis_range"] is None else bounds_of(plan, background, mask[group], inner, shape)),
+    }
+    return background, (*grid, anomalies, length, settings["noise"]), options, inner
+
+
+def influences_at(
+    plan: Plan,
+    group: slice,
+    mask: np.ndarray,
+    near: pd.DataFrame,
+    used: np.ndarray,
+    begin: tuple[Any, Any],
+    unit_variance: bool,
+    node: tuple[int, int, int],
+) -> tuple[pd.DataFrame, float, float]:
+    """What each used observation weighs and contributes at a node of these levels (its level among them, row and column),
+    the background there, and what constraints contribute; all on the scale of the analysis."""
+    background, asked, options, inner = posed(plan, group, mask, near, used, begin, unit_variance)
+    place = node[-len(inner) :]
+    place = tuple(at + one.start for at, one in zip(place, inner, strict=True))
+    found = variational.influences(*asked, node=place, **options)
+    anomalies = near[plan.parameters["variable"]].to_numpy(float) - background.there
+    rows = near.assign(weight=found.weights, contribution=found.weights * anomalies)[used]
+    return rows, float(np.broadcast_to(background.nodes, mask[group].shape)[node]), found.rest
+
+
 def analyse_levels(
     plan: Plan,
     group: slice,
@@ -365,28 +410,12 @@ def analyse_levels(
     `begin` is what the background of the window is made of, and its eastward and northward currents, each None if not asked
     for. `unit_variance` is that of `variational.analyse`.
     """
-    settings, sea = plan.parameters, mask[group]
-    start, currents = begin
-    values = near[settings["variable"]].to_numpy(float)
-    number = per_level(plan, group, near, used)
+    sea, number = mask[group], per_level(plan, group, near, used)
     if not used.any():
         return nothing(plan, number, sea.shape)
-    (*grid, length), convention, inner = geometry(plan, group, mask, near)
-    background = background_of(plan, group, near, used, start)
-    anomalies = values - background.there
-    bounds = {} if settings["analysis_range"] is None else bounds_of(plan, background, sea, inner, grid[0].shape)
-    analysis = (variational.analyse_within if bounds else variational.analyse)(
-        *grid,
-        anomalies,
-        length,
-        settings["noise"],
-        error="exact" if settings["error"] == "exact" else None,
-        solver=settings["solver"],
-        velocity=None if currents is None else paths_of(plan, group, currents, inner, grid[0].shape),
-        unit_variance=unit_variance,
-        **convention,
-        **bounds,
-    )
+    background, asked, options, inner = posed(plan, group, mask, near, used, begin, unit_variance)
+    analyse = variational.analyse if plan.parameters["analysis_range"] is None else variational.analyse_within
+    analysis = analyse(*asked, error="exact" if plan.parameters["error"] == "exact" else None, **options)
     variance = variance_of(analysis.cost, int(used.sum()) - background.free)
     relative = analysis.error_variance
     return outputs(

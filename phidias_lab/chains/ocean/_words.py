@@ -19,7 +19,7 @@ def degrees(value: float, sides: str) -> str:
     """-20 as 20°W, where `sides` names the positive and the negative one."""
     if sides == "EW":
         value = (value + 180.0) % 360.0 - 180.0
-    return f"{abs(value):g}°{'' if value == 0 else sides[value < 0]}"
+    return f"{abs(value):g}°{'' if value == 0 else sides[int(value < 0)]}"
 
 
 def empty_places(empty: np.ndarray, depth: np.ndarray, spans: list[Window], tied: bool) -> list[str]:

@@ -25,6 +25,7 @@ from phidias_lab.chains.ocean._levels import (
     cell_edges,
     deviation_of,
     given,
+    influences_at,
     is_cyclic,
     lengths_of,
     level_of,
@@ -57,6 +58,7 @@ from phidias_lab.methods.formats import flags
 from phidias_lab.methods.time_windows import Window
 from phidias_lab.methods.transforms import Log, Logit, Transform
 from phidias_lab.methods.variational import solvers
+from phidias_lab.methods.variational.geometry import great_circle
 
 #: How a period can be cut; the names of climatologies are those of the parts of the year that they are made of.
 CLIMATOLOGIES = {"climatological_seasons": time_windows.SEASONS, "climatological_months": time_windows.MONTHS}
@@ -496,6 +498,69 @@ class Gridding(Chain):
             ["time", "depth", "longitude", "latitude"], axis=1
         )
 
+    def influences(
+        self,
+        inputs: Mapping[str, Any],
+        *,
+        latitude: float,
+        longitude: float,
+        depth: float | None = None,
+        time: Any = None,
+    ) -> pd.DataFrame:
+        observations, domain = inputs["observations"], self._domain(inputs["domain"])
+        if self.tile and len(_tiles.cut(self._plan(domain, inputs["domain"]["depth"].values), self.tile)) > 1:
+            raise InputError(
+                "This gridding is solved in tiles, and what weighs in a cell can be told only where all is solved at once. "
+                "Grid a smaller region around the cell, and ask that."
+            )
+        self.report(0.0, "choosing the observations")
+        found = self.prepared(observations, inputs["domain"])
+        plan, mask, spans, pieces = self._transformed(*found)
+        at, *node = _cell(plan, spans, latitude, longitude, depth, time)
+        level, row, column = node
+        k = next(k for k, piece in enumerate(pieces[at]) if piece[0].start <= level < piece[0].stop)
+        group, near, used = pieces[at][k]
+        where = f"{_words.degrees(plan.latitude[row], 'NS')} {_words.degrees(plan.longitude[column], 'EW')}"
+        if not mask[level, row, column]:
+            raise InputError(
+                f"There is no sea at {where} at a depth of {plan.depth[level]:g} m. Choose another place or depth."
+            )
+        if not used.any():
+            raise InputError(
+                f"No observation is used at {plan.depth[level]:g} m in {spans[at].label}: the analysis is empty there. "
+                "Choose another depth or time."
+            )
+        self.report(0.3, f"solving for {where}")
+        more = (inputs.get(name) for name in ("previous", "currents"))
+        (begin,) = self._begins(observations, plan, [spans[at]], [pieces[at]], *more)
+        inner = (level - group.start, row, column)
+        rows, background, rest = influences_at(plan, group, mask, near, used, begin, self.unit_variance, inner)
+        rows[self.variable] = found[3][at][k][1][self.variable][used]  # as it was observed
+        rows["distance"] = great_circle(rows["longitude"], rows["latitude"], plan.longitude[column], plan.latitude[row])
+        first = ["weight", "contribution", "distance", self.variable, "time", "depth", "latitude", "longitude"]
+        rows = rows[[*first, *(name for name in rows if name not in (*first, ROW))]]
+        rows = rows.sort_values("weight", key=np.abs, ascending=False, kind="stable", ignore_index=True)
+        told = column_attributes(observations)
+        units = told.get(self.variable, {}).get("units") if plan.transform is None else "1"
+        rows.attrs = {
+            "columns": {
+                **{name: told[name] for name in rows if name in told},
+                **{name: {"units": "m"} for name in ("distance", "depth")},
+                **{"weight": {"units": "1"}, "contribution": {"units": units} if units else {}},
+            },
+            "cell": {
+                "time": spans[at].middle,
+                **{name: float(getattr(plan, name)[i]) for name, i in zip(DIMS[1:], node, strict=True)},
+            },
+            "made_of": {
+                "background": background,
+                "observations": float(rows["contribution"].sum()),
+                "constraints": rest,
+            },
+        }
+        rows.attrs["words"] = _made_of(rows, self.transform)
+        return rows
+
     def run(
         self,
         observations: Any,
@@ -504,17 +569,8 @@ class Gridding(Chain):
         currents: xr.Dataset | None = None,
     ) -> xr.Dataset:
         self._say_size(self._domain(domain))
-        plan, mask, spans, pieces = self.prepared(observations, domain)
-        transform = self._transform(pieces)
-        if transform is not None:
-            plan = replace(plan, transform=transform)
-            pieces = [[(group, plan.forward(near), used) for group, near, used in row] for row in pieces]
-        earlier = self._earlier(observations, plan.longitude, plan.latitude, previous)
-        flow = self._flow(plan.longitude, plan.latitude, currents)
-        begins = [
-            (self._start(plan, span, row, earlier), self._currents(span, flow))
-            for span, row in zip(spans, pieces, strict=True)
-        ]
+        plan, mask, spans, pieces = self._transformed(*self.prepared(observations, domain))
+        begins = self._begins(observations, plan, spans, pieces, previous, currents)
         tiling = _tiles.cut(plan, self.tile) if self.tile else None
         if tiling is None or len(tiling) == 1:
             arrays = self._arrays(plan, mask, pieces, begins)
@@ -538,6 +594,31 @@ class Gridding(Chain):
         pieces = self._pieces(table, plan, mask, spans, counts)
         self._speak(table, plan, spans, pieces, counts, column_attributes(observations).get(self.variable, {}))
         return plan, mask, spans, pieces
+
+    def _transformed(self, plan: Plan, mask: np.ndarray, spans: list[Window], pieces: list) -> tuple:
+        """What is analysed, its values on the scale of the analysis."""
+        transform = self._transform(pieces)
+        if transform is not None:
+            plan = replace(plan, transform=transform)
+            pieces = [[(group, plan.forward(near), used) for group, near, used in row] for row in pieces]
+        return plan, mask, spans, pieces
+
+    def _begins(
+        self,
+        observations: Any,
+        plan: Plan,
+        spans: list[Window],
+        pieces: list,
+        previous: xr.Dataset | None,
+        currents: xr.Dataset | None,
+    ) -> list[tuple[Any, Any]]:
+        """For each window, what its background is made of, and its currents."""
+        earlier = self._earlier(observations, plan.longitude, plan.latitude, previous)
+        flow = self._flow(plan.longitude, plan.latitude, currents)
+        return [
+            (self._start(plan, span, row, earlier), self._currents(span, flow))
+            for span, row in zip(spans, pieces, strict=True)
+        ]
 
     # The domain -------------------------------------------------------------------------------------------------
 
@@ -879,6 +960,48 @@ def _comparable(value: Any) -> Any:
         return float(value)
     moment = pd.Timestamp(value)
     return moment if moment.tz is None else moment.tz_convert("UTC").tz_localize(None)
+
+
+def _cell(
+    plan: Plan, spans: list[Window], latitude: float, longitude: float, depth: float | None, time: Any
+) -> tuple[int, int, int, int]:
+    """Window, level, row and column of the cell that is the nearest; what is left open must have one value only."""
+    found = []
+    try:
+        moment = None if time is None else pd.Timestamp(time)
+    except (TypeError, ValueError):
+        raise InputError(f"The time {time!r} cannot be read. Write it like 2010-02-15.") from None
+    for name, value, values in (
+        ("time", moment, pd.DatetimeIndex([w.middle for w in spans])),
+        ("depth", depth, plan.depth),
+    ):
+        if value is None and len(values) > 1:
+            raise InputError(
+                f"The result has {len(values)} values of {name}, from {values[0]} to {values[-1]}. Give {name}= too."
+            )
+        found.append(0 if value is None else int(np.abs(values - value).argmin()))
+    for name, value, values in (("latitude", latitude, plan.latitude), ("longitude", longitude, plan.longitude)):
+        away = np.abs(values - value) if name == "latitude" else np.abs((values - value + 180.0) % 360.0 - 180.0)
+        # Half a cell beyond the edges belongs to the nodes there.
+        if not away.min() <= np.diff(values).max() / 2 + NEAR:
+            raise InputError(
+                f"The {name} {value:g} is outside the grid, which goes from {values[0]:g} to {values[-1]:g} degrees. "
+                "Give a place inside it."
+            )
+        found.append(int(away.argmin()))
+    return tuple(found)
+
+
+def _made_of(rows: pd.DataFrame, transform: str) -> str:
+    """The sum of which the value of a cell is the result, in words."""
+    parts = rows.attrs["made_of"]
+    scale = "" if transform == "none" else f" on the scale of the {transform} transform"
+    more = f" + {parts['constraints']:.4g} from constraints" if abs(parts["constraints"]) > 1e-9 else ""
+    return (
+        f"The analysis here is {sum(parts.values()):.4g}{scale}: the background {parts['background']:.4g} + "
+        f"{parts['observations']:.4g} from {len(rows):,} observation{'' if len(rows) == 1 else 's'}{more}. "
+        f"Their weights sum to {rows['weight'].sum():.3g}."
+    )
 
 
 def checked_mask(mask: np.ndarray) -> np.ndarray:

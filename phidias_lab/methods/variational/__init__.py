@@ -9,15 +9,18 @@ doi:10.1111/j.1467-9868.2011.00777.x) on a finite-difference grid.  Arrays in, a
 from phidias_lab.methods.variational.analysis import Analysis, analyse, usable
 from phidias_lab.methods.variational.bounded import analyse_within
 from phidias_lab.methods.variational.geometry import EARTH_RADIUS, local_resolution, metrics_on_sphere
+from phidias_lab.methods.variational.influence import Influences, influences
 from phidias_lab.methods.variational.norm import kernel
 from phidias_lab.methods.variational.system import background_deviation
 
 __all__ = [
     "EARTH_RADIUS",
     "Analysis",
+    "Influences",
     "analyse",
     "analyse_within",
     "background_deviation",
+    "influences",
     "kernel",
     "local_resolution",
     "metrics_on_sphere",

@@ -26,24 +26,45 @@ def analyse_within(mask, *arguments, least=None, greatest=None, constraints=(), 
     bounds. Error variance and cost are those of the analysis without bounds, whose error is no smaller.
     """
     sea = np.asarray(mask, bool)
+    low, high = _bounds(sea, least, greatest)
+    first = analyse(mask, *arguments, constraints=constraints, error=error, **options)
+    found, _ = _settled(first, sea, (mask, *arguments), low, high, constraints, options)
+    within = found.field.copy()
+    within[sea] = np.clip(found.field[sea], low, high)
+    return replace(found, field=within, error_variance=first.error_variance, cost=first.cost)
+
+
+def held(mask, *arguments, least=None, greatest=None, constraints=(), **options) -> list:
+    """The constraints under which `analyse` gives the field of `analyse_within`: those given, and the nodes at bounds."""
+    sea = np.asarray(mask, bool)
+    low, high = _bounds(sea, least, greatest)
+    first = analyse(mask, *arguments, constraints=constraints, **options)
+    return _settled(first, sea, (mask, *arguments), low, high, constraints, options)[1]
+
+
+def _bounds(sea: np.ndarray, least, greatest) -> tuple[np.ndarray, np.ndarray]:
     low = np.broadcast_to(-np.inf if least is None else np.asarray(least, float), sea.shape)[sea]
     high = np.broadcast_to(np.inf if greatest is None else np.asarray(greatest, float), sea.shape)[sea]
     if not (low < high).all():
         raise InputError("A lower bound of the analysis is not below the upper one. Give bounds that leave room.")
-    first = found = analyse(mask, *arguments, constraints=constraints, error=error, **options)
-    held = np.zeros(low.size, int)
+    return low, high
+
+
+def _settled(first: Analysis, sea, arguments, low, high, constraints, options) -> tuple[Analysis, list]:
+    """The analysis whose nodes at bounds do not change any more, and its constraints."""
+    found, asked = first, list(constraints)
+    before = np.zeros(low.size, int)
     for _ in range(TRIES):
         field = found.field[sea]
         beyond = np.where(field < low, -1, np.where(field > high, 1, 0))
-        if np.array_equal(beyond, held):
-            within = found.field.copy()
-            within[sea] = np.clip(field, low, high)
-            return replace(found, field=within, error_variance=first.error_variance, cost=first.cost)
-        held = beyond
-        at = np.flatnonzero(held)
-        rows = sparse.csr_array((np.ones(at.size), (np.arange(at.size), at)), shape=(at.size, held.size))
-        bounds = (rows, HELD, np.where(held < 0, low, high)[at])
-        found = analyse(mask, *arguments, constraints=[*constraints, bounds] if at.size else constraints, **options)
+        if np.array_equal(beyond, before):
+            return found, asked
+        before = beyond
+        at = np.flatnonzero(beyond)
+        rows = sparse.csr_array((np.ones(at.size), (np.arange(at.size), at)), shape=(at.size, beyond.size))
+        bounds = (rows, HELD, np.where(beyond < 0, low, high)[at])
+        asked = [*constraints, bounds] if at.size else list(constraints)
+        found = analyse(*arguments, constraints=asked, **options)
     raise InputError(
         f"The bounds of the analysis still change the nodes they hold after {TRIES} analyses. Give wider bounds, or a "
         "transform that keeps them."

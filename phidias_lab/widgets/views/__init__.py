@@ -72,7 +72,7 @@ def view(data: Any, *, kind: str | None = None, variable: str | None = None) -> 
     places = None
     if isinstance(data, Run | Product):
         source, data = data, data.result() if isinstance(data, Run) else data.open()
-        places = Places(source) if flow.tells_places(source) else None
+        places = Places(source) if flow.tells(source, "places") else None
     if hasattr(data, "to_dataset") and not hasattr(data, "data_vars"):
         data = data.to_dataset(name=data.name or "value")
     if not hasattr(data, "columns") and not hasattr(data, "data_vars"):
