@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 import param
 
 from phidias_lab.contract.data import (
+    ERROR_TERMS,
     KINDS,
     Input,
     Needs,
@@ -23,6 +24,7 @@ from phidias_lab.contract.data import (
     choose_variable,
     column_attributes,
     is_synthetic,
+    with_errors,
 )
 from phidias_lab.contract.parameters import Declared, Variable, show
 from phidias_lab.contract.resources import Resources
@@ -98,6 +100,12 @@ class Chain(param.Parameterized, metaclass=_Declaration):
                 raise ParameterError(f"{me}.{name} is a variable of {parameter.of!r}, which is no input.")
         variables = {n for n, p in declared.items() if isinstance(p, Variable)}
         for name, output in cls.outputs.items():
+            for term, other in output.errors.items():
+                if term not in ERROR_TERMS or other not in cls.outputs:
+                    raise ParameterError(
+                        f"{me}.outputs[{name!r}] has errors {term!r}: {other!r}; a term is one of {', '.join(ERROR_TERMS)} "
+                        "and names an output."
+                    )
             for template in output.attributes().values():
                 for field in re.findall(r"\{([^{}]*)\}", template):
                     chosen, _, fact = field.partition(".")
@@ -288,10 +296,10 @@ class Chain(param.Parameterized, metaclass=_Declaration):
                     raise ParameterError(
                         f"{me}.run() returned {name!r} with dimensions {tuple(result[name].dims)}, declared {wanted.dims}."
                     )
-                result[name].attrs = {**result[name].attrs, **attributes}
+                result[name].attrs = with_errors({**result[name].attrs, **attributes}, wanted.errors, names)
             else:
                 columns = dict(result.attrs.get("columns") or {})
-                columns[name] = {**columns.get(name, {}), **attributes}
+                columns[name] = with_errors({**columns.get(name, {}), **attributes}, wanted.errors, names)
                 result.attrs = {**result.attrs, "columns": columns}
         if self.kind != "model":
             result.attrs = {**result.attrs, **self._origin(result, inputs)}
@@ -349,7 +357,10 @@ class Chain(param.Parameterized, metaclass=_Declaration):
             "kind": cls.kind,
             "parameters": {n: p.describe() for n, p in cls.declared().items()},
             "inputs": {n: i.describe() for n, i in cls.inputs.items()},
-            "outputs": {n: {**o.attributes(), "dims": o.dims, "doc": o.doc} for n, o in cls.outputs.items()},
+            "outputs": {
+                n: {**o.attributes(), "dims": o.dims, "doc": o.doc, "errors": dict(o.errors)}
+                for n, o in cls.outputs.items()
+            },
             "resources": cls.resources.describe(),
             "references": list(cls.references),
         }

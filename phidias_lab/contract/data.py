@@ -37,12 +37,18 @@ _UNIT_LENGTH, _UNIT_POWER = 80, 1000
 _EXPONENT = re.compile(r"\*\*\s*([+-]?[0-9]{1,2}(?:\.[0-9]{1,3})?)(?![0-9.])(?!\s*\*\*)")
 
 
+#: What other variables may tell of the error of a variable: its standard deviation; that of the background, which the error
+#: is compared with; the error variance over that of the background; the ends of the central 95 % interval.
+ERROR_TERMS = ("standard_error", "background_deviation", "relative_variance", "lower_95", "upper_95")
+
+
 @dataclass(frozen=True)
 class Var:
     """One variable (of a cube) or column (of a table).
 
     `units` may be `"{name}"` where name is a parameter of kind variable: the units are then those of the variable that
-    the user chose; `standard_name` and `long_name` may use the same form.
+    the user chose; `standard_name` and `long_name` may use the same form. `errors` maps some of `ERROR_TERMS` to the names
+    of the outputs that hold them; a view draws bands and hides what is too uncertain by them.
     """
 
     units: str | None = None
@@ -52,10 +58,29 @@ class Var:
     cell_methods: str | None = None
     optional: bool = False
     doc: str = ""
+    errors: Mapping[str, str] = field(default_factory=dict)
 
     def attributes(self) -> dict[str, str]:
         known = {n: getattr(self, n) for n in ("units", "standard_name", "long_name", "cell_methods")}
         return {n: v for n, v in known.items() if v is not None}
+
+
+def with_errors(attributes: Mapping[str, Any], errors: Mapping[str, str], there: Iterable[str]) -> dict[str, Any]:
+    """Attributes that name the variables that tell of an error, as far as they are there: all by the CF conventions'
+    ancillary_variables, and in error_terms, written like CF's formula_terms, which is which."""
+    there = set(there)
+    found = {term: name for term, name in errors.items() if name in there}
+    if not found:
+        return dict(attributes)
+    names = dict.fromkeys([*str(attributes.get("ancillary_variables", "")).split(), *found.values()])
+    terms = " ".join(f"{term}: {name}" for term, name in found.items())
+    return {**attributes, "ancillary_variables": " ".join(names), "error_terms": terms}
+
+
+def error_terms(attributes: Mapping[str, Any]) -> dict[str, str]:
+    """What `with_errors` wrote: for each term the name of its variable."""
+    words = str(attributes.get("error_terms", "")).split()
+    return {term.removesuffix(":"): name for term, name in zip(words[::2], words[1::2], strict=False)}
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import pytest
 import xarray as xr
 
 from phidias_lab import Chain, Input, Var, choice, flag, number, numbers, period, region, text, variable
+from phidias_lab.contract.data import error_terms
 from phidias_lab.errors import InputError, ParameterError, UnknownNameError
 
 
@@ -65,6 +66,8 @@ def declare(**body):
         ({"x": variable(None, of="f", doc="x"), "inputs": {"f": "cube"}}, "Wrong.inputs must map names to Input"),
         ({"outputs": {"o": "K"}}, "Wrong.outputs must map names to Var"),
         ({"outputs": {"o": Var("{measured.units}")}}, "{measured.units} must be a parameter of kind variable"),
+        ({"outputs": {"o": Var("K", errors={"error": "o"})}}, "a term is one of standard_error"),
+        ({"outputs": {"o": Var("K", errors={"standard_error": "e"})}}, "names an output"),
         ({"resources": "8GiB"}, "Wrong.resources must be Resources"),
     ],
 )
@@ -178,6 +181,30 @@ def test_a_run_is_stamped_with_the_units_of_the_chosen_variable():
         "standard_name": "sea_water_temperature",
         "long_name": "two times temperature",
     }
+
+
+def test_a_result_names_the_variables_that_tell_of_its_error_as_far_as_they_are_there():
+    class Uncertain(Chain):
+        """A field with its error."""
+
+        inputs = {"field": Input("cube")}
+        outputs = {
+            "f": Var("K", errors={"standard_error": "e", "relative_variance": "r"}),
+            "e": Var("K", optional=True),
+            "r": Var("1", optional=True),
+        }
+        with_error = flag(True, doc="Whether the error is given")
+
+        def run(self, field):
+            found = xr.Dataset({"f": field["plain"].assign_attrs(ancillary_variables="count"), "count": field["plain"]})
+            return found.assign(e=field["plain"]) if self.with_error else found
+
+    told = Uncertain()(field=field())["f"].attrs
+    assert told["ancillary_variables"] == "count e"
+    assert told["error_terms"] == "standard_error: e"
+    assert error_terms(told) == {"standard_error": "e"}
+    told = Uncertain(with_error=False)(field=field())["f"].attrs
+    assert (told["ancillary_variables"], "error_terms" in told) == ("count", False)
 
 
 def test_what_the_chosen_variable_does_not_say_is_left_out():

@@ -17,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from phidias_lab.contract.data import with_errors as declared_errors
 from phidias_lab.errors import InputError
 from phidias_lab.widgets.controls import prepare
 from phidias_lab.widgets.views import axes, cube, points, suitable, table, view
@@ -530,3 +531,60 @@ def test_the_error_that_says_to_be_the_standard_error_is_shown_beside():
     data["analysis"].attrs["standard_name"] = "sea_water_temperature"
     data["uncertain"].attrs["standard_name"] = "sea_water_temperature standard_error"
     assert axes.error_of(data, "analysis") == "uncertain"
+
+
+def with_errors(*, transformed=False) -> xr.Dataset:
+    """The cube with a relative error variance of 0.2, 0.4 and 0.6 in columns, declared as a chain declares it."""
+    data = field(nx=7)
+    share = np.array([0.2, 0.2, 0.4, 0.4, 0.4, 0.6, 0.6])
+    deviation = xr.DataArray(np.full((2, 3), 2.0), dims=DIMS[:2])
+    data["background_deviation"] = deviation
+    data["analysis_error"] = (deviation * xr.DataArray(np.sqrt(share), dims="longitude")).broadcast_like(
+        data["analysis"]
+    )
+    terms = {"standard_error": "analysis_error", "background_deviation": "background_deviation"}
+    if transformed:
+        data["relative_error"] = xr.DataArray(share, dims="longitude").broadcast_like(data["analysis"])
+        data["analysis_error"] = 7 * data["analysis_error"]  # no longer says which share it is
+        terms["relative_variance"] = "relative_error"
+    data["analysis"].attrs = declared_errors(data["analysis"].attrs, terms, data)
+    return data
+
+
+@pytest.mark.parametrize("transformed", [False, True])
+@pytest.mark.parametrize(("most", "columns"), [(None, 7), (0.5, 5), (0.3, 2)])
+def test_a_map_hides_where_the_error_variance_is_above_what_was_chosen(transformed, most, columns):
+    shown = cube.MapView(with_errors(transformed=transformed), variable="analysis")
+    shown.uncertainty.on = False
+    shown.most.value = most
+    plot = hv.render(shown.figure)
+    images = [r.data_source.data["image"][0] for r in plot.renderers if isinstance(r.glyph, Image)]
+    assert np.isfinite(images[0][0]).sum() == columns
+    assert len(images) == (1 if most is None else 2)
+    if most is not None:  # white, so that it is not taken for land
+        assert np.array_equal(np.isfinite(images[1]), np.isnan(images[0]))
+        assert f"error variance above {most:g}" in plot.title.text.replace("\n", " ")
+
+
+def test_a_section_hides_it_too_in_its_true_cells():
+    shown = cube.SectionView(with_errors(), variable="analysis")
+    shown.uncertainty.on = False
+    shown.most.value = 0.3
+    values = [r.data_source.data for r in hv.render(shown.figure).renderers if isinstance(r.glyph, Quad)]
+    seen, veil = (np.isfinite(np.asarray(v[k], float)).sum() for v, k in zip(values, ("value", "hidden"), strict=True))
+    assert (seen, veil) == (6, 15)
+
+
+def test_where_nothing_is_declared_nothing_can_be_hidden_and_land_is_never_white():
+    assert not cube.MapView(field()).most.visible
+    data = with_errors()
+    data["analysis"][..., 6] = np.nan
+    shown = cube.MapView(data, variable="analysis")
+    shown.uncertainty.on = False
+    assert shown.most.visible
+    shown.most.value = 0.5
+    _, veil = [r.data_source.data["image"][0] for r in hv.render(shown.figure).renderers if isinstance(r.glyph, Image)]
+    assert np.isfinite(veil[0]).tolist() == [False] * 5 + [True, False]
+    shown.choice.value = "analysis_error"
+    assert not shown.most.visible
+    assert len([r for r in hv.render(shown.figure).renderers if isinstance(r.glyph, Image)]) == 1

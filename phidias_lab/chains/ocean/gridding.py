@@ -175,7 +175,19 @@ class Gridding(Chain):
         ),
     }
     outputs = {
-        "analysis": Var("{variable.units}", "{variable.standard_name}", "analysis of {variable}", DIMS),
+        "analysis": Var(
+            "{variable.units}",
+            "{variable.standard_name}",
+            "analysis of {variable}",
+            DIMS,
+            errors={
+                "standard_error": "analysis_error",
+                "background_deviation": "background_deviation",
+                "relative_variance": "relative_error",
+                "lower_95": "analysis_lower",
+                "upper_95": "analysis_upper",
+            },
+        ),
         "analysis_error": Var(
             "{variable.units}",
             "{variable.standard_name} standard_error",

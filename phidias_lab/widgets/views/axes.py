@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from phidias_lab.contract.data import standard_error_of
+from phidias_lab.contract.data import error_terms, standard_error_of
 
 #: Names by which an axis is known when its attributes say nothing.
 _NAMES = {
@@ -70,7 +70,8 @@ def drawable(data: Any) -> list[str]:
 def error_of(data: Any, name: str) -> str | None:
     """The variable that holds the uncertainty of another one, on the same dimensions."""
     array = data[name]
-    named = str(array.attrs.get("ancillary_variables", "")).split()
+    # What is declared goes before what names suggest.
+    named = [error_terms(array.attrs).get("standard_error"), *str(array.attrs.get("ancillary_variables", "")).split()]
     # An absolute error, in the variable's own units, says more than a relative one.
     candidates = [n for n in (standard_error_of(data, name), *named) if n in data.data_vars]
     candidates += [n for n in (f"{name}_error", f"{name}_uncertainty", f"{name}_stderr", f"{name}_std") if n in data]
@@ -79,6 +80,29 @@ def error_of(data: Any, name: str) -> str | None:
         if candidate != name and data[candidate].dims == array.dims and data[candidate].dtype.kind in "iuf":
             return str(candidate)
     return None
+
+
+def relative_error(data: Any, name: str) -> Any | None:
+    """The error variance of a variable over that of its background, where the data declare what it takes."""
+    found = _error_variables(data, name)
+    if "relative_variance" in found:
+        return found["relative_variance"]
+    if {"standard_error", "background_deviation"} <= found.keys():
+        return (found["standard_error"] / found["background_deviation"]) ** 2
+    return None
+
+
+def interval(data: Any, name: str) -> tuple[Any, Any] | None:
+    """Lower and upper end of the 95 % interval of a variable, where the data declare them."""
+    found = _error_variables(data, name)
+    return (found["lower_95"], found["upper_95"]) if {"lower_95", "upper_95"} <= found.keys() else None
+
+
+def _error_variables(data: Any, name: str) -> dict[str, Any]:
+    """The variables that tell of an error, by their terms; only those that lie along dimensions of the variable."""
+    terms = error_terms(data[name].attrs)
+    there = {term: data[other] for term, other in terms.items() if other in data.data_vars}
+    return {term: array for term, array in there.items() if set(array.dims) <= set(data[name].dims)}
 
 
 def place_columns(table: Any) -> tuple[str, str] | None:

@@ -26,6 +26,8 @@ MOST_CELLS = 500_000
 MOST_VALUES = 4_000_000
 #: A longer series is thinned before it is sent.
 MOST_POINTS = 2_000
+#: Above which error variance, relative to that of the background, a field may be hidden: what DIVA's products mask by.
+MOST_ERRORS = {"nothing: show all": None, "0.5 of the background's": 0.5, "0.3 of the background's": 0.3}
 #: Perceptually uniform, and told apart with the common colour blindnesses.
 COLOURS, ERROR_COLOURS = "viridis", "cividis"
 #: For what has a sign: from blue over nearly white, which is not the grey of land, to red.
@@ -73,6 +75,10 @@ class CubeView(pn.viewable.Viewer):
     def element(self, array: Any, error: Any | None, title: str) -> hv.Element:
         """The figure of an array that has the drawn dimensions only."""
         raise NotImplementedError(type(self))
+
+    def slice(self, array: Any, places: dict[str, int]) -> Any:
+        """What is drawn at these places of the other dimensions."""
+        return array.isel(places)
 
     # What all share ---------------------------------------------------------------------------------------------
 
@@ -123,7 +129,7 @@ class CubeView(pn.viewable.Viewer):
 
         def of(**places):
             return self.element(
-                array.isel(places), None if shown is None else shown.isel(places), self._title(array, places)
+                self.slice(array, places), None if shown is None else shown.isel(places), self._title(array, places)
             )
 
         fixed = {dim: 0 for dim in array.dims if dim not in drawn and dim not in self.sliders}
@@ -251,7 +257,24 @@ class _Raster(CubeView):
     def own_controls(self):
         if not hasattr(self, "same"):
             self.same = tick("Same colours for all slices")
-        return [self.same]
+            self.most = control(
+                pn.widgets.Select, "Hide where the error variance is above", options=MOST_ERRORS, width=250
+            )
+        return [self.same, self.most]
+
+    def draw(self):
+        self._relative = axes.relative_error(self.data, self.choice.value)
+        self.most.visible = self._relative is not None
+        super().draw()
+
+    def slice(self, array, places):
+        """With what is too uncertain taken out; `hidden` then says where that was."""
+        array = array.isel(places)
+        if self._relative is None or self.most.value is None:
+            return array
+        relative = self._relative.isel({dim: at for dim, at in places.items() if dim in self._relative.dims})
+        hidden = (relative > self.most.value).broadcast_like(array).transpose(*array.dims) & array.notnull()
+        return array.where(~hidden).assign_coords(hidden=(array.dims, hidden.values))
 
     def steady(self):
         self.same.on = True
@@ -274,7 +297,10 @@ class _Raster(CubeView):
     def element(self, array, error, title):
         wide = self.width_of[0 if error is None else 1]
         letters = wide // 8
-        main = self.raster(array, self.heading(array, title, letters), COLOURS, wide)
+        note = (
+            f"; white: error variance above {self.most.value:g} of the background's" if "hidden" in array.coords else ""
+        )
+        main = self.raster(array, self.heading(array, title, letters, note=note), COLOURS, wide)
         if error is None:
             return main, None
         return main, self.raster(error, self.heading(error, title, letters, synthetic=False), ERROR_COLOURS, wide)
@@ -283,35 +309,17 @@ class _Raster(CubeView):
         raise NotImplementedError(type(self))
 
     def field(self, array, x, y, kdims: list, title: str, colours: str, y_edges=None) -> hv.Element:
-        """An image where both axes are regular, else a mesh of the true cells; reduced on the server when large.
+        """An image where both axes are regular, else a mesh of the true cells; reduced on the server when large. Where
+        values are hidden it is covered with white.
 
         `y_edges` are the edges of the cells where they do not lie half-way between the centres.
         """
         values = np.asarray(array.values, float)
         limits, colours = signed(array.attrs, self.range_of(array, values), colours)
         vdim = hv.Dimension("value", label=axes.caption(array), range=limits)
-        if values.ndim == 2 and np.ndim(x) == 1 and y_edges is None and axes.regular(x) and axes.regular(y):
-            if x.size > 1 and x[0] > x[-1]:
-                x, values = x[::-1], values[:, ::-1]
-            if y.size > 1 and y[0] > y[-1]:
-                y, values = y[::-1], values[::-1]
-            (left, right), (bottom, top) = axes.edges(x, axes.spacing(y)), axes.edges(y, axes.spacing(x))
-            made = hv.Image(values[::-1], bounds=(left, bottom, right, top), kdims=kdims, vdims=[vdim])
-        elif np.ndim(x) == 1:
-            order_x, order_y = np.argsort(x, kind="stable"), np.argsort(y, kind="stable")
-            x, y, values = x[order_x], y[order_y], values[np.ix_(order_y, order_x)]
-            x_edges = cell_edges(x)
-            y_edges = cell_edges(y) if y_edges is None else y_edges
-            made = hv.QuadMesh((x_edges, y_edges, values), kdims=kdims, vdims=[vdim])
-        else:
-            made = hv.QuadMesh((x, y, values), kdims=kdims, vdims=[vdim])
-        mesh = isinstance(made, hv.QuadMesh)
-        if values.size > MOST_CELLS:
-            from holoviews.operation.datashader import rasterize
-
-            made, mesh = rasterize(made, aggregator="mean", dynamic=False, width=900, height=700), False
         units = axes.units_of(array)
-        return made.opts(
+        made, hooks = _cells(values, x, y, kdims, vdim, y_edges)
+        made = made.opts(
             cmap=colours,
             clim=limits,
             colorbar=True,
@@ -322,8 +330,38 @@ class _Raster(CubeView):
             title=title,
             fontsize={"title": 11},
             framewise=True,
-            hooks=[_without_seams] if mesh else [],
+            hooks=hooks,
         )
+        if "hidden" not in array.coords:
+            return made
+        white = np.where(array.coords["hidden"].values, 1.0, np.nan)
+        veil, hooks = _cells(white, x, y, kdims, hv.Dimension("hidden", range=(0, 1)), y_edges)
+        return made * veil.opts(cmap=["#ffffff"], clim=(0, 1), colorbar=False, tools=[], framewise=True, hooks=hooks)
+
+
+def _cells(values: np.ndarray, x, y, kdims: list, vdim: hv.Dimension, y_edges=None) -> tuple[hv.Element, list]:
+    """Values in their cells, and the hooks of their plot."""
+    if values.ndim == 2 and np.ndim(x) == 1 and y_edges is None and axes.regular(x) and axes.regular(y):
+        if x.size > 1 and x[0] > x[-1]:
+            x, values = x[::-1], values[:, ::-1]
+        if y.size > 1 and y[0] > y[-1]:
+            y, values = y[::-1], values[::-1]
+        (left, right), (bottom, top) = axes.edges(x, axes.spacing(y)), axes.edges(y, axes.spacing(x))
+        made = hv.Image(values[::-1], bounds=(left, bottom, right, top), kdims=kdims, vdims=[vdim])
+    elif np.ndim(x) == 1:
+        order_x, order_y = np.argsort(x, kind="stable"), np.argsort(y, kind="stable")
+        x, y, values = x[order_x], y[order_y], values[np.ix_(order_y, order_x)]
+        x_edges = axes.cell_edges(x)
+        y_edges = axes.cell_edges(y) if y_edges is None else y_edges
+        made = hv.QuadMesh((x_edges, y_edges, values), kdims=kdims, vdims=[vdim])
+    else:
+        made = hv.QuadMesh((x, y, values), kdims=kdims, vdims=[vdim])
+    mesh = isinstance(made, hv.QuadMesh)
+    if values.size > MOST_CELLS:
+        from holoviews.operation.datashader import rasterize
+
+        made, mesh = rasterize(made, aggregator="mean", dynamic=False, width=900, height=700), False
+    return made, [_without_seams] if mesh else []
 
 
 def _without_seams(plot: Any, element: Any) -> None:
@@ -434,11 +472,9 @@ class MapView(_Raster):
             field = field * self._dots(array, left, kdims)
         if geographic:
             field = field * _coast((left, bottom, right, top), kdims)
-        return field.opts(
-            hv.opts.Overlay(xlim=(left, right), ylim=(bottom, top), **_sized(wide, height))
-            if geographic
-            else hv.opts.Image(**_sized(wide, height))
-        )
+        if isinstance(field, hv.Overlay):
+            return field.opts(hv.opts.Overlay(xlim=(left, right), ylim=(bottom, top), **_sized(wide, height)))
+        return field.opts(hv.opts.Image(**_sized(wide, height)))
 
 
 def _named(array: Any, dim: str, name: str) -> hv.Dimension:

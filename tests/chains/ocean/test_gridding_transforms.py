@@ -12,6 +12,7 @@ from kernel import kernel_covariance
 from scipy import special, stats
 
 from phidias_lab.chains.ocean.gridding import Gridding
+from phidias_lab.contract.data import error_terms
 from phidias_lab.errors import InputError, ParameterError
 
 LON, LAT = np.arange(-12.0, -3.9, 0.5), np.arange(44.0, 50.1, 0.5)
@@ -39,6 +40,21 @@ def grid(table, **parameters):
 @pytest.fixture(scope="module")
 def plain() -> xr.Dataset:
     return grid(observations())
+
+
+def test_the_analysis_says_which_variables_tell_of_its_error(plain):
+    terms = error_terms(plain["analysis"].attrs)
+    assert terms == {"standard_error": "analysis_error", "background_deviation": "background_deviation"}
+    table = observations(np.exp)
+    known = error_terms(grid(table, transform="log")["analysis"].attrs)
+    assert known == {
+        **terms,
+        "relative_variance": "relative_error",
+        "lower_95": "analysis_lower",
+        "upper_95": "analysis_upper",
+    }
+    without = grid(table, error="none")["analysis"].attrs
+    assert error_terms(without) == {"background_deviation": "background_deviation"}
 
 
 @pytest.mark.parametrize("least", [0.0, 5.0])
