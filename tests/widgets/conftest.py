@@ -17,6 +17,15 @@ from phidias_lab.widgets.waiting import SIGN
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 
+#: The place on the page, in pixels, of data (x, y) in its first figure.
+PIXEL = """([x, y]) => {
+  const find = view => view.frame && view.model.type == "Figure" ? view
+    : [...view.child_views ?? []].map(find).find(found => found)
+  const figure = [...Bokeh.index].map(find).find(found => found)
+  const box = figure.canvas.el.getBoundingClientRect()
+  return [box.x + figure.frame.x_scale.compute(x), box.y + figure.frame.y_scale.compute(y)]
+}"""
+
 
 @pytest.fixture
 def lab(demo_lake, own_folders, tmp_path, monkeypatch):

@@ -8,7 +8,7 @@ import sys
 from urllib.parse import quote, urlsplit
 
 import pytest
-from conftest import colours, free_port, started, stopped
+from conftest import PIXEL, colours, free_port, started, stopped
 
 from phidias_lab.widgets import proxy, serve
 
@@ -23,6 +23,9 @@ ORDER = {
 }
 LONG = {"chain": "ocean.gridding", "parameters": {"windows": "monthly"}}
 HAS_IMAGE = "Bokeh.documents.some(d => [...d._all_models.values()].some(m => m.type == 'Image'))"
+
+HAS_TITLE = """text => Bokeh.documents.some(d => [...d._all_models.values()].some(
+  m => m.type == 'Title' && m.text.replaceAll('\\n', ' ').includes(text)))"""
 
 
 def hosts(page) -> set:
@@ -61,6 +64,74 @@ def test_a_run_is_started_and_its_map_appears_without_another_host(page, dashboa
         keep(f"workbench-{title.lower()}")
     assert hosts(page) == {"127.0.0.1"}
     assert page.errors == []
+
+
+def test_a_click_on_the_map_chooses_a_place_tells_what_weighs_there_and_draws_the_line_of_the_section(
+    page, dashboard, keep
+):
+    opened(page, dashboard, ORDER)
+    page.get_by_role("button", name="Run", exact=True).click()
+    page.wait_for_function(HAS_IMAGE, timeout=60_000)
+    place = page.get_by_label("Place (longitude latitude)", exact=True)
+    place.wait_for()
+    page.locator(".bk-Figure").first.scroll_into_view_if_needed()
+    settled(page)
+    page.mouse.click(*page.evaluate(PIXEL, [-10.5, 46.5]))
+    settled(page)
+    lon, lat = (float(number) for number in place.input_value().split())
+    assert (lon, lat) == pytest.approx((-10.5, 46.5), abs=0.05)  # a pixel or two
+    page.get_by_role("button", name="What weighs here").click()
+    page.get_by_text("The analysis here is").wait_for()
+    page.get_by_text("contribution [°C]").wait_for()
+    assert page.locator(".tabulator-row").count() == 10
+    settled(page)
+    keep("workbench-with-what-weighs-at-a-place")
+    # With the keyboard alone: another place, for which the weights are asked for anew.
+    place.focus()
+    page.keyboard.press("Control+A")
+    page.keyboard.type("-8 48")
+    page.keyboard.press("Enter")
+    page.get_by_text("The analysis here is").wait_for(state="hidden")
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    page.get_by_text("The analysis here is").wait_for()
+
+    page.get_by_label("A click on the map").select_option("adds to the line")
+    settled(page)
+    page.locator(".bk-Figure").first.scroll_into_view_if_needed()
+    written = page.get_by_label("Line of the section")
+    for number, vertex in enumerate(([-14.5, 44.5], [-11, 48], [-6, 49]), 1):
+        page.mouse.click(*page.evaluate(PIXEL, vertex))
+        for _ in range(30):
+            settled(page)
+            if len(written.input_value().split(";")) == number:
+                break
+    line = written.input_value()
+    assert len(line.split(";")) == 3
+    hide = page.get_by_label("Hide where the error variance is above")
+    hide.select_option("0.3 of the background's")
+    page.mouse.move(10, 10)
+    page.wait_for_function(HAS_TITLE, arg="error variance above 0.3")
+    settled(page)
+    keep("workbench-with-a-line-and-what-is-uncertain-hidden")
+    page.get_by_text("Section", exact=True).click()
+    page.wait_for_function(HAS_TITLE, arg="from 44.5°N 14.5°W to 49°N 6°W")
+    settled(page)
+    assert page.get_by_label("Line (longitude latitude; ...)").input_value() == line
+    keep("workbench-section-along-the-line")
+    page.get_by_text("Profile", exact=True).click()
+    page.wait_for_function(HAS_TITLE, arg="at 48°N 8°W")
+    settled(page)
+    keep("workbench-profile-at-the-place")
+    assert hosts(page) == {"127.0.0.1"}
+    assert page.errors == []
+
+
+def settled(page) -> None:
+    """Wait until the page has shown what it was told."""
+    page.wait_for_timeout(700)
+    page.wait_for_function("Bokeh.documents.every(d => d.is_idle)")
+    page.wait_for_timeout(700)
 
 
 def test_while_the_dashboards_are_being_loaded_the_page_says_so_and_then_shows_them(

@@ -8,17 +8,22 @@ from urllib.parse import urlsplit
 
 import nbformat
 import pytest
-from conftest import colours, free_port, started, stopped
+from conftest import PIXEL, colours, free_port, started, stopped
 
 VIEW = """
 import numpy as np
 import pandas as pd
 import xarray as xr
 from phidias_lab.widgets import view
-lat, lon = np.arange(40.0, 60), np.arange(-20.0, 20)
+lat, lon, depth = np.arange(40.0, 60), np.arange(-20.0, 20), np.array([0.0, 10])
+values = lat[:, None] + lon - depth[:, None, None]
 data = xr.Dataset(
-    {"temperature": (("latitude", "longitude"), lat[:, None] + lon, {"units": "degree_Celsius"})},
-    {"latitude": ("latitude", lat, {"units": "degrees_north"}), "longitude": ("longitude", lon, {"units": "degrees_east"})},
+    {"temperature": (("depth", "latitude", "longitude"), values, {"units": "degree_Celsius"})},
+    {
+        "depth": ("depth", depth, {"units": "m"}),
+        "latitude": ("latitude", lat, {"units": "degrees_north"}),
+        "longitude": ("longitude", lon, {"units": "degrees_east"}),
+    },
 )
 view(data)
 """
@@ -76,6 +81,14 @@ def test_jupyterlab_shows_views_and_asks_no_other_host(page, served_environment,
         for item in ("Run", "Run All Cells"):
             page.get_by_role("menuitem", name=item, exact=True).click()
         look(page, keep, "notebook-in-jupyterlab")
+        page.mouse.click(*page.evaluate(PIXEL, [-5, 50]))
+        place = page.get_by_label("Place (longitude latitude)", exact=True)
+        for _ in range(100):
+            if place.input_value():
+                break
+            page.wait_for_timeout(200)
+        assert [float(number) for number in place.input_value().split()] == pytest.approx([-5, 50], abs=0.2)
+        keep("notebook-in-jupyterlab-with-a-place")
     finally:
         stopped(server)
     assert foreign(page) == []

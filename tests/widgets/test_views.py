@@ -12,19 +12,30 @@ import panel as pn
 import pytest
 import xarray as xr
 from bokeh.models import ColorBar, LinearColorMapper, Plot
-from bokeh.models.glyphs import Image, Line, Quad
+from bokeh.models.glyphs import Image, Line, MultiLine, MultiPolygons, Patch, Quad, Scatter
+from conftest import PIXEL
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from phidias_lab.contract.data import with_errors as declared_errors
 from phidias_lab.errors import InputError
+from phidias_lab.methods import sections
+from phidias_lab.widgets import controls
 from phidias_lab.widgets.controls import prepare
 from phidias_lab.widgets.views import axes, cube, points, suitable, table, view
+from phidias_lab.widgets.views.spot import Spot
 
 DIMS = ("time", "depth", "latitude", "longitude")
 
 prepare()
+
+
+@pytest.fixture(autouse=True)
+def as_in_a_script(monkeypatch):
+    """Nobody can click here; the browser of some tests runs a loop, by which a view would think that somebody can."""
+    for module in (cube, controls):
+        monkeypatch.setattr(module, "live", lambda: False)
 
 
 def field(nt=2, nz=3, ny=5, nx=7, *, west=-20.0, north_up=False, data=None) -> xr.Dataset:
@@ -290,16 +301,6 @@ def test_levels_near_the_surface_have_more_room_and_ticks_tell_the_true_depth(ki
     assert 0 <= min(share.values()) < share[500.0] < share[1000.0] < max(share.values()) <= 1
 
 
-#: Where the frame of the only figure of a page lies, and the place in it, in pixels of the page, of data (x, y).
-PIXEL = """([x, y]) => {
-  const find = view => view.frame && view.model.type == "Figure" ? view
-    : [...view.child_views ?? []].map(find).find(found => found)
-  const figure = [...Bokeh.index].map(find).find(found => found)
-  const box = figure.canvas.el.getBoundingClientRect()
-  return [box.x + figure.frame.x_scale.compute(x), box.y + figure.frame.y_scale.compute(y)]
-}"""
-
-
 @pytest.mark.parametrize("kind", ["section", "profile"])
 def test_the_pointer_over_a_stretched_axis_is_told_the_true_depth(kind, page, tmp_path):
     from bokeh.resources import INLINE
@@ -340,7 +341,8 @@ def test_no_figure_is_wider_than_a_page_of_documentation(kind):
 def test_a_section_can_go_along_either_horizontal_axis():
     shown = cube.SectionView(field())
     shown.uncertainty.on = False
-    assert shown.along.options == ["longitude", "latitude"]
+    assert shown.along.options == ["longitude", "latitude", "the line"]
+    assert not shown.line.visible
     assert hv.render(shown.figure).x_range.end == pytest.approx(-7)
     shown.along.value = "latitude"
     assert hv.render(shown.figure).x_range.end == pytest.approx(49)
@@ -552,7 +554,7 @@ def with_errors(*, transformed=False) -> xr.Dataset:
 
 
 @pytest.mark.parametrize("transformed", [False, True])
-@pytest.mark.parametrize(("most", "columns"), [(None, 7), (0.5, 5), (0.3, 2)])
+@pytest.mark.parametrize(("most", "columns"), [(0.0, 7), (0.5, 5), (0.3, 2)])
 def test_a_map_hides_where_the_error_variance_is_above_what_was_chosen(transformed, most, columns):
     shown = cube.MapView(with_errors(transformed=transformed), variable="analysis")
     shown.uncertainty.on = False
@@ -560,8 +562,8 @@ def test_a_map_hides_where_the_error_variance_is_above_what_was_chosen(transform
     plot = hv.render(shown.figure)
     images = [r.data_source.data["image"][0] for r in plot.renderers if isinstance(r.glyph, Image)]
     assert np.isfinite(images[0][0]).sum() == columns
-    assert len(images) == (1 if most is None else 2)
-    if most is not None:  # white, so that it is not taken for land
+    assert len(images) == (2 if most else 1)
+    if most:  # white, so that it is not taken for land
         assert np.array_equal(np.isfinite(images[1]), np.isnan(images[0]))
         assert f"error variance above {most:g}" in plot.title.text.replace("\n", " ")
 
@@ -588,3 +590,232 @@ def test_where_nothing_is_declared_nothing_can_be_hidden_and_land_is_never_white
     shown.choice.value = "analysis_error"
     assert not shown.most.visible
     assert len([r for r in hv.render(shown.figure).renderers if isinstance(r.glyph, Image)]) == 1
+
+
+# Bands ---------------------------------------------------------------------------------------------------------------
+
+
+def at_a_place(kind: str, data: xr.Dataset):
+    return cube.VIEWS[kind](data.isel(latitude=0, longitude=0), variable="analysis")
+
+
+@pytest.mark.parametrize("kind", ["profile", "series"])
+def test_a_line_has_a_band_of_its_standard_error_that_can_be_left_out(kind):
+    shown = at_a_place(kind, with_errors())
+    spread = float(with_errors()["analysis_error"][0, 0, 0, 0])
+    assert width_of_band(shown) == pytest.approx((spread, spread))
+    assert "plus and minus one standard error" in hv.render(shown.figure).title.text.replace("\n", " ")
+    shown.uncertainty.on = False
+    assert width_of_band(shown) is None
+
+
+@pytest.mark.parametrize("kind", ["profile", "series"])
+def test_the_band_of_a_transformed_variable_is_its_interval_which_need_not_be_even(kind):
+    data = with_errors(transformed=True)
+    ends = {"lower_95": "analysis_lower", "upper_95": "analysis_upper"}
+    for name, away in zip(ends.values(), (-0.5, 3.0), strict=True):
+        data[name] = data["analysis"].drop_attrs() + away
+    data["analysis"].attrs = declared_errors(data["analysis"].attrs, ends, data)
+    shown = at_a_place(kind, data)
+    assert width_of_band(shown) == pytest.approx((0.5, 3.0))
+    assert "central 95 % interval" in hv.render(shown.figure).title.text.replace("\n", " ")
+
+
+def width_of_band(shown) -> tuple[float, float] | None:
+    """How far the band reaches below and above the first value, as it is drawn."""
+    plot = hv.render(shown.figure)
+    (line,) = [r.data_source.data for r in plot.renderers if isinstance(r.glyph, Line)]
+    value = float(np.asarray(line["value"])[0])
+    for renderer in plot.renderers:
+        source = renderer.data_source.data
+        if isinstance(renderer.glyph, MultiPolygons):
+            outline = np.asarray(source["xs"][0][0][0], float)
+            half = outline.size // 2
+            return value - outline[0], outline[2 * half - 1] - value
+        if isinstance(renderer.glyph, Patch):
+            outline = np.asarray(source["y"], float)
+            ends = sorted((outline[0], outline[-1]))
+            return value - ends[0], ends[1] - value
+    return None
+
+
+# A place and a line ----------------------------------------------------------------------------------------------------
+
+
+def pages(data: xr.Dataset, **more) -> dict[str, cube.CubeView]:
+    """All views of a cube with the place and the line that they share."""
+    spot = Spot()
+    found = {kind: view(data, spot=spot, **more) for kind, view in cube.VIEWS.items()}
+    for each in found.values():
+        each.uncertainty.on = False
+    return found
+
+
+def test_a_click_on_the_map_takes_profile_series_and_section_to_its_place():
+    found = pages(field())
+    found["map"].click(-13.4, 45.2)
+    for kind in ("profile", "series"):
+        assert {d: s.value for d, s in found[kind].sliders.items() if d in DIMS[2:]} == {"latitude": 3, "longitude": 3}
+    assert found["section"].sliders["latitude"].value == 3
+    assert "46°N 14°W" in hv.render(found["profile"].figure).title.text.replace("\n", " ")
+    assert found["map"].place.value == "-13.4 45.2"
+    found["map"].click(100, 45)  # beyond the map
+    assert found["map"].place.value == "-13.4 45.2"
+
+
+def test_a_mark_on_a_live_map_comes_without_the_field_and_keeps_what_was_zoomed_to(monkeypatch):
+    monkeypatch.setattr(cube, "live", lambda: True)
+    page = pages(field())["map"]
+    (plot,) = page.__panel__().get_root().select({"type": Plot})
+    images = [r.data_source.data["image"] for r in plot.renderers if isinstance(r.glyph, Image)]
+    page._looked(x_range=(-15.0, -11.0), y_range=(42.0, 45.0))
+    page.click(-13.4, 44.2)
+    (marks,) = [r.data_source.data for r in plot.renderers if isinstance(r.glyph, Scatter)]
+    assert (list(marks["x"]), list(marks["y"])) == ([-13.4], [44.2])
+    assert (plot.x_range.start, plot.x_range.end, plot.y_range.end) == (-15, -11, 45)
+    assert [r.data_source.data["image"] for r in plot.renderers if isinstance(r.glyph, Image)] == images
+    page.at(depth=1)
+    assert (plot.x_range.start, plot.x_range.end) == (-15, -11)
+    page.choice.value = "analysis_error"
+    (plot,) = page.__panel__().get_root().select({"type": Plot})
+    assert (plot.x_range.start, plot.x_range.end) == (-21, -7)
+    assert plot.frame_width == 560
+
+
+def test_a_place_can_be_written_and_what_is_none_is_told():
+    found = pages(field(west=340.0))
+    found["map"].place.value = "-13.4, 45.2"
+    assert found["profile"].sliders["longitude"].value == 3
+    assert crosses(found["map"]) == [(346.6, 45.2)]  # in the turn of the map
+    found["map"].place.value = "here"
+    assert "Write longitude and latitude in degrees, such as -20 45" in found["map"].problem.object
+    assert found["map"].spot.place == (-13.4, 45.2)
+    found["map"].place.value = ""
+    assert not found["map"].problem.visible
+    assert found["map"].spot.place is None
+
+
+def crosses(shown) -> list[tuple[float, float]]:
+    (marks,) = [r for r in hv.render(shown.figure).renderers if isinstance(r.glyph, Scatter)]
+    return [tuple(np.round(each, 6)) for each in zip(*(marks.data_source.data[k] for k in "xy"), strict=True)]
+
+
+def test_a_map_of_something_that_is_no_cube_has_no_place_to_choose():
+    for data in (CASES["a projected raster"][0], field(1, 1).drop_vars("observations_used")):
+        assert not cube.MapView(data)._choosing.visible
+    assert cube.MapView(field(1, 3))._choosing.visible
+    assert not cube.MapView(field(3, 1).drop_vars("observations_used").isel(depth=0)).line.visible
+
+
+def drawn_line(data: xr.Dataset, vertices, **more):
+    found = pages(data, **more)
+    found["map"].clicks.value = cube.DRAWS
+    for vertex in vertices:
+        found["map"].click(*vertex)
+    return found
+
+
+def test_a_line_that_is_drawn_on_the_map_becomes_the_section():
+    vertices = [(-19.0, 41.0), (-13.0, 41.5), (-10.0, 47.0)]
+    found = drawn_line(field(), vertices)
+    section = found["section"]
+    assert section.along.value == cube.LINE
+    assert section.line.value == "-19 41; -13 41.5; -10 47"
+    line = sections.line(*np.transpose(vertices), cube.MOST_ALONG)
+    plot = hv.render(section.figure)
+    assert plot.x_range.end == pytest.approx(line.vertices[-1] / 1000)
+    assert plot.below[0].axis_label == "distance along the line [km]"
+    assert "from 41°N 19°W to 47°N 10°W" in plot.title.text.replace("\n", " ")
+    drawn = along(section)
+    # The field is linear in longitude and latitude, so interpolation gives it exactly.
+    np.testing.assert_allclose(drawn[0], 100 * line.longitude + line.latitude, atol=1e-9)
+    assert set(section.sliders) == {"time"}
+    section.between.value = cube.NEAREST
+    lon, lat = (
+        origin + 2 * np.floor((each - origin) / 2 + 0.5)
+        for each, origin in ((line.longitude, -20), (line.latitude, 40))
+    )
+    np.testing.assert_allclose(along(section)[0], 100 * lon + lat)
+    (path,) = [r for r in hv.render(found["map"].figure).renderers if isinstance(r.glyph, MultiLine)]
+    assert np.asarray(path.data_source.data["xs"][0])[[0, -1]] == pytest.approx([-19, -10], abs=0.05)
+    found["map"].clear.clicks += 1
+    assert not [r for r in hv.render(found["map"].figure).renderers if isinstance(r.glyph, MultiLine)]
+
+
+def along(section, name: str = "value") -> np.ndarray:
+    """Values of a section as they are drawn, from the uppermost level downwards."""
+    cells = [r.data_source.data for r in hv.render(section.figure).renderers if isinstance(r.glyph, Quad)]
+    (source,) = [each for each in cells if name in each]
+    order = np.lexsort([source["left"], source["top"]])
+    return np.asarray(source[name], float)[order].reshape(len(np.unique(source["top"])), -1)
+
+
+@pytest.mark.parametrize(("west", "vertices"), [(340.0, [(-19, 41), (-9, 47)]), (-10.0, [(358, 41), (2, 41)])])
+def test_a_line_is_found_in_the_turn_of_the_data(west, vertices):
+    found = pages(field(west=west))
+    found["section"].along.value = cube.LINE
+    found["section"].line.value = "; ".join(f"{lon} {lat}" for lon, lat in vertices)
+    assert np.isfinite(along(found["section"])).all()
+
+
+def test_along_the_line_there_is_land_where_the_nearest_node_is_land_and_nothing_outside_the_grid():
+    data = field()
+    data["analysis"][..., 3] = np.nan  # 14 degrees West
+    found = pages(data)
+    found["section"].along.value = cube.LINE
+    found["section"].line.value = "-23 40; -6 40"
+    line = sections.line([-23, -6], [40, 40], cube.MOST_ALONG)
+    there = (line.longitude > -21) & (line.longitude < -7) & (np.abs(line.longitude + 14) > 1)
+    assert (np.isfinite(along(found["section"])[0]) == there).all()
+    beside = np.flatnonzero(there & (np.abs(line.longitude + 14) < 2))
+    assert beside.size  # a coast has the value of the sea beside it, and is not drawn towards nothing
+    assert np.abs(along(found["section"])[0, beside] - 100 * line.longitude[beside]).max() < 300
+
+
+def test_a_line_that_cannot_be_is_told_and_the_section_stays():
+    found = pages(field())
+    section = found["section"]
+    section.along.value = cube.LINE
+    assert np.isfinite(along(section)).all()  # without a line from corner to corner
+    for wrong in ("-20 45", "a b; c d", "-20 45; -20 45", "-20 95; -20 45"):
+        section.line.value = wrong
+        assert section.problem.visible, wrong
+    assert "latitude in degrees" in section.problem.object
+    section.line.value = "-20 41; -12 45"
+    assert not section.problem.visible
+    assert found["map"].line.value == "-20 41; -12 45"
+
+
+def test_what_is_too_uncertain_is_hidden_along_the_line_too():
+    found = drawn_line(with_errors(), [(-20.0, 44.0), (-8.0, 44.0)])
+    section = found["section"]
+    section.choice.value = "analysis"
+    section.most.value = 0.5
+    line = sections.line([-20, -8], [44, 44], cube.MOST_ALONG)
+    shown, veil = (along(section, name)[0] for name in ("value", "hidden"))
+    assert (np.isfinite(shown) == (line.longitude < -11)).all()
+    assert (np.isfinite(veil) == np.isnan(shown)).all()
+
+
+def test_of_a_large_cube_only_the_nodes_beside_the_line_are_computed():
+    import dask
+    import dask.array as da
+
+    read = set()
+
+    def block(block_info=None):
+        read.add(block_info[None]["chunk-location"])
+        return np.ones(block_info[None]["chunk-shape"])
+
+    lazy = da.map_blocks(block, chunks=((3,), (10,) * 10, (10,) * 10), dtype=float, meta=np.empty((0, 0, 0)))
+    data = xr.Dataset(
+        {"v": (("depth", "latitude", "longitude"), lazy)},
+        {"depth": [0.0, 10, 20], "latitude": np.arange(100) / 2.0, "longitude": np.arange(100) / 2.0},
+    )
+    with dask.config.set(scheduler="sync"):
+        shown = cube.SectionView(data)
+        shown.along.value = cube.LINE
+        read.clear()
+        shown.line.value = "1 1; 1 48"
+        hv.render(shown.figure)
+    assert {where[2] for where in read} == {0}

@@ -1006,14 +1006,13 @@ def _cell(
 
 def _made_of(rows: pd.DataFrame, transform: str) -> str:
     """The sum of which the value of a cell is the result, in words."""
-    parts = rows.attrs["made_of"]
+    parts, number = rows.attrs["made_of"], f"{len(rows):,} observation{'' if len(rows) == 1 else 's'}"
     scale = "" if transform == "none" else f" on the scale of the {transform} transform"
-    more = f" + {parts['constraints']:.4g} from constraints" if abs(parts["constraints"]) > 1e-9 else ""
-    return (
-        f"The analysis here is {sum(parts.values()):.4g}{scale}: the background {parts['background']:.4g} + "
-        f"{parts['observations']:.4g} from {len(rows):,} observation{'' if len(rows) == 1 else 's'}{more}. "
-        f"Their weights sum to {rows['weight'].sum():.3g}."
-    )
+    background, observed, rest = parts.values()
+    words = f"{background:.4g} from the background, {observed:+.4g} from {number}"
+    words += f", {rest:+.4g} from constraints" if abs(rest) > 1e-9 else ""
+    weights = f"The weights of the observations sum to {rows['weight'].sum():.3g}."
+    return f"The analysis here is {background + observed + rest:.4g}{scale}: {words}. {weights}"
 
 
 def checked_mask(mask: np.ndarray) -> np.ndarray:

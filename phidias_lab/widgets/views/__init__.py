@@ -5,6 +5,8 @@ depth                    profile           time                            time 
 columns                  table, and a map of points when they have places
 one compared_with another scatter               statistics of groups       Taylor and target diagram, table
 one drawn_against another    curve
+
+The views of a cube share a place and a line (see `spot`): a click on the map chooses them.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from phidias_lab.products import Product
 from phidias_lab.widgets.controls import prepare
 from phidias_lab.widgets.views import axes, curves, pairs
 from phidias_lab.widgets.views.places import Places
+from phidias_lab.widgets.views.spot import Spot
 
 #: Titles of the views in the order in which they are offered.
 TITLES = {
@@ -66,13 +69,15 @@ def view(data: Any, *, kind: str | None = None, variable: str | None = None) -> 
     """Everything that suits the data, in tabs; or the one `kind` that is asked for.
 
     `data` is a Dataset or DataFrame, or a run (which is waited for) or a product: their maps can then also show the places
-    of the observations that were used, if the chain tells them and its inputs are at hand.
+    of the observations that were used and what weighs in a cell, if the chain tells them and its inputs are at hand. The
+    views share a place, that a click on the map chooses, and the line of the section.
     """
     prepare()
-    places = None
+    more: dict[str, Any] = {"spot": Spot()}
     if isinstance(data, Run | Product):
         source, data = data, data.result() if isinstance(data, Run) else data.open()
-        places = Places(source) if flow.tells(source, "places") else None
+        more["places"] = Places(source) if flow.tells(source, "places") else None
+        more["weighs"] = source if flow.tells(source, "influences") else None
     if hasattr(data, "to_dataset") and not hasattr(data, "data_vars"):
         data = data.to_dataset(name=data.name or "value")
     if not hasattr(data, "columns") and not hasattr(data, "data_vars"):
@@ -82,7 +87,7 @@ def view(data: Any, *, kind: str | None = None, variable: str | None = None) -> 
         if kind not in kinds:
             raise InputError(f"These data have no view {kind!r}. They can be shown as {', '.join(kinds)}.")
         kinds = [kind]
-    made = [(TITLES[name], _make(name, data, variable, places)) for name in kinds]
+    made = [(TITLES[name], _make(name, data, variable, more)) for name in kinds]
     shown = made[0][1] if len(made) == 1 else pn.Tabs(*made, dynamic=True)
     words = of_synthetic(data, figures=bool(set(kinds) - {"points", "table", "groups"}))
     return shown if words is None else pn.Column(words, shown)
@@ -98,7 +103,7 @@ def of_synthetic(data: Any, figures: bool) -> pn.pane.HTML | None:
     return pn.pane.HTML(words, margin=(0, 10)) if words else None
 
 
-def _make(kind: str, data: Any, variable: str | None, places: Places | None) -> pn.viewable.Viewable:
+def _make(kind: str, data: Any, variable: str | None, more: dict[str, Any]) -> pn.viewable.Viewable:
     if kind == "table":
         from phidias_lab.widgets.views import table
 
@@ -113,7 +118,7 @@ def _make(kind: str, data: Any, variable: str | None, places: Places | None) -> 
         return curves.CurvesView(data).__panel__()
     from phidias_lab.widgets.views import cube
 
-    return cube.VIEWS[kind](data, variable=variable, places=places).__panel__()
+    return cube.VIEWS[kind](data, variable=variable, **more).__panel__()
 
 
 __all__ = ["TITLES", "suitable", "view"]

@@ -58,6 +58,19 @@ def roles(array: Any) -> dict[str, str]:
     return found
 
 
+def is_degrees(array: Any, dim: str) -> bool:
+    """Whether a horizontal dimension is in degrees on the globe."""
+    if dim not in array.coords:
+        return False
+    attributes = array[dim].attrs
+    if attributes.get("standard_name") in ("latitude", "longitude"):
+        return True
+    units = str(attributes.get("units", "")).lower()
+    if units:
+        return units.startswith("degree")
+    return str(dim).lower() in ("latitude", "longitude", "lat", "lon")
+
+
 def drawable(data: Any) -> list[str]:
     """The variables of a Dataset with numbers on at least one known axis; those with most axes first."""
     found = []
@@ -132,7 +145,11 @@ _MONTHS += ["August", "September", "October", "November", "December"]
 
 def units_of(thing: Any) -> str:
     """The units of a variable or coordinate as people write them; nothing for pure numbers."""
-    units = str(thing.attrs.get("units") or "")
+    return written_units(str(thing.attrs.get("units") or ""))
+
+
+def written_units(units: str) -> str:
+    """Units as people write them; nothing for pure numbers."""
     return _UNITS.get(units, units)
 
 
@@ -170,6 +187,12 @@ def label_of(value: Any, units: str | None = None) -> str:
         units = _UNITS.get(units, units) if units else ""
         return f"{value:g}{f' {units}' if units else ''}"
     return str(value)
+
+
+def place_label(longitude: float, latitude: float) -> str:
+    """'45.5°N 20°W': a place on the globe."""
+    east = (longitude + 180.0) % 360.0 - 180.0
+    return f"{label_of(round(latitude, 2), 'degrees_north')} {label_of(round(east, 2), 'degrees_east')}"
 
 
 def labels_of(data: Any, coordinate: Any) -> list[str]:

@@ -11,14 +11,22 @@ from typing import Any, ClassVar
 import holoviews as hv
 import numpy as np
 import panel as pn
+import xarray as xr
 
+from phidias_lab.compute.runs import Run
 from phidias_lab.contract.data import diverges_from, is_synthetic
-from phidias_lab.errors import PhidiasError
+from phidias_lab.errors import InputError, PhidiasError
+from phidias_lab.methods import sections
 from phidias_lab.methods.regridding import cell_edges
-from phidias_lab.widgets.controls import control, say, sentence, tick
+from phidias_lab.methods.sections import TURN
+from phidias_lab.products import Product
+from phidias_lab.widgets.controls import button, control, live, say, sentence, tick
 from phidias_lab.widgets.views import axes
+from phidias_lab.widgets.views import spot as spots
+from phidias_lab.widgets.views.influences import MOST_ROWS, Influences
 from phidias_lab.widgets.views.places import Places
 from phidias_lab.widgets.views.player import Player
+from phidias_lab.widgets.views.spot import Spot
 
 #: Above this number of cells a raster is reduced to screen pixels on the server.
 MOST_CELLS = 500_000
@@ -27,12 +35,20 @@ MOST_VALUES = 4_000_000
 #: A longer series is thinned before it is sent.
 MOST_POINTS = 2_000
 #: Above which error variance, relative to that of the background, a field may be hidden: what DIVA's products mask by.
-MOST_ERRORS = {"nothing: show all": None, "0.5 of the background's": 0.5, "0.3 of the background's": 0.3}
+MOST_ERRORS = {"all shown": 0.0, "0.5 of the background's": 0.5, "0.3 of the background's": 0.3}
 #: Perceptually uniform, and told apart with the common colour blindnesses.
 COLOURS, ERROR_COLOURS = "viridis", "cividis"
 #: For what has a sign: from blue over nearly white, which is not the grey of land, to red.
 SIGNED_COLOURS = "RdBu_r"
 _LAND = "#d9d9d9"
+#: What is marked on a map, and weights above and below zero; told apart by their shapes too.
+_MARK, _MORE, _LESS = "#d01c8b", "#b2182b", "#2166ac"
+#: What a click on a map does.
+CHOOSES, DRAWS = "chooses a place", "adds to the line"
+#: The third way of a section, its axis, and what stands between two nodes.
+LINE, ALONG, LINEAR, NEAREST = "the line", "distance", "interpolated", "nearest"
+#: Points along a line that was drawn.
+MOST_ALONG = 300
 
 
 class CubeView(pn.viewable.Viewer):
@@ -40,11 +56,25 @@ class CubeView(pn.viewable.Viewer):
 
     needs: ClassVar[tuple[frozenset[str], ...]] = ()
 
-    def __init__(self, data: Any, variable: str | None = None, places: Places | None = None):
+    def __init__(
+        self,
+        data: Any,
+        variable: str | None = None,
+        *,
+        places: Places | None = None,
+        weighs: Run | Product | None = None,
+        spot: Spot | None = None,
+        still: bool = False,
+    ):
         super().__init__()
         self.data = data
         #: Where the values lie that the data were made from, if that is known; maps show them.
         self.places = places
+        #: The run or product that tells what weighs in a cell, if there is one; maps ask it.
+        self.weighs = weighs
+        self.spot = Spot() if spot is None else spot
+        #: Whether nobody will click on it, as on the figures of an animation.
+        self.still = still
         names = [n for n in axes.drawable(data) if any(need <= set(axes.roles(data[n])) for need in self.needs)]
         first = variable if variable in names else names[0]
         self.choice = control(pn.widgets.Select, "Variable", options=names, value=first, width=220)
@@ -59,6 +89,7 @@ class CubeView(pn.viewable.Viewer):
         for widget in (self.choice, self.uncertainty, *self.own_controls()):
             widget.param.watch(lambda event: self.draw(), "value")
         self.draw()
+        self.spot.param.watch(lambda event: self._follow(), "place")
 
     def __panel__(self) -> pn.viewable.Viewable:
         return self._layout
@@ -113,11 +144,23 @@ class CubeView(pn.viewable.Viewer):
     def part(self, places: dict[str, int], **more: Any) -> CubeView:
         """The same view, set as this one is, of the part of the data at these places."""
         data = self.data.isel(places).assign_coords(more)
-        found = type(self)(data, self.choice.value, places=self.places)
+        spot = Spot(place=self.spot.place, line=self.spot.line)
+        found = type(self)(data, self.choice.value, places=self.places, spot=spot, still=True)
         for mine, other in zip(self.own_controls(), found.own_controls(), strict=True):
             other.value = mine.value
         found.uncertainty.on = self.uncertainty.on
         return found
+
+    def _follow(self) -> None:
+        """Go to the place that was chosen, along the dimensions that are not drawn."""
+        if self.spot.place is None:
+            return
+        roles = axes.roles(self.array)
+        for letter, value in zip("xy", self.spot.place, strict=True):
+            dim = roles.get(letter)
+            if dim in self.sliders and axes.is_degrees(self.array, dim):
+                found = sections.between(self.array[dim].values, value, TURN if letter == "x" else None)
+                self.sliders[dim].value = int(found.nearest)
 
     def draw(self) -> None:
         array = self.array
@@ -211,7 +254,7 @@ class CubeView(pn.viewable.Viewer):
     def heading(self, array: Any, place: str, letters: int, *, note: str = "", synthetic: bool = True) -> str:
         """The title of a figure, and below it once that the data are synthetic when they are."""
         empty = not np.isfinite(np.asarray(array.values, float)).any()
-        joint = "" if place.startswith(" at") or not place else ", "
+        joint = "" if place.startswith(" ") or not place else ", "
         text = f"{axes.short_name(array)}{joint}{place}{' (no value here)' if empty else ''}{note}"
         subtitle = "\nSynthetic data" if synthetic and is_synthetic(self.data) else ""
         return _wrapped(text, letters) + subtitle
@@ -270,7 +313,7 @@ class _Raster(CubeView):
     def slice(self, array, places):
         """With what is too uncertain taken out; `hidden` then says where that was."""
         array = array.isel(places)
-        if self._relative is None or self.most.value is None:
+        if self._relative is None or not self.most.value:
             return array
         relative = self._relative.isel({dim: at for dim, at in places.items() if dim in self._relative.dims})
         hidden = (relative > self.most.value).broadcast_like(array).transpose(*array.dims) & array.notnull()
@@ -297,9 +340,7 @@ class _Raster(CubeView):
     def element(self, array, error, title):
         wide = self.width_of[0 if error is None else 1]
         letters = wide // 8
-        note = (
-            f"; white: error variance above {self.most.value:g} of the background's" if "hidden" in array.coords else ""
-        )
+        note = f"; white: error variance above {self.most.value:g}" if "hidden" in array.coords else ""
         main = self.raster(array, self.heading(array, title, letters, note=note), COLOURS, wide)
         if error is None:
             return main, None
@@ -351,8 +392,8 @@ def _cells(values: np.ndarray, x, y, kdims: list, vdim: hv.Dimension, y_edges=No
     elif np.ndim(x) == 1:
         order_x, order_y = np.argsort(x, kind="stable"), np.argsort(y, kind="stable")
         x, y, values = x[order_x], y[order_y], values[np.ix_(order_y, order_x)]
-        x_edges = axes.cell_edges(x)
-        y_edges = axes.cell_edges(y) if y_edges is None else y_edges
+        x_edges = cell_edges(x)
+        y_edges = cell_edges(y) if y_edges is None else y_edges
         made = hv.QuadMesh((x_edges, y_edges, values), kdims=kdims, vdims=[vdim])
     else:
         made = hv.QuadMesh((x, y, values), kdims=kdims, vdims=[vdim])
@@ -415,23 +456,99 @@ def _true_levels(levels: np.ndarray):
 
 
 class MapView(_Raster):
-    """A field over latitude and longitude (or a projection's y and x), with coastlines that need no network."""
+    """A field over latitude and longitude (or a projection's y and x), with coastlines that need no network.
+
+    A click chooses the place that profiles and time series show, or adds a vertex to the line of the section; both can be
+    written too.
+    """
 
     needs = (frozenset("yx"),)
 
-    def __init__(self, data: Any, variable: str | None = None, places: Places | None = None):
+    def __init__(self, data: Any, variable: str | None = None, **more: Any):
         self.note = sentence()
-        super().__init__(data, variable, places)
+        self.problem = sentence()
+        super().__init__(data, variable, **more)
         self._layout.insert(1, self.note)
+        self._layout.extend([self._choosing, self.problem, *([self.weighing] if self.weighing else [])])
+        self.spot.param.watch(lambda event: self._chosen(), ["place", "line"])
+        if self.weighing is not None:
+            self.spot.param.watch(lambda event: self.weighing.forget(), "place")
+            self.weighing.param.watch(lambda event: None if live() else self.draw(), "rows")
 
     def own_controls(self):
         if not hasattr(self, "observed"):
             self.observed = tick("Observations used")
+            self._make_chooser()
         return [*super().own_controls(), *([self.observed] if self.places is not None else [])]
+
+    def _make_chooser(self) -> None:
+        self.weighing = None if self.weighs is None else Influences(self.weighs, self._cell)
+        ways = set().union(*(axes.roles(self.data[name]) for name in axes.drawable(self.data)))
+        clicks = [CHOOSES, *([DRAWS] if "z" in ways else [])]
+        self.clicks = control(pn.widgets.Select, "A click on the map", options=clicks, width=180)
+        self.clicks.visible = len(clicks) > 1
+        words = "Place (longitude latitude)", "Line of the section (longitude latitude; ...)"
+        self.place = control(pn.widgets.TextInput, words[0], placeholder="-20 45", width=180)
+        self.line = control(pn.widgets.TextInput, words[1], placeholder="-20 45; -12.5 50", width=300)
+        self.clear = button("Clear the line", lambda: self.spot.param.update(line=()), width=120, align="end")
+        self.line.visible = self.clear.visible = len(clicks) > 1
+        self.place.param.watch(lambda event: self._written("place", event.new), "value")
+        self.line.param.watch(lambda event: self._written("line", event.new), "value")
+        parts = [self.clicks, self.place, *([self.weighing.button] if self.weighing else []), self.line, self.clear]
+        self._choosing = pn.FlexBox(*parts, align_items="end", margin=0)
+        #: Part of the map that is looked at, once somebody zooms: a mark must not throw the view back.
+        self._view: dict[str, tuple[float, float]] = {}
+
+    # What a click does ------------------------------------------------------------------------------------------
+
+    def click(self, longitude: float, latitude: float) -> None:
+        """What a click on the map does there."""
+        x, y, _ = _places(self.array, axes.roles(self.array))
+        left, right, bottom, top = _extent(x, y)
+        if not (left <= longitude <= right and bottom <= latitude <= top):
+            return
+        place = (float(longitude), float(latitude))
+        if self.clicks.value == DRAWS:
+            self.spot.line = (*self.spot.line, place)
+        else:
+            self.spot.place = place
+
+    def _written(self, what: str, text: str) -> None:
+        try:
+            found = spots.read(text, 1, 1 if what == "place" else None)
+        except PhidiasError as error:
+            say(self.problem, str(error), problem=True)
+            return
+        say(self.problem, "")
+        if text.strip() != self._words(what):
+            self.spot.param.update(**{what: found if what == "line" else next(iter(found), None)})
+
+    def _words(self, what: str) -> str:
+        place, line = self.spot.place, self.spot.line
+        return spots.written(line if what == "line" else [] if place is None else [place])
+
+    def _chosen(self) -> None:
+        self.place.value, self.line.value = self._words("place"), self._words("line")
+        if not live():
+            self.draw()
+
+    def _cell(self) -> dict[str, Any]:
+        """The cell that is chosen, by the coordinates of the result."""
+        roles = axes.roles(self.array)
+        if self.spot.place is None:
+            raise InputError("No place is chosen. Click on the map, or write longitude and latitude below it.")
+        at = {dim: self.array[dim].values[slider.value] for dim, slider in self.sliders.items()}
+        at |= {d: self.array[d].values[0] for d in self.array.dims if d not in (*at, roles["x"], roles["y"])}
+        return {**at, roles["x"]: self.spot.place[0], roles["y"]: self.spot.place[1]}
+
+    # The figure -------------------------------------------------------------------------------------------------
 
     def draw(self):
         roles = axes.roles(self.array)
-        self.observed.visible = all(_is_degrees(self.array, roles[letter]) for letter in "yx")
+        self.observed.visible = self.geographic
+        self._choosing.visible = self.geographic and (
+            self.weighing is not None or bool({"z", "t"} & {r for r, d in roles.items() if self.array.sizes[d] > 1})
+        )
         if self.observed.on:
             try:
                 self.places.read()
@@ -439,7 +556,17 @@ class MapView(_Raster):
                 self.observed.on = False  # which draws
                 say(self.note, str(error), problem=True)
                 return
+        self._view.clear()
         super().draw()
+        for slider in self.sliders.values():
+            if self.weighing is not None:
+                slider.param.watch(lambda event: self.weighing.forget(), "value")
+
+    @property
+    def geographic(self) -> bool:
+        """Whether both axes are degrees on the globe."""
+        roles = axes.roles(self.array)
+        return all(axes.is_degrees(self.array, roles[letter]) for letter in "yx")
 
     def drawn(self, roles):
         return roles["y"], roles["x"]
@@ -459,26 +586,128 @@ class MapView(_Raster):
             color="#111111", size=4, line_color="white", line_width=0.6, tools=[], apply_ranges=False
         )
 
+    def assemble(self, of, fixed, with_error):
+        parts = super().assemble(of, fixed, with_error)
+        return [self._marked(part, self.width_of[len(parts) - 1]) for part in parts] if self._on_line else parts
+
+    @property
+    def _on_line(self) -> bool:
+        """Whether somebody is there who can click, so that marks come and go without the field."""
+        return live() and not self.still and self._choosing.visible
+
+    def _marked(self, part: Any, wide: int) -> hv.DynamicMap:
+        streams, spot = hv.streams, self.spot
+        dots = hv.DynamicMap(self._vertices, streams=[streams.Params(spot, ["place", "line"])])
+        streams.SingleTap(source=dots).add_subscriber(self._clicked)
+        streams.RangeXY(source=dots).add_subscriber(self._looked)
+        marks = hv.DynamicMap(self._path, streams=[streams.Params(spot, ["line"])])
+        if self.weighing is not None:
+            marks = marks * hv.DynamicMap(self._weights, streams=[streams.Params(self.weighing, ["rows"])])
+        return (part * marks * dots).opts(hv.opts.Overlay(**self._frame(wide)[0], hooks=[self._keep]))
+
+    def _clicked(self, x: float | None, y: float | None) -> None:
+        if x is not None and y is not None:
+            self.click(x, y)
+
+    def _looked(self, x_range: tuple | None, y_range: tuple | None) -> None:
+        if x_range is not None and y_range is not None:
+            self._view.update(x_range=x_range, y_range=y_range)
+
+    def _keep(self, plot: Any, element: Any) -> None:
+        for name, (start, end) in self._view.items():
+            getattr(plot.state, name).update(start=start, end=end)
+
+    def _in_turn(self, longitude: Any) -> np.ndarray:
+        """Longitudes in the turn of the map."""
+        x, y, _ = _places(self.array, axes.roles(self.array))
+        west = _extent(x, y)[0]
+        return west + np.mod(np.asarray(longitude, float) - west, TURN)
+
+    def _path(self, line: tuple) -> hv.Path:
+        """The line that was drawn, along great circles."""
+        try:
+            found = sections.line(*np.transpose(line), MOST_ALONG) if len(line) > 1 else None
+        except InputError:  # all at one place: there is nothing to draw
+            found = None
+        parts = []
+        if found is not None:
+            lon = self._in_turn(found.longitude)
+            cuts = np.flatnonzero(np.abs(np.diff(lon)) > TURN / 2) + 1
+            parts = [
+                np.column_stack(each) for each in zip(np.split(lon, cuts), np.split(found.latitude, cuts), strict=True)
+            ]
+        return hv.Path(parts, self._kdims(self.array)).opts(color=_MARK, line_width=2, tools=[], apply_ranges=False)
+
+    def _vertices(self, place: tuple | None, line: tuple) -> hv.Points:
+        """The place that was chosen, as a crossed circle, and the vertices of the line, as squares."""
+        found = [(*vertex, "square", 7) for vertex in line] + ([] if place is None else [(*place, "circle_x", 14)])
+        lon, lat, marker, size = zip(*found, strict=True) if found else ([], [], np.array([], str), [])
+        made = hv.Points((self._in_turn(lon), lat, marker, size), self._kdims(self.array), ["marker", "size"])
+        dim = hv.dim
+        return made.opts(
+            marker=dim("marker"),
+            size=dim("size"),
+            color="white",
+            line_color="#111111",
+            line_width=1.5,
+            tools=[],
+            apply_ranges=False,
+        )
+
+    def _weights(self, rows: Any | None) -> hv.Points:
+        """What weighs in the cell: larger where the weight is, a diamond where it is negative."""
+        lon, lat, weight = [], [], np.array([])
+        if rows is not None:
+            rows = rows.head(MOST_ROWS)
+            lon, lat, weight = (rows[name].to_numpy(float) for name in ("longitude", "latitude", "weight"))
+        most = np.abs(weight).max(initial=0.0) or 1.0
+        size = 4 + 14 * np.sqrt(np.abs(weight) / most)
+        marker, colour = (np.where(weight < 0, *pair).astype(str) for pair in (("diamond", "circle"), (_LESS, _MORE)))
+        vdims = ["weight", "size", "marker", "colour"]
+        made = hv.Points((self._in_turn(lon), lat, weight, size, marker, colour), self._kdims(self.array), vdims)
+        return made.opts(
+            marker=hv.dim("marker"),
+            size=hv.dim("size"),
+            color=hv.dim("colour"),
+            line_color="white",
+            line_width=0.5,
+            tools=["hover"],
+            hover_tooltips=["weight"],
+            apply_ranges=False,
+        )
+
+    def _kdims(self, array: Any) -> list[hv.Dimension]:
+        roles = axes.roles(array)
+        return [_dimension(array, roles[letter], letter) for letter in "xy"]
+
+    def _frame(self, wide: int) -> tuple[dict[str, Any], tuple[float, float, float, float], bool]:
+        """The settings of the figure, west, east, south and north of it, and whether these are degrees."""
+        x, y, geographic = _places(self.array, axes.roles(self.array))
+        left, right, bottom, top = _extent(x, y)
+        squeeze = np.cos(np.deg2rad(np.clip((bottom + top) / 2, -75, 75))) if geographic else 1.0
+        height = int(np.clip(wide * (top - bottom) / max((right - left) * squeeze, 1e-9), 180, 520))
+        size = _sized(wide, height)
+        return {"xlim": (left, right), "ylim": (bottom, top), **size}, (left, right, bottom, top), geographic
+
     def raster(self, array, title, colours, wide):
         roles = axes.roles(array)
         array = array.transpose(roles["y"], roles["x"])
-        x, y, geographic = _places(array, roles)
-        left, right, bottom, top = _extent(x, y)
-        kdims = [_named(array, roles["x"], "x"), _named(array, roles["y"], "y")]
+        x, y, _ = _places(array, roles)
+        frame, (left, right, bottom, top), geographic = self._frame(wide)
+        kdims = self._kdims(array)
         field = self.field(array, x, y, kdims, title, colours)
-        squeeze = np.cos(np.deg2rad(np.clip((bottom + top) / 2, -75, 75))) if geographic else 1.0
-        height = int(np.clip(wide * (top - bottom) / max((right - left) * squeeze, 1e-9), 180, 520))
         if geographic and self._with_places:
             field = field * self._dots(array, left, kdims)
         if geographic:
             field = field * _coast((left, bottom, right, top), kdims)
+        if not self._on_line and self._choosing.visible:
+            if self.weighing is not None and self.weighing.rows is not None:
+                field = field * self._weights(self.weighing.rows)
+            if self.spot.line or self.spot.place is not None:
+                field = field * self._path(self.spot.line) * self._vertices(self.spot.place, self.spot.line)
         if isinstance(field, hv.Overlay):
-            return field.opts(hv.opts.Overlay(xlim=(left, right), ylim=(bottom, top), **_sized(wide, height)))
-        return field.opts(hv.opts.Image(**_sized(wide, height)))
-
-
-def _named(array: Any, dim: str, name: str) -> hv.Dimension:
-    return _dimension(array, dim, name)
+            return field.opts(hv.opts.Overlay(**frame))
+        return field.opts(hv.opts.Image(**{k: v for k, v in frame.items() if k not in ("xlim", "ylim")}))
 
 
 def _places(array: Any, roles: dict[str, str]) -> tuple[np.ndarray, np.ndarray, bool]:
@@ -493,20 +722,8 @@ def _places(array: Any, roles: dict[str, str]) -> tuple[np.ndarray, np.ndarray, 
                 flat.setdefault(letter, (values, coordinate))
     if len(flat) == 2:
         return flat["x"][0], flat["y"][0], True
-    degrees = all(_is_degrees(array, roles[letter]) for letter in "xy")
+    degrees = all(axes.is_degrees(array, roles[letter]) for letter in "xy")
     return np.asarray(x, float), np.asarray(y, float), degrees
-
-
-def _is_degrees(array: Any, dim: str) -> bool:
-    if dim not in array.coords:
-        return False
-    attributes = array[dim].attrs
-    if attributes.get("standard_name") in ("latitude", "longitude"):
-        return True
-    units = str(attributes.get("units", "")).lower()
-    if units:
-        return units.startswith("degree")
-    return str(dim).lower() in ("latitude", "longitude", "lat", "lon")
 
 
 def _extent(x: np.ndarray, y: np.ndarray) -> tuple[float, float, float, float]:
@@ -528,27 +745,102 @@ def _coast(box: tuple[float, float, float, float], kdims: list) -> hv.Curve:
 
 
 class SectionView(_Raster):
-    """Depth against one horizontal axis."""
+    """Depth against one horizontal axis, or against the distance along a line of great circles."""
 
     needs = (frozenset("zx"), frozenset("zy"))
     width_of = (560, 300)
 
+    def __init__(self, data: Any, variable: str | None = None, **more: Any):
+        self.problem = sentence()
+        super().__init__(data, variable, **more)
+        self._layout.insert(1, self.problem)
+        self.spot.param.watch(lambda event: self._drawn(), "line")
+
     def own_controls(self):
         if not hasattr(self, "along"):
             self.along = control(pn.widgets.Select, "Along", options=self._ways(), width=140)
+            caption = "Line (longitude latitude; ...)"
+            self.line = control(pn.widgets.TextInput, caption, placeholder="-20 45; -12.5 50", width=300)
+            self.between = control(pn.widgets.Select, "Between nodes", options=[LINEAR, NEAREST], width=150)
+            self.line.value = spots.written(self.spot.line if len(self.spot.line) > 1 else ())
         self.along.visible = len(self._ways()) > 1
-        return [self.along, *super().own_controls()]
+        return [self.along, self.line, self.between, *super().own_controls()]
 
     def _ways(self) -> list[str]:
         roles = axes.roles(self.array)
-        return [roles[r] for r in ("x", "y") if r in roles]
+        ways = [roles[r] for r in ("x", "y") if r in roles]
+        return [*ways, LINE] if len(ways) == 2 and all(axes.is_degrees(self.array, dim) for dim in ways) else ways
 
-    def drawn(self, roles):
+    def _drawn(self) -> None:
+        """A line was drawn on the map: go along it."""
+        if len(self.spot.line) < 2 or LINE not in self._ways():
+            return
+        self.along.value = LINE
+        self.line.value = spots.written(self.spot.line)
+
+    def draw(self):
         ways = self._ways()
         if self.along.options != ways:
             self.along.options = ways
+        self.line.visible = self.between.visible = self.along.value == LINE
+        self._line = self._read_line() if self.along.value == LINE else None
+        super().draw()
+
+    def _read_line(self) -> sections.Line | None:
+        """The line as it is written; without one from corner to corner."""
+        x, y = (self.array[axes.roles(self.array)[letter]].values for letter in "xy")
+        try:
+            self._ends = spots.read(self.line.value, 2) or ((x.min(), y.min()), (x.max(), y.max()))
+            found = sections.line(*np.transpose(self._ends), MOST_ALONG)
+        except PhidiasError as error:
+            say(self.problem, str(error), problem=True)
+            return None
+        say(self.problem, "")
+        if self.line.value.strip() and self.line.value.strip() != spots.written(self.spot.line):
+            self.spot.line = self._ends
+        return found
+
+    def drawn(self, roles):
+        ways = self._ways()
         way = self.along.value if self.along.value in ways else ways[0]
+        if way == LINE:
+            return (roles["z"], roles["y"], roles["x"]) if self._line is not None else (roles["z"], roles["x"])
         return roles["z"], way
+
+    def element(self, array, error, title):
+        if array.ndim == 3:
+            first, last = (axes.place_label(*self._ends[k]) for k in (0, -1))
+            title = f" from {first} to {last}{f', {title}' if title else ''}"
+            array, error = self.cut(array), None if error is None else self.cut(error)
+        return super().element(array, error, title)
+
+    def cut(self, array: Any) -> Any:
+        """An array over depth and both horizontal axes, along the line: a value where the nearest node has one."""
+        roles, line = axes.roles(array), self._line
+        across = sections.between(array[roles["x"]].values, line.longitude, TURN)
+        up = sections.between(array[roles["y"]].values, line.latitude)
+
+        def nodes(rows: np.ndarray, columns: np.ndarray) -> Any:
+            places = {roles["y"]: xr.DataArray(rows, dims=ALONG), roles["x"]: xr.DataArray(columns, dims=ALONG)}
+            return array.isel(places).transpose(roles["z"], ALONG)
+
+        nearest = nodes(up.nearest, across.nearest)
+        values, there = nearest.values.astype(float), across.inside & up.inside
+        if self.between.value == LINEAR:
+            total, weights = np.zeros(values.shape), np.zeros(values.shape)
+            for rows, share in ((up.lower, 1 - up.share), (up.upper, up.share)):
+                for columns, part in ((across.lower, 1 - across.share), (across.upper, across.share)):
+                    corner = nodes(rows, columns).values.astype(float)
+                    good = np.isfinite(corner)
+                    total += np.where(good, corner, 0.0) * share * part
+                    weights += good * share * part
+            with np.errstate(invalid="ignore"):
+                values = np.where(np.isfinite(values), total / weights, np.nan)
+        found = nearest.copy(data=np.where(there, values, np.nan)).drop_vars([roles["x"], roles["y"]])
+        along = (ALONG, line.distance / 1000.0, {"units": "km", "long_name": "distance along the line"})
+        found = found.assign_coords({ALONG: along})
+        found.attrs = array.attrs
+        return found
 
     def raster(self, array, title, colours, wide):
         depth = axes.roles(array)["z"]
@@ -590,7 +882,7 @@ def downward(array: Any, dim: str) -> bool:
 
 
 #: What is said of the band around a line.
-BAND = "; band: plus and minus one standard error"
+BAND, INTERVAL = "; band: plus and minus one standard error", "; band: central 95 % interval"
 
 
 def _line(drawn: hv.Overlay, title: str, size: tuple[int, int], **settings: Any) -> hv.Overlay:
@@ -610,7 +902,29 @@ def _line(drawn: hv.Overlay, title: str, size: tuple[int, int], **settings: Any)
     )
 
 
-class ProfileView(CubeView):
+class _LineView(CubeView):
+    """What profiles and time series have in common: a band around a line, by what the data declare of the error."""
+
+    @property
+    def error(self):
+        interval = axes.interval(self.data, self.choice.value)
+        if interval is not None:
+            return xr.Dataset(dict(zip(("lower", "upper"), interval, strict=True)))
+        error = super().error
+        return None if error is None else xr.Dataset({"error": error})
+
+    def ends(self, values: np.ndarray, error: xr.Dataset) -> tuple[np.ndarray, np.ndarray]:
+        """Lower and upper end of the band."""
+        found = {str(name): np.asarray(array.values, float) for name, array in error.items()}
+        return (
+            (found["lower"], found["upper"]) if "lower" in found else (values - found["error"], values + found["error"])
+        )
+
+    def note(self, error: xr.Dataset | None) -> str:
+        return "" if error is None else INTERVAL if "lower" in error else BAND
+
+
+class ProfileView(_LineView):
     """Values against depth at one place."""
 
     needs = (frozenset("z"),)
@@ -628,14 +942,12 @@ class ProfileView(CubeView):
         dots = hv.Scatter((values, z), kdim, vdim).opts(color="#1f4e79", size=6, tools=["hover"])
         whole = line * dots
         if error is not None:
-            spread = np.asarray(error.values, float)
-            good = np.isfinite(values) & np.isfinite(spread)
-            outline = np.column_stack(
-                [np.r_[(values - spread)[good], (values + spread)[good][::-1]], np.r_[z[good], z[good][::-1]]]
-            )
+            lower, upper = self.ends(values, error)
+            good = np.isfinite(lower) & np.isfinite(upper)
+            outline = np.column_stack([np.r_[lower[good], upper[good][::-1]], np.r_[z[good], z[good][::-1]]])
             band = hv.Polygons([outline] if good.sum() > 1 else [], [kdim, vdim])
             whole = band.opts(fill_color="#9ecae1", fill_alpha=0.5, line_alpha=0, tools=[]) * whole
-        note = "" if error is None else BAND
+        note = self.note(error)
         down = downward(array, depth)
         ylim = None
         if stretched:
@@ -650,7 +962,7 @@ class ProfileView(CubeView):
         )
 
 
-class SeriesView(CubeView):
+class SeriesView(_LineView):
     """Values against time at one place; long series are thinned so that every peak stays."""
 
     needs = (frozenset("t"),)
@@ -661,21 +973,22 @@ class SeriesView(CubeView):
     def element(self, array, error, title):
         (time,) = array.dims
         t, values = _coordinate(array, time), np.asarray(array.values, float)
-        spread = None if error is None else np.asarray(error.values, float)
+        ends = None if error is None else self.ends(values, error)
         kept = thinned(values, MOST_POINTS)
         if values.size > MOST_POINTS:
             t, values = t[kept], values[kept]
-            spread = None if spread is None else spread[kept]
+            ends = None if ends is None else tuple(end[kept] for end in ends)
         kdim, vdim = _dimension(array, time, "t"), hv.Dimension("value", label=axes.caption(array))
         whole = hv.Curve((t, values), kdim, vdim).opts(color="#1f4e79", tools=["hover"], line_width=1.5)
         if values.size <= 100:
             whole = whole * hv.Scatter((t, values), kdim, vdim).opts(color="#1f4e79", size=6)
         else:
             whole = hv.Overlay([whole])
-        if spread is not None:
-            band = hv.Spread((t, values, spread), kdim, [vdim, hv.Dimension("error")])
+        if ends is not None:
+            below, above = values - ends[0], ends[1] - values
+            band = hv.Spread((t, values, below, above), kdim, [vdim, hv.Dimension("below"), hv.Dimension("above")])
             whole = band.opts(fill_color="#9ecae1", fill_alpha=0.5, line_alpha=0) * whole
-        note = "" if error is None else BAND
+        note = self.note(error)
         return _line(whole, self.heading(array, title, 60, note=note), (600, 300))
 
 

@@ -73,7 +73,7 @@ def test_each_observation_is_told_with_its_place_its_value_and_its_distance():
     columns = rows.attrs["columns"]
     assert (columns["contribution"]["units"], columns["temperature"]["units"]) == ("degree_Celsius",) * 2
     assert columns["distance"]["units"] == "m"
-    assert f"from {len(rows)} observations" in rows.attrs["words"]
+    assert f"from {len(rows)} observations." in rows.attrs["words"]
 
 
 @pytest.mark.parametrize("transform", ["log", "gaussian"])
@@ -113,6 +113,11 @@ def test_what_holds_the_analysis_within_its_range_is_told_beside_the_observation
 def test_a_cell_without_an_analysis_is_refused_with_the_reason(cell, said):
     with pytest.raises(InputError, match=said):
         asked(Gridding(), make_observations(200, depth=(0.0, 10.0)), **cell)
+
+
+def test_of_a_gridding_in_tiles_it_is_said_that_the_weights_are_not_told():
+    with pytest.raises(InputError, match="solved in tiles"):
+        asked(Gridding(tile=8, length=20e3), make_observations(200))
 
 
 def test_a_place_is_found_in_any_turn_of_the_globe():
