@@ -14,7 +14,9 @@ from typing import Any
 
 import holoviews as hv
 import panel as pn
+from bokeh.models import UIElement
 from holoviews.core.dimension import LabelledData
+from panel.io.notebook import patch_inline_stylesheets
 
 _CAPTION, _ROLE = "label", "color"
 ROLES = ("default", "primary", "success", "danger")
@@ -39,6 +41,19 @@ def prepare() -> None:
     if hv.extension._loaded:
         # HoloViews' own display names styles on another host; Panel's has them inside.
         hv.Store.set_display_hook("html+js", LabelledData, lambda figure: pn.pane.HoloViews(figure)._repr_mimebundle_())
+
+
+class Wrap(pn.FlexBox):
+    """A row that wraps. What it gets later takes its styles from here in a notebook too, where Panel's own row would name
+    them on another host."""
+
+    def _get_children(self, doc, root, model, comm):
+        children = super()._get_children(doc, root, model, comm)
+        if comm is not None:
+            for child in (child for group in children.values() for child in group if isinstance(child, UIElement)):
+                for part in child.select({"type": UIElement}):
+                    patch_inline_stylesheets(part)
+        return children
 
 
 def control(kind: type, caption: str, **settings: Any) -> pn.widgets.Widget:

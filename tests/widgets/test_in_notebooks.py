@@ -89,6 +89,9 @@ def test_jupyterlab_shows_views_and_asks_no_other_host(page, served_environment,
             page.wait_for_timeout(200)
         assert [float(number) for number in place.input_value().split()] == pytest.approx([-5, 50], abs=0.2)
         keep("notebook-in-jupyterlab-with-a-place")
+        # What is drawn again takes its styles from here as well.
+        page.get_by_text("Same colours for all slices", exact=True).first.click()
+        page.wait_for_timeout(3000)
     finally:
         stopped(server)
     assert foreign(page) == []

@@ -20,7 +20,7 @@ from phidias_lab.methods import sections
 from phidias_lab.methods.regridding import cell_edges
 from phidias_lab.methods.sections import TURN
 from phidias_lab.products import Product
-from phidias_lab.widgets.controls import button, control, live, say, sentence, tick
+from phidias_lab.widgets.controls import Wrap, button, control, live, say, sentence, tick
 from phidias_lab.widgets.views import axes
 from phidias_lab.widgets.views import spot as spots
 from phidias_lab.widgets.views.influences import MOST_ROWS, Influences
@@ -82,9 +82,9 @@ class CubeView(pn.viewable.Viewer):
         self.player = Player(self)
         self.sliders: dict[str, pn.widgets.Widget] = {}
         self._labels: dict[str, list[str]] = {}
-        self._controls = pn.FlexBox(align_items="end", margin=0)
+        self._controls = Wrap(align_items="end", margin=0)
         # Narrower pages wrap the figures; a page narrower than one figure lets it be pushed sideways.
-        self._figures = pn.FlexBox(margin=0, styles={"max-width": "100%", "overflow-x": "auto"})
+        self._figures = Wrap(margin=0, styles={"max-width": "100%", "overflow-x": "auto"})
         self._layout = pn.Column(self._controls, self.player.row, self._figures, styles={"max-width": "100%"})
         for widget in (self.choice, self.uncertainty, *self.own_controls()):
             widget.param.watch(lambda event: self.draw(), "value")
@@ -495,7 +495,7 @@ class MapView(_Raster):
         self.place.param.watch(lambda event: self._written("place", event.new), "value")
         self.line.param.watch(lambda event: self._written("line", event.new), "value")
         parts = [self.clicks, self.place, *([self.weighing.button] if self.weighing else []), self.line, self.clear]
-        self._choosing = pn.FlexBox(*parts, align_items="end", margin=0)
+        self._choosing = Wrap(*parts, align_items="end", margin=0)
         #: Part of the map that is looked at, once somebody zooms: a mark must not throw the view back.
         self._view: dict[str, tuple[float, float]] = {}
 

@@ -14,7 +14,7 @@ import pandas as pd
 import panel as pn
 
 from phidias_lab.contract.data import is_synthetic
-from phidias_lab.widgets.controls import control, say, sentence
+from phidias_lab.widgets.controls import Wrap, control, say, sentence
 from phidias_lab.widgets.views import axes
 from phidias_lab.widgets.views.cube import COLOURS, _sized, _wrapped
 from phidias_lab.widgets.views.table import TableView
@@ -80,9 +80,9 @@ class _Chosen(pn.viewable.Viewer):
         self.choice.visible = len(options) > 1
         self.note = sentence()
         self.key = sentence()
-        self._body = pn.FlexBox(margin=0, styles={"max-width": "100%", "overflow-x": "auto"})
+        self._body = Wrap(margin=0, styles={"max-width": "100%", "overflow-x": "auto"})
         self._layout = pn.Column(
-            pn.FlexBox(self.choice, self.note, align_items="end", margin=0),
+            Wrap(self.choice, self.note, align_items="end", margin=0),
             self._body,
             self.key,
             styles={"max-width": "100%"},

@@ -29,7 +29,7 @@ from phidias_lab.compute.runs import Run, write_text
 from phidias_lab.errors import InputError, ParameterError
 from phidias_lab.products import Product
 from phidias_lab.widgets.accessible import SpokenNames
-from phidias_lab.widgets.controls import control, download, live, prepare, tick
+from phidias_lab.widgets.controls import Wrap, control, download, live, prepare, tick
 from phidias_lab.widgets.views import axes
 
 PLAY = "Play"
@@ -56,7 +56,7 @@ class Player:
         self.pace.param.watch(lambda event: self._clock is not None and self._run(), "value")
         self.along.param.watch(lambda event: self._fit(), "value")
         # Away from the view's other controls, which are made anew when something is drawn otherwise.
-        self.row = pn.FlexBox(align_items="end", margin=0)
+        self.row = Wrap(align_items="end", margin=0)
         self._clock: Any = None
         self._left = 0
 

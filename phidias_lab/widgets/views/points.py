@@ -9,7 +9,7 @@ import numpy as np
 import panel as pn
 
 from phidias_lab.contract.data import column_attributes
-from phidias_lab.widgets.controls import control, say, sentence
+from phidias_lab.widgets.controls import Wrap, control, say, sentence
 from phidias_lab.widgets.views import axes
 from phidias_lab.widgets.views.cube import COLOURS, _coast, _sized, colour_range, signed
 
@@ -37,8 +37,8 @@ class PointsView(pn.viewable.Viewer):
         self._figure = pn.pane.HoloViews(None, margin=(5, 0))
         # As in the other views: the controls wrap, and a page narrower than the figure lets it be pushed sideways.
         self._layout = pn.Column(
-            pn.FlexBox(self.choice, self.note, align_items="end", margin=0),
-            pn.FlexBox(self._figure, margin=0, styles={"max-width": "100%", "overflow-x": "auto"}),
+            Wrap(self.choice, self.note, align_items="end", margin=0),
+            Wrap(self._figure, margin=0, styles={"max-width": "100%", "overflow-x": "auto"}),
             styles={"max-width": "100%"},
         )
         self.choice.param.watch(lambda event: self.draw(), "value")
