@@ -241,6 +241,10 @@ class Plane:
     centre: tuple[float, float]
     free: np.ndarray
 
+    def of(self, group: slice) -> Plane:
+        """That of some levels."""
+        return Plane(self.numbers[group], self.centre, self.free[group])
+
     def at(self, level: Any, longitude: Any, latitude: Any) -> np.ndarray:
         value, east, north = np.moveaxis(self.numbers[level], -1, 0)
         return value + east * (longitude - self.centre[0]) + north * (latitude - self.centre[1])

@@ -164,13 +164,19 @@ def _sizes(most: int) -> list[int]:
 
 @dataclass(frozen=True)
 class Part:
-    """A box of the grid as a domain of its own: its plan, mask and ends, and where it lies in the whole."""
+    """A box of the grid as a domain of its own, with the levels of one group: its plan, mask and ends, and where it lies in
+    the whole. Tasks carry it to workers, so it holds no more than they need."""
 
     plan: Plan
     mask: np.ndarray
     ends: tuple
     box: Box
     means: tuple[float, ...]
+
+    @property
+    def group(self) -> slice:
+        """All its levels."""
+        return slice(0, self.plan.depth.size)
 
     def local(self, box: Box) -> tuple[slice, slice]:
         """Rows and columns of a box within this one."""
@@ -195,32 +201,33 @@ class Part:
         return values if self.ends[1][0] else west + np.mod(values - west, 360.0)
 
 
-def part_of(plan: Plan, mask: np.ndarray, box: Box, means: tuple[float, ...]) -> Part:
+def part_of(plan: Plan, mask: np.ndarray, group: slice, box: Box, means: tuple[float, ...]) -> Part:
     rims, cyclic = _levels.rim_of(plan), _levels.is_cyclic(plan.longitude)
+    shape = (plan.latitude.size, plan.longitude.size)
     rows, columns = (
-        np.arange(max(one.start - rim, 0), min(one.stop - rim, count))
-        if not (around and cyclic)
-        else np.arange(one.start, one.stop)
-        for one, rim, count, around in zip(
-            box, rims, (plan.latitude.size, plan.longitude.size), (False, True), strict=True
-        )
+        slice(max(one.start - rim, 0), min(one.stop - rim, count))
+        for one, rim, count in zip(box, rims, shape, strict=True)
     )
-    count = plan.longitude.size
-    turn = 360.0 * (columns // count) if cyclic else 0.0
-    at = columns % count if cyclic else columns
-    sizes = [plan.latitude.size + 2 * rims[0], count + 2 * rims[1]]
-    ends = tuple((one.start == 0, one.stop == size) for one, size in zip(box, sizes, strict=True))
-    if cyclic and columns.size < count:
-        ends = (ends[0], (False, False))
+    ends = tuple(
+        (one.start == 0, one.stop == count + 2 * rim) for one, rim, count in zip(box, rims, shape, strict=True)
+    )
+    longitude = plan.longitude[columns]
+    if cyclic:
+        places = np.arange(box[1].start, box[1].stop)
+        turn, at = np.divmod(places, shape[1])
+        longitude, columns = plan.longitude[at] + 360.0 * turn, at if turn.any() else box[1]
+        if places.size < shape[1]:
+            ends = (ends[0], (False, False))
     lengths = plan.lengths
     if lengths is not None:
-        lengths = tuple(_taken(_taken(each, rows, 1), at, 2) for each in lengths)
-    part = replace(plan, latitude=plan.latitude[rows], longitude=plan.longitude[at] + turn, lengths=lengths)
-    return Part(part, mask[:, rows][:, :, at], ends, box, means)
+        lengths = tuple(_taken(_taken(_taken(each, group, 0), rows, 1), columns, 2) for each in lengths)
+    depth, edges = plan.depth[group], plan.edges[group]
+    part = replace(plan, latitude=plan.latitude[rows], longitude=longitude, depth=depth, edges=edges, lengths=lengths)
+    return Part(part, mask[group, rows][:, :, columns], ends, box, means)
 
 
-def _taken(values: np.ndarray, places: np.ndarray, axis: int) -> np.ndarray:
-    return values if values.shape[axis] == 1 else np.take(values, places, axis)
+def _taken(values: np.ndarray, places: slice | np.ndarray, axis: int) -> np.ndarray:
+    return values if values.shape[axis] == 1 else values[(slice(None),) * axis + (places,)]
 
 
 def means_of(plan: Plan, group: slice) -> tuple[float, ...]:
@@ -237,16 +244,18 @@ def means_of(plan: Plan, group: slice) -> tuple[float, ...]:
     return (*([float(plan.parameters["vertical_length"])] if levels > 1 else []), *found)
 
 
-def _system(part: Part, group: slice, near: pd.DataFrame, anomalies: np.ndarray, even: Any, currents: Any = None):
+def _system(part: Part, near: pd.DataFrame, anomalies: np.ndarray, even: Any, currents: Any = None):
     near = near.assign(longitude=part.longitudes(near))
-    (*arrays, length), convention, inner = _levels.geometry(part.plan, group, part.mask, near, part.ends, part.means)
+    (*arrays, length), convention, inner = _levels.geometry(
+        part.plan, part.group, part.mask, near, part.ends, part.means
+    )
     shape = arrays[0].shape
     return system.build(
         *arrays,
         anomalies,
         length,
         part.plan.parameters["noise"],
-        velocity=None if currents is None else _levels.paths_of(part.plan, group, currents, inner, shape),
+        velocity=None if currents is None else _levels.paths_of(part.plan, part.group, currents, inner, shape),
         unit_variance=False if even is None else even.reshape(shape),
         **convention,
     )
@@ -258,10 +267,6 @@ def _window(part: Part, tile: Tile, shape: tuple[int, ...]) -> np.ndarray:
     return held
 
 
-def _sea(part: Part, group: slice) -> bool:
-    return bool(part.mask[group].any())
-
-
 def _levels_of(plan: Plan, group: slice) -> int:
     """How many levels the grid has with its rim."""
     size = plan.depth[group].size
@@ -271,12 +276,12 @@ def _levels_of(plan: Plan, group: slice) -> int:
 # What is done for a tile -------------------------------------------------------------------------------------------------
 
 
-def deviation(part: Part, group: slice, tile: Tile) -> np.ndarray:
+def deviation(part: Part, tile: Tile) -> np.ndarray:
     """What the norm alone makes of the standard deviation of the background in the core of a tile."""
-    core, levels = part.local(tile.core), _levels_of(part.plan, group)
-    if not _sea(part, group):
+    core, levels = part.local(tile.core), _levels_of(part.plan, part.group)
+    if not part.mask.any():
         return np.full((1, levels, *(one.stop - one.start for one in core)), np.nan)
-    found = _system(part, group, _NO_ROWS, np.zeros(0), None)
+    found = _system(part, _NO_ROWS, np.zeros(0), None)
     shape = found.grid.mask.shape
     spread = np.sqrt(tiles.error_variance(found, _window(part, tile, shape), prior=True))
     return _core(spread, core, levels)
@@ -284,7 +289,6 @@ def deviation(part: Part, group: slice, tile: Tile) -> np.ndarray:
 
 def field(
     part: Part,
-    group: slice,
     tile: Tile,
     near: pd.DataFrame,
     anomalies: np.ndarray,
@@ -293,10 +297,10 @@ def field(
     around: Any,
 ) -> np.ndarray:
     """The anomaly in the core of a tile, for what the last pass gave around it."""
-    core, levels = part.local(tile.core), _levels_of(part.plan, group)
-    if not _sea(part, group):
+    core, levels = part.local(tile.core), _levels_of(part.plan, part.group)
+    if not part.mask.any():
         return np.full((1, levels, *(one.stop - one.start for one in core)), np.nan)
-    found = _system(part, group, near, anomalies, even, currents)
+    found = _system(part, near, anomalies, even, currents)
     shape = found.grid.mask.shape
     before = np.zeros(shape) if around is None else around.reshape(shape)
     solved = tiles.solve(found, _window(part, tile, shape), before, part.plan.parameters["solver"])
@@ -308,10 +312,10 @@ def _core(values: np.ndarray, core: Box, levels: int) -> np.ndarray:
     return values.reshape(1, levels, *values.shape[-2:])
 
 
-def cost(part: Part, group: slice, near: pd.DataFrame, anomalies: np.ndarray, around: np.ndarray) -> float:
+def cost(part: Part, near: pd.DataFrame, anomalies: np.ndarray, around: np.ndarray) -> float:
     """What these observations add to the cost y' R^-1 (y - Hx)."""
     near = near.assign(longitude=part.longitudes(near))
-    (*arrays, length), convention, _ = _levels.geometry(part.plan, group, part.mask, near, part.ends, part.means)
+    (*arrays, length), convention, _ = _levels.geometry(part.plan, part.group, part.mask, near, part.ends, part.means)
     sea = arrays[0]
     operator, _ = interpolation(*arrays, length, **convention)
     there = operator @ around.reshape(sea.shape)[sea]
@@ -320,7 +324,6 @@ def cost(part: Part, group: slice, near: pd.DataFrame, anomalies: np.ndarray, ar
 
 def result(
     part: Part,
-    group: slice,
     tile: Tile,
     near: pd.DataFrame,
     anomalies: np.ndarray,
@@ -332,18 +335,18 @@ def result(
     number: np.ndarray,
 ) -> dict[str, np.ndarray]:
     """Everything in `given` for the domain's nodes in the core of a tile."""
-    plan, levels = part.plan, _levels_of(part.plan, group)
+    plan, levels = part.plan, _levels_of(part.plan, part.group)
     inside = _inner(part, tile)
     own = tuple(slice(one.start - rim, one.stop - rim) for one, rim in zip(inside, _first(part), strict=True))
     if background is None:
         nodes = replace(plan, latitude=plan.latitude[own[0]], longitude=plan.longitude[own[1]])
-        background = _levels.background_of(nodes, group, near.iloc[:0], np.zeros(0, bool), begin[0]).nodes
-    sea = part.mask[group][:, own[0], own[1]]
+        background = _levels.background_of(nodes, part.group, near.iloc[:0], np.zeros(0, bool), begin[0]).nodes
+    sea = part.mask[:, own[0], own[1]]
     relative = None
     if plan.parameters["error"] == "exact":
         relative = np.full(sea.shape, np.nan)
-        if _sea(part, group):
-            found = _system(part, group, near, anomalies, even, begin[1])
+        if part.mask.any():
+            found = _system(part, near, anomalies, even, begin[1])
             shape = found.grid.mask.shape
             spread = tiles.error_variance(found, _window(part, tile, shape)).reshape(levels, *shape[-2:])
             relative = _without_rim(spread, levels, sea.shape[0])[:, inside[0], inside[1]]
@@ -404,9 +407,9 @@ def usable(plan: Plan, group: slice, mask: np.ndarray, near: pd.DataFrame) -> np
         return _levels.usable(plan, group, mask, near)
     used, means = np.zeros(len(near), bool), means_of(plan, group)
     for held, tile in own(plan, cut(plan, AT_ONCE), near, np.ones(len(near), bool)):
-        part = part_of(plan, mask, tile.outer, means)
+        part = part_of(plan, mask, group, tile.outer, means)
         there = near[held].assign(longitude=part.longitudes(near[held]))
-        used[held] = _levels.usable(part.plan, group, part.mask, there, part.ends, means)
+        used[held] = _levels.usable(part.plan, part.group, part.mask, there, part.ends, means)
     return used
 
 
@@ -428,7 +431,16 @@ class Whole:
 
     def __post_init__(self):
         self.groups = [group for group, _, _ in self.pieces[0]]
-        self.means = [means_of(self.plan, group) for group in self.groups]
+        means = [means_of(self.plan, group) for group in self.groups]
+        self.parts = [
+            {
+                id(tile): part_of(self.plan, self.mask, group, tile.outer, means[k])
+                for row in self.tiling.tiles
+                for tile in row
+            }
+            for k, group in enumerate(self.groups)
+        ]
+        self.sent: dict[tuple[int, int], Any] = {}
 
     def arrays(self) -> list[list[dict[str, da.Array]]]:
         """For each window and group the outputs, lazy and in blocks."""
@@ -450,7 +462,7 @@ class Whole:
         """The standard deviation that the norm alone gives the background; the same in every window of time."""
 
         def made(_: int, k: int, tile: Tile) -> Any:
-            return dask.delayed(deviation, pure=False)(self._part(k, tile), self.groups[k], tile)
+            return dask.delayed(deviation, pure=False)(self._sent(k, tile), tile)
 
         self.report(0.0, f"the variance of the background in {len(self.tiling)} tiles")
         return self._stage("variance", 1, made)
@@ -461,10 +473,9 @@ class Whole:
         for number in range(1, tiles.PASSES + 1):
 
             def made(w: int, k: int, tile: Tile, before: da.Array | None = now) -> Any:
-                part, (group, near, used) = self._part(k, tile), self.pieces[w][k]
+                part, (_, near, used) = self._part(k, tile), self.pieces[w][k]
                 return dask.delayed(field, pure=False)(
-                    part,
-                    group,
+                    self._sent(k, tile),
                     tile,
                     *self._there(near, part.near(near) & used, backgrounds[w][k]),
                     self._around(even, 0, k, tile.outer),
@@ -502,7 +513,13 @@ class Whole:
         return self.keep(name, xr.Dataset({"values": (STAGE, array)}))["values"].data
 
     def _part(self, k: int, tile: Tile) -> Part:
-        return part_of(self.plan, self.mask, tile.outer, self.means[k])
+        return self.parts[k][id(tile)]
+
+    def _sent(self, k: int, tile: Tile) -> Any:
+        """The part as tasks get it: once for all windows and passes, and not taken apart."""
+        if (k, id(tile)) not in self.sent:
+            self.sent[k, id(tile)] = dask.delayed(self._part(k, tile), traverse=False, pure=False)
+        return self.sent[k, id(tile)]
 
     def _there(self, near: pd.DataFrame, held: np.ndarray, background: Background | None):
         """Some of the observations near a group of levels, and their anomalies."""
@@ -526,6 +543,8 @@ class Whole:
     ) -> dict[str, da.Array]:
         (group, near, used), begin, plan = self.pieces[w][k], self.begins[w], self.plan
         number, names = _levels.per_level(plan, group, near, used), _levels.given(plan.parameters)
+        # The levels of a part are counted from its first one.
+        start = begin[0].of(group) if isinstance(begin[0], _levels.Plane) else begin[0]
         same = None if background is None or plan.parameters["background"] in _levels.FIELDS else background.nodes
         if background is None:
             variance = math.nan
@@ -533,8 +552,7 @@ class Whole:
         else:
             costs = [
                 dask.delayed(cost, pure=False)(
-                    self._part(k, tile),
-                    group,
+                    self._sent(k, tile),
                     *self._there(near, held, background),
                     self._around(anomaly, w, k, tile.outer),
                 )
@@ -549,12 +567,11 @@ class Whole:
                 return dask.delayed(_levels.nothing, pure=False)(plan, number, self._thick(group, tile))
             part = self._part(k, tile)
             return dask.delayed(result, pure=False)(
-                part,
-                group,
+                self._sent(k, tile),
                 tile,
                 *self._there(near, part.near(near) & used, background),
                 self._around(even, 0, k, tile.outer),
-                begin,
+                (start, begin[1]),
                 same,
                 self._around(anomaly, w, k, tile.core),
                 variance,

@@ -203,11 +203,12 @@ def test_every_node_lies_in_one_core_and_its_halo_is_as_wide_as_it_should():
         Gridding(length=30e3).resolved({"observations": observations(of), "domain": of})._plan(of, of["depth"].values)
     )
     tiling = _tiles.cut(plan, 24)
-    count = np.zeros((46, 66), int)
+    count, mask = np.zeros((46, 66), int), of["mask"].values > 0
     for row in tiling.tiles:
         for tile in row:
             count[tile.core] += 1
-            part = _tiles.part_of(plan, of["mask"].values > 0, tile.outer, (30e3, 30e3))
+            part = _tiles.part_of(plan, mask, slice(0, 1), tile.outer, (30e3, 30e3))
+            assert np.shares_memory(part.mask, mask)  # thousands of tasks hold such parts
             assert _levels.geometry(part.plan, slice(0, 1), part.mask, part_rows(), part.ends)[0][0].shape == tuple(
                 one.stop - one.start for one in tile.outer
             )
