@@ -265,10 +265,25 @@ def export(
     `form` is "notebook" or "script", which make the product again, or "seadatanet": a gridded field with its error, masks,
     counts and observations as one NetCDF file in SeaDataNet's manner, to which `attributes` are added as global ones.
     """
-    path = Path(path).expanduser()
+    from phidias_lab.products import Product
+
+    if not isinstance(source, Run | Product):
+        raise ParameterError(
+            f"A run or a product is exported, and {kind_of(source)} was given. phidias_lab.runs() lists runs, and what "
+            "run() gives is one."
+        )
     known_form(form)
+    try:
+        path = Path(path).expanduser()
+        path.resolve().exists()
+    except (OSError, ValueError, TypeError) as error:
+        said = as_sentence(error)
+        raise ProductError(f"{path!r:.120} cannot be the name of a file: {said} Choose another.") from None
     if path.is_dir():
         raise ProductError(f"{path} is a folder, and a file is to be written. Name a file in it.")
+    if path.exists() and not path.is_file():
+        raise ProductError(f"{path} is no regular file, and would be replaced by one. Name another.")
+    _check_apart(path, source.folder if isinstance(source, Run) else source.path)
     if path.exists() and not overwrite:
         raise ProductError(
             f"{path} exists already. Choose another name, or allow it to be replaced (--overwrite, overwrite=True)."
@@ -286,6 +301,7 @@ def export(
     from phidias_lab.products import seadatanet
 
     product = source.product if isinstance(source, Run) else source
+    _check_apart(path, product.path)
     seadatanet.check(product, attributes)
     remarks, uses = [], None
     try:
@@ -294,6 +310,11 @@ def export(
         remarks.append(f"The file is without the observations and their counts in each cell: {as_sentence(error)}")
     seadatanet.write(product, path, uses, attributes)
     return remarks
+
+
+def _check_apart(path: Path, exported: Path) -> None:
+    if path.resolve().is_relative_to(Path(exported).resolve()):
+        raise ProductError(f"{path} is, or lies in, what is exported, and that would be lost. Name a file elsewhere.")
 
 
 def _openable(reference: Mapping, home: Path | None) -> Mapping:
@@ -759,7 +780,8 @@ def _produce(run: Run, watch: _Watch) -> None:
             return ended.enter_context(batch.crew(run, lambda text: watch.report(0.0, text)))
 
         def keep(name: str, cube: Any) -> Any:
-            return finish(cube, run.folder / "work" / name, share.next())
+            tell = share.next()
+            return finish(cube, run.folder / "work" / name, lambda done, text: tell(done, f"{text} ({name})"))
 
         if chain_class.kind == "cube":
             chain.keep = keep
@@ -845,7 +867,7 @@ def _same_work(work: Path, order: Order, identities: Mapping[str, dict]) -> None
     key = hashlib.sha256(json.dumps(made_of, sort_keys=True, default=str).encode()).hexdigest()
     note = work / "key.json"
     if work.is_dir() and runs.read_json(note).get("key") != key:
-        if any(work.glob("piece-*")):
+        if any(work.rglob("piece-*")):
             print("the order or the data of an input changed, so the finished pieces are removed and computed again")
         shutil.rmtree(work)
     work.mkdir(exist_ok=True)

@@ -62,9 +62,9 @@ class Said:
 
 def is_document(value: Any) -> bool:
     """Whether this is what `Said.document` gives: a record may have been damaged since."""
-    if not isinstance(value, dict) or set(value) - {"remarks"} != {"counts", "warnings"}:
+    if not isinstance(value, dict) or set(value) - {"found", "remarks"} != {"counts", "warnings"}:
         return False
-    counts, sentences = value["counts"], (value["warnings"], value.get("remarks", []))
+    counts, sentences = value["counts"], (value["warnings"], value.get("found", []), value.get("remarks", []))
     return (
         isinstance(counts, dict)
         and all(map(_is_count, counts.values()))

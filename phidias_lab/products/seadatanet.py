@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import xarray as xr
 
 from phidias_lab.errors import InputError, ParameterError, ProductError
@@ -45,6 +46,8 @@ _SHORT = {"time": "time", "depth": "depth", "latitude": "lat", "longitude": "lon
 _GRID = tuple(_SHORT[d] for d in DIMS)
 _CODES = {"longitude": ("ALONZZ01", "DEGE"), "latitude": ("ALATZZ01", "DEGN"), "depth": ("ADEPZZ01", "ULAA")}
 _PLACES = ("longitude", "latitude", "depth")
+#: Attributes that the HDF5 library writes itself.
+_HDF5 = ("NAME", "CLASS", "REFERENCE_LIST", "DIMENSION_LIST")
 _TAKEN = {*_GRID, *(f"obs{short}" for short in _GRID), "obsid", "nv", "observations", "idlen", "time_bounds",
           "climatology_bounds", "number_of_observations", "number_of_observations_in_cell"}  # fmt: skip
 #: What a product has of one value per node, and of one per level and window, and how it is called after the variable's name.
@@ -154,14 +157,24 @@ def write(product: Product, path: Path, uses: Uses | None = None, attributes: Ma
 
 
 def _check_names(attributes: Mapping[str, str]) -> None:
-    for name in attributes:
-        if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", name):
+    for name, text in attributes.items():
+        if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]{0,99}", name) or name in _HDF5:
             raise ParameterError(
-                f"The attribute {name!r} cannot stand in a NetCDF file: a name has letters, digits and underscores and "
-                "begins with a letter. Give it another name."
+                f"The attribute {name!r:.120} cannot stand in a NetCDF file: a name has at most 100 letters, digits and "
+                f"underscores, begins with a letter and is none of {', '.join(_HDF5)}. Give it another name."
             )
+        if not isinstance(text, str) or "\0" in text or not _encodable(text):
+            raise ParameterError(f"The attribute {name!r} was given {text!r:.120}; it must be a text in UTF-8.")
         if name in ("Conventions", "product_id", "phidias_order"):
             raise ParameterError(f"The attribute {name!r} follows from the product itself. Leave it out.")
+
+
+def _encodable(text: str) -> bool:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 # The whole ------------------------------------------------------------------------------------------------------------
@@ -193,7 +206,9 @@ def global_attributes(product: Product, data: xr.Dataset, uses: Uses | None) -> 
     )
     if uses is not None:
         about += f" Made from {uses.rows['observation'].nunique()} observations, which are listed in the file."
-        codes = Counter(uses.rows.drop_duplicates("observation").get("edmo_code", default=[]))
+        codes = Counter(
+            _texts(uses.rows.drop_duplicates("observation").get("edmo_code", default=pd.Series(dtype=object)))
+        )
         known = sorted((str(code), number) for code, number in codes.items() if re.fullmatch(r"\d+", str(code)))
         found["edmo_codes"] = ", ".join(f"SDN:EDMO::{code} ({number} observations)" for code, number in known)
     history = ["written in the layout of SeaDataNet's gridded products", found.get("history")]
@@ -367,10 +382,19 @@ def _observations(file: Any, rows: Any) -> None:
 
 def _names(rows: Any) -> np.ndarray | None:
     """The name of each observation: EDMO code, hyphen, LOCAL_CDI_ID as in SeaDataNet, else its cast, else its platform."""
-    texts = {c: rows[c].fillna("").astype(str).to_numpy(object) for c in IDENTITIES if c in rows}
+    texts = {c: _texts(rows[c]) for c in IDENTITIES if c in rows}
     none = np.full(len(rows), "", object)
     code, local, cast, platform = (texts.get(c, none) for c in IDENTITIES)
     found = np.where(cast != "", cast, platform)
     full = (code != "") & (local != "")
     found = np.where(full, code + "-" + local, found)
     return found if (found != "").any() else None
+
+
+def _texts(column: pd.Series) -> np.ndarray:
+    """What names something, as text; whole numbers have no decimals, which a missing one among them gives a column."""
+    values = column.to_numpy(object, na_value=None) if len(column) else np.empty(0, object)
+    missing = column.isna().to_numpy()
+    whole = [isinstance(value, float) and value.is_integer() for value in values]
+    texts = ["" if m else str(int(v) if w else v) for v, m, w in zip(values, missing, whole, strict=True)]
+    return np.array(texts, object)

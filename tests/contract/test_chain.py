@@ -11,6 +11,7 @@ import pytest
 import xarray as xr
 
 from phidias_lab import Chain, Input, Var, choice, flag, number, numbers, period, region, text, variable
+from phidias_lab.contract import said
 from phidias_lab.contract.data import error_terms
 from phidias_lab.errors import InputError, ParameterError, UnknownNameError
 
@@ -430,3 +431,13 @@ def test_what_a_chain_left_out_and_warned_of_stands_in_its_result_and_not_in_the
 def test_a_part_that_is_counted_twice_is_the_chains_error():
     with pytest.raises(ParameterError, match="count each once"):
         Chain().counted("rows", 3, {"flag": 2, "missing": 2})
+
+
+def test_what_a_chain_found_is_read_back_from_a_record():
+    told = said.Said()
+    told.counted("rows", 3, {"bad": 1})
+    told.found.append("It is 3.")
+    told.warn("Look.")
+    told.remark("Here.")
+    assert said.is_document(told.document())
+    assert not said.is_document({**told.document(), "found": [3]})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tracemalloc
 import uuid
@@ -270,7 +271,15 @@ def test_the_global_attributes_are_those_a_catalogue_takes(climatology, tmp_path
 
 @pytest.mark.parametrize(
     ("attributes", "sentence"),
-    [({"two words": "x"}, "letters, digits and underscores"), ({"product_id": "x"}, "follows from the product")],
+    [
+        ({"two words": "x"}, "letters, digits and underscores"),
+        ({"CLASS": "x"}, "is none of NAME, CLASS"),
+        ({"a" * 300: "x"}, "at most 100 letters"),
+        ({"institution": None}, "was given None; it must be a text"),
+        ({"institution": "a\0b"}, "must be a text in UTF-8"),
+        ({"institution": "caf\udce9"}, "must be a text in UTF-8"),
+        ({"product_id": "x"}, "follows from the product"),
+    ],
 )
 def test_an_attribute_that_cannot_be_is_refused_and_nothing_is_written(climatology, tmp_path, attributes, sentence):
     with pytest.raises(ParameterError, match=sentence):
@@ -328,8 +337,34 @@ def test_a_place_that_is_taken_or_missing_is_refused_and_left_as_it_is(climatolo
             phidias_lab.export(climatology, tmp_path / path, **how)
     with pytest.raises(UnknownNameError, match="'seadatanet'"):
         phidias_lab.export(climatology, tmp_path / "b.nc", "seadata")
+    with pytest.raises(ParameterError, match="A run or a product is exported, and a"):
+        phidias_lab.export("last", tmp_path / "b.nc")
+    for name in ("a\0b.nc", "n" * 300):
+        with pytest.raises(ProductError, match="cannot be the name of a file"):
+            phidias_lab.export(climatology, tmp_path / name)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.nc", "folder"]
     assert (tmp_path / "a.nc").read_text() == "mine"
+
+
+def test_what_is_exported_and_what_is_no_file_is_not_replaced(climatology, tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(ProductError, match="is no regular file"):
+        phidias_lab.export(climatology, tmp_path / "pipe", overwrite=True)
+    assert (tmp_path / "pipe").is_fifo()
+    before = climatology.path.read_bytes()
+    (tmp_path / "again.nc").symlink_to(climatology.path)
+    for path in (climatology.path, tmp_path / "again.nc"):
+        with pytest.raises(ProductError, match=r"that would be lost\. Name a file elsewhere"):
+            phidias_lab.export(climatology, path, overwrite=True)
+    assert climatology.path.read_bytes() == before
+
+
+def test_a_missing_code_spoils_no_other(tmp_path):
+    column = pd.Series([486.0, np.nan, 1337.0])
+    assert seadatanet._texts(column).tolist() == ["486", "", "1337"]
+    assert seadatanet._texts(pd.Series(["486", None, "x"])).tolist() == ["486", "", "x"]
+    rows = pd.DataFrame({"edmo_code": column, "local_cdi_id": ["a", "b", "c"], "platform": ["p", "q", None]})
+    assert seadatanet._names(rows).tolist() == ["486-a", "q", "1337-c"]
 
 
 def test_a_full_disk_is_told_and_leaves_nothing(climatology, small_disk):

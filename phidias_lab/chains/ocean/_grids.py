@@ -54,8 +54,15 @@ def bounds_of(data: xr.Dataset, coordinate: xr.DataArray) -> tuple[xr.DataArray 
 
 
 def check_dates(time: xr.DataArray, name: str) -> None:
-    if time.dtype.kind != "M":
-        raise InputError(f"The times of the input {name!r} are no dates but {time.dtype}. Choose a field with dates.")
+    if time.dtype.kind == "M":
+        return
+    calendar = getattr(time.values.flat[0], "calendar", None) if time.size and time.dtype.kind == "O" else None
+    if calendar:
+        raise InputError(
+            f"The times of the input {name!r} are of the calendar {calendar!r}, which has days that others do not. Convert "
+            "them first, with xarray's convert_calendar('standard')."
+        )
+    raise InputError(f"The times of the input {name!r} are no dates but {time.dtype}. Choose a field with dates.")
 
 
 def seconds(moments: np.ndarray) -> np.ndarray:

@@ -18,6 +18,8 @@ from phidias_lab.methods.transforms import Transform
 DIMS = ("time", "depth", "latitude", "longitude")
 #: Outputs that have one value per level and window; all others have one per node.
 PER_LEVEL = ("background", "background_deviation", "observations_used")
+#: Standard deviation of the places of observations, over that of the domain's nodes, below which no slope is drawn.
+LEAST_SPAN = 0.2
 #: Backgrounds that differ from node to node.
 FIELDS = ("plane", "previous")
 #: Fields of a domain that change the horizontal correlation lengths from place to place.
@@ -254,16 +256,24 @@ def plane(plan: Plan, row: list[tuple[slice, pd.DataFrame, np.ndarray]]) -> Plan
     """Of the used observations. Around the globe a slope by longitude means nothing, so there is none."""
     rows = pd.concat([near[used] for _, near, used in row])
     level = level_of(plan, slice(0, plan.depth.size), rows)
-    lon, lat, value = (rows[name].to_numpy(float) for name in ("longitude", "latitude", plan.parameters["variable"]))
-    centre = (float(plan.longitude.mean()), float(plan.latitude.mean()))
+    value = rows[plan.parameters["variable"]].to_numpy(float)
+    lines = [plan.longitude, plan.latitude]
+    centre, extent = (tuple(float(each(line)) for line in lines) for each in (np.mean, np.std))
     numbers, free = np.full((plan.depth.size, 3), np.nan), np.zeros(plan.depth.size, int)
+    away = np.column_stack(
+        [rows["longitude"].to_numpy(float) - centre[0], rows["latitude"].to_numpy(float) - centre[1]]
+    )
+    away = away / extent * [not is_cyclic(plan.longitude), True]
     for each in np.unique(level):
         here = level == each
-        away = np.column_stack([lon[here] - centre[0], lat[here] - centre[1]]) * [not is_cyclic(plan.longitude), True]
-        middle = away.mean(axis=0)
-        # What too few places leave open, for instance the slope across a single section, is taken as flat.
-        slopes, _, rank, _ = np.linalg.lstsq(away - middle, value[here] - value[here].mean(), rcond=1e-10)
-        numbers[each], free[each] = [value[here].mean() - middle @ slopes, *slopes], 1 + rank
+        middle, mean = away[here].mean(axis=0), value[here].mean()
+        # In a direction in which the places span little of the domain their slope would be drawn far beyond them: it is
+        # taken as flat, as across a single section.
+        left, spread, directions = np.linalg.svd(away[here] - middle, full_matrices=False)
+        wide = spread > LEAST_SPAN * np.sqrt(here.sum())
+        slopes = (left[:, wide].T @ (value[here] - mean) / spread[wide]) @ directions[wide]
+        numbers[each] = [mean - middle @ slopes, *slopes / extent]
+        free[each] = 1 + wide.sum()
     known = free > 0
     if known.any():
         numbers = np.column_stack([np.interp(plan.depth, plan.depth[known], line[known]) for line in numbers.T])

@@ -74,7 +74,7 @@ def halos(plan: Plan) -> tuple[np.ndarray, np.ndarray]:
     three = longitude[0] + closest * np.arange(3)
     spacing = [each[1] for each in geometry.metrics_on_sphere(three, latitude)]
     columns, rows = (
-        np.ceil(tiles.HALO[_ndim(plan)] * each * length).astype(int)
+        np.maximum(np.ceil(tiles.HALO[_ndim(plan)] * each * length), tiles.LEAST_HALO).astype(int)
         for each, length in zip(spacing, reversed(_longest(plan, latitude.size)), strict=True)
     )
     return rows, columns

@@ -410,6 +410,11 @@ class Gridding(Chain):
                 f"Parameter 'tile' was given {self.tile}; a tile has {_tiles.LEAST} nodes a side at least. 0 cuts what does "
                 "not fit into the memory, and nothing else."
             )
+        if self.advection > 0 and self.tile and self.error == "exact":
+            raise ParameterError(
+                f"The order has advection {self.advection:g} d and tile {self.tile}; along currents an error reaches "
+                "farther than the halo of a tile. Choose error 'none', or leave one of them out."
+            )
         if self.analysis_range is not None and self.tile:
             raise ParameterError(
                 f"The order has an analysis_range and tile {self.tile}; bounds are not kept in tiles. Leave one of them out."
@@ -469,7 +474,8 @@ class Gridding(Chain):
     def _tile(self, domain: xr.Dataset, solver: str) -> int:
         """The side of the tiles, 0 where the domain is solved in one."""
         shape, room = _shape(domain.sizes, self.parameters), solvers.free_memory()
-        if self.tile or solver == "iterative" or self.analysis_range is not None:
+        whole = self.analysis_range is not None or (self.advection > 0 and self.error == "exact")
+        if self.tile or solver == "iterative" or whole:
             return self.tile
         if solvers.memory("multifrontal", shape) * (1 if len(shape) == 3 else _SIDE_BY_SIDE) <= room:
             return 0
@@ -905,7 +911,15 @@ class Gridding(Chain):
         if self.background == "profile":
             return mean_profile(plan, row)
         if self.background == "plane":
-            return plane(plan, row)
+            found = plane(plan, row)
+            most = 2 if is_cyclic(plan.longitude) else 3
+            flat = plan.depth[(found.free > 0) & (found.free < most)]
+            if flat.size:
+                self.warn(
+                    f"In {span.label} the observations at {', '.join(f'{depth:g}' for depth in flat[:8])} m span too little "
+                    "of the domain for a plane; across the directions that they do not span it is flat."
+                )
+            return found
         if earlier is None:
             return None
         if earlier.times(span)[1]:
@@ -979,6 +993,10 @@ def _cell(
 ) -> tuple[int, int, int, int]:
     """Window, level, row and column of the cell that is the nearest; what is left open must have one value only."""
     found = []
+    for name, value in (("latitude", latitude), ("longitude", longitude), ("depth", depth)):
+        number = isinstance(value, int | float | np.number) and not isinstance(value, bool) and np.isfinite(value)
+        if not number and not (name == "depth" and value is None):
+            raise InputError(f"The {name} {value!r} is no number. Give one, such as {name}=45.")
     try:
         moment = None if time is None else pd.Timestamp(time)
     except (TypeError, ValueError):
@@ -992,6 +1010,17 @@ def _cell(
                 f"The result has {len(values)} values of {name}, from {values[0]} to {values[-1]}. Give {name}= too."
             )
         found.append(0 if value is None else int(np.abs(values - value).argmin()))
+    if depth is not None and not plan.edges[0, 0] <= depth <= plan.edges[-1, 1]:
+        raise InputError(
+            f"The depth {depth:g} m is none of the result's, which go from {plan.depth[0]:g} to {plan.depth[-1]:g} m. Give "
+            "one of them."
+        )
+    first, last = min(w.start for w in spans), max(w.end for w in spans)
+    if moment is not None and not first <= moment <= last and not any(w.climatological for w in spans):
+        raise InputError(
+            f"The time {moment:%Y-%m-%d} is in none of the result's windows, which go from {spans[0].label} to "
+            f"{spans[-1].label}. Give one in them."
+        )
     for name, value, values in (("latitude", latitude, plan.latitude), ("longitude", longitude, plan.longitude)):
         away = np.abs(values - value) if name == "latitude" else np.abs((values - value + 180.0) % 360.0 - 180.0)
         # Half a cell beyond the edges belongs to the nodes there.

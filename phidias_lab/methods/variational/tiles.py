@@ -28,6 +28,9 @@ HALO = {2: 10.0, 3: 11.0}
 """Correlation lengths between the core of a tile and its ring, by the number of dimensions. The covariance is 2e-4 there, in
 the plane with the order 2 of the norm and in space with the order 3 (`norm.kernel`), so the error variance is right to some
 1e-7, and each pass leaves some 1e-3 at most of what was wrong."""
+LEAST_HALO = 12
+"""Nodes that a halo has at least. Where the length is near the spacing or below, the covariance falls from node to node and
+not as the kernel does, by a factor of about (spacing / length)^2 where that is large."""
 CONSISTENT = 1e-7
 """Passes end when what is still to come is below this part of the greatest value of the field."""
 PASSES = 30

@@ -270,3 +270,16 @@ def test_around_the_globe_a_plane_has_no_slope_by_longitude():
     plan = Gridding(background="plane").resolved({"observations": table, "domain": globe})._plan(globe, DEPTH)
     found = _levels.plane(plan, [(slice(0, 3), table, np.ones(len(table), bool))])
     assert (found.numbers[:, 1] == 0).all()
+
+
+@pytest.mark.parametrize("spread", [1e-7, 1e-3, 0.05])
+def test_places_that_lie_close_together_draw_no_slope_across_the_domain(spread):
+    table, random = observations(lambda *_: 0.0), np.random.default_rng(1)
+    table["longitude"] = -8.0 + spread * random.standard_normal(len(table))
+    table["latitude"] = 47.0 + spread * random.standard_normal(len(table))
+    table["temperature"] = 12 + 0.5 * random.standard_normal(len(table))
+    result = grid(table, background="plane")
+    assert float(result["background_field"].min()) > 11.5
+    assert float(result["background_field"].max()) < 12.5
+    assert "span too little of the domain for a plane" in result.attrs["comment"]
+    assert "span too little" not in grid(observations(lambda *_: 1.0), background="plane").attrs.get("comment", "")

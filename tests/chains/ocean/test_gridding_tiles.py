@@ -134,12 +134,26 @@ def test_currents_a_transform_and_an_earlier_field_too():
         of,
         30,
         advection=2.0,
+        error="none",
         currents=currents,
         background="previous",
         previous=previous,
         transform="log",
         transform_bounds=[5.0],
     )
+
+
+@pytest.mark.parametrize("more", [{"length": 1e3}, {"length": 5e3}, {"anisotropy": 20.0}])
+def test_a_length_near_the_spacing_or_below_too(more):
+    of = domain()
+    check_equal(observations(of, 900), of, 16, noise=1e-3, **more)
+
+
+def test_an_error_along_currents_is_not_told_in_tiles():
+    of = domain()
+    currents = xr.Dataset({"u": of["mask"].isel(depth=0) * 1.0})
+    with pytest.raises(ParameterError, match="advection 2 d and tile 24; along currents"):
+        Gridding(tile=24, advection=2.0)(observations=observations(of), domain=of, currents=currents)
 
 
 def test_many_observations_of_a_large_grid_are_looked_at_in_parts(monkeypatch):
@@ -267,6 +281,7 @@ def start(files, **more):
 def test_a_killed_run_goes_on_from_its_finished_tiles_and_gives_the_same_bytes(files):
     run = start(files)
     until(lambda: len(pieces(run, "pass-1")) >= 2 or run.status == "failed")
+    assert run.progress.message.endswith("(pass-1)")
     os.kill(run.record["worker"]["pid"], signal.SIGKILL)
     assert run.wait(60) == "interrupted"
     first, second = pieces(run, "variance"), pieces(run, "pass-1")
