@@ -650,6 +650,14 @@ def test_outputs_that_cannot_be_are_said_at_once(tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["there.nc"]
 
 
+def test_an_input_is_not_replaced_by_the_product_made_of_it(tmp_path):
+    mine = tmp_path / "mine.csv"
+    mine.write_text("temperature\n1.0\n")
+    said = refusal(ProductError, "probe.table", inputs={"rows": mine}, output=mine, overwrite=True)
+    assert "mine.csv is the input 'rows' of this run and is not replaced" in said
+    assert mine.read_text() == "temperature\n1.0\n"
+
+
 def tree(folder: Path) -> list[str]:
     return sorted(str(p.relative_to(folder)) for p in folder.rglob("*"))
 
