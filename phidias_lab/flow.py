@@ -487,7 +487,9 @@ def _reserve(order: Order, run: Run) -> None:
     path = Path(order.output["path"])
     for name, reference in order.inputs.items():
         if reference.get("file") and Path(reference["file"]).resolve() == path.resolve():
-            raise ProductError(f"{path} is the input {name!r} of this run and is not replaced. Choose another output path.")
+            raise ProductError(
+                f"{path} is the input {name!r} of this run and is not replaced. Choose another output path."
+            )
     try:
         _may_appear(path, bool(order.output.get("overwrite")))
         if not path.parent.is_dir():

@@ -718,6 +718,11 @@ def _told(
             )
             more["significant_share"].append(total[LARGE] / total[KNOWN])
         explained.append(_explained(summed[summed[:, KNOWN] > 0], level))
+    if not any(one.number for one in found):
+        raise InputError(
+            "No node has a value of both fields: where one has sea or data, the other has none (of a logarithm, none above "
+            "0). Choose fields of the same sea and time, or a lower coverage."
+        )
     result = {name: np.array(values) for name, values in more.items()}
     result |= {f"standardised_rmsd{end}": np.array([one[k] for one in explained]) for k, end in enumerate(_grids.ENDS)}
     result["number"] = np.array([one.number for one in found], np.int64)

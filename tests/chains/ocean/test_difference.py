@@ -227,6 +227,14 @@ def test_what_is_missing_makes_no_value_and_no_more_than_the_coverage_may_be_mis
     assert of(fine, plane(), coverage=1)["difference"].isnull().values.sum() == 3
 
 
+def test_fields_without_a_common_value_are_refused():
+    west, east = plane(), plane()
+    west["value"][:, :5] = np.nan
+    east["value"][:, 5:] = np.nan
+    with pytest.raises(InputError, match="No node has a value of both fields"):
+        of(west, east)
+
+
 def test_steps_of_time_are_met_by_their_spans():
     days = pd.date_range("2014-01-01", "2014-03-31")
     daily = plane(np.arange(days.size)[:, None, None], time=days + pd.Timedelta(hours=12))
