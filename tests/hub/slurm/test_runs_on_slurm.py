@@ -48,7 +48,7 @@ def test_runs_whose_jobs_are_gone_say_why_and_go_on_with_their_finished_pieces(h
     killed = phidias_lab.run("probe.slow", on="slurm", pieces=6, seconds=0.7, marks=str(marks))
     eventually(lambda: late.progress.fraction > 0)
     first = late.launched["job"]
-    as_user("root", "scontrol", "update", f"JobId={first}", "EndTime=now")  # a wall time is a minute at least
+    as_user("root", "scontrol", "update", f"JobId={first}", "EndTime=now+2")  # a wall time is a minute at least
     eventually(lambda: killed.progress.fraction > 0.3)
     second = killed.launched["job"]
     as_user("root", "scancel", "--signal=KILL", second)
