@@ -32,20 +32,7 @@ class Influences:
 
 
 def influences(
-    mask,
-    metrics,
-    coords,
-    obs_coords,
-    values,
-    length,
-    noise,
-    *,
-    node,
-    least=None,
-    greatest=None,
-    constraints=(),
-    solver: str = "auto",
-    **options,
+    mask, *arguments, node, least=None, greatest=None, constraints=(), solver: str = "auto", **options
 ) -> Influences:
     """The weights of all observations at a node (its place along each dimension) of the analysis of `analyse_within` with
     the same arguments and options; without bounds that is `analyse`."""
@@ -57,11 +44,10 @@ def influences(
         )
     if not sea[node]:
         raise InputError(f"The node {node} is on land, where there is no analysis. Choose one at sea.")
-    arguments = (mask, metrics, coords, obs_coords, values, length, noise)
     if least is not None or greatest is not None:
         bounds = {"least": least, "greatest": greatest}
-        constraints = bounded.held(*arguments, constraints=constraints, solver=solver, **bounds, **options)
-    found = system.build(*arguments, constraints=constraints, **options)
+        constraints = bounded.held(mask, *arguments, constraints=constraints, solver=solver, **bounds, **options)
+    found = system.build(mask, *arguments, constraints=constraints, **options)
     matrix, unit = found.matrix, np.zeros(found.grid.nodes)
     unit[found.grid.number[node]] = 1.0
     answer = solvers.solve(solvers.factorise(matrix, found.places, solver), matrix, unit)
