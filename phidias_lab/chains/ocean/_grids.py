@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from phidias_lab.contract import Var
+from phidias_lab.contract import Var, choice, number
 from phidias_lab.contract.data import converter, look_alike
 from phidias_lab.errors import InputError, as_sentence
 from phidias_lab.methods.agreement import Agreement
@@ -178,3 +178,40 @@ def _span(low: float, size: float, sides: str) -> str:
 
     high = low + size
     return f"{abs(low):g}–{side(high)}" if low > 0 and high > 0 else f"{side(low)}–{side(high)}"
+
+
+# Parameters that all comparisons have ------------------------------------------------------------------------------
+
+
+def transform_parameter() -> Any:
+    return choice(
+        "auto",
+        ["auto", "none", "log"],
+        doc="Compare values or their natural logarithms; auto takes these for chlorophyll",
+    )
+
+
+def region_size_parameter() -> Any:
+    return number(10.0, bounds=(1, 90), units="degree", doc="Side of the boxes for which statistics are given")
+
+
+def block_length_parameter() -> Any:
+    return number(
+        500e3,
+        bounds=(1e3, 5e6),
+        units="m",
+        scale="log",
+        doc="Side of the blocks within which differences may depend on each other; not smaller than the errors are wide",
+        level="expert",
+    )
+
+
+def block_days_parameter() -> Any:
+    return number(
+        30.0,
+        bounds=(0.1, 4000),
+        units="d",
+        scale="log",
+        doc="Duration of the blocks within which differences may depend on each other",
+        level="expert",
+    )

@@ -142,12 +142,8 @@ class Comparison(Chain):
     deepest = number(10.0, bounds=(0, 1000), units="m", doc="Deeper observations say nothing of the surface")
     period = period(doc="First and last day; empty is all there is")
     region = region(doc="Part of the observations; empty is all of them")
-    transform = choice(
-        "auto",
-        ["auto", "none", "log"],
-        doc="Compare values or their natural logarithms; auto takes these for chlorophyll",
-    )
-    region_size = number(10.0, bounds=(1, 90), units="degree", doc="Side of the boxes for which statistics are given")
+    transform = _grids.transform_parameter()
+    region_size = _grids.region_size_parameter()
     map_step = number(1.0, bounds=(0.05, 30), units="degree", scale="log", doc="Side of the cells of the map")
     depth_classes = numbers(
         None,
@@ -172,22 +168,8 @@ class Comparison(Chain):
         doc="Least and greatest value observed that is used; empty is Argo's global range test where the variable is known",
         level="expert",
     )
-    block_length = number(
-        500e3,
-        bounds=(1e3, 5e6),
-        units="m",
-        scale="log",
-        doc="Side of the blocks within which errors may depend on each other; not smaller than the errors are wide",
-        level="expert",
-    )
-    block_days = number(
-        30.0,
-        bounds=(0.1, 4000),
-        units="d",
-        scale="log",
-        doc="Duration of the blocks within which errors may depend on each other",
-        level="expert",
-    )
+    block_length = _grids.block_length_parameter()
+    block_days = _grids.block_days_parameter()
     confidence = number(
         0.95, bounds=(0.5, 0.999), doc="Probability with which intervals hold the truth", level="expert"
     )

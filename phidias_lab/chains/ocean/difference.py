@@ -164,12 +164,8 @@ class Difference(Chain):
     surface = number(
         10.0, bounds=(0, 1000), units="m", doc="Down to here a level is the surface, for a field without depth"
     )
-    transform = choice(
-        "auto",
-        ["auto", "none", "log"],
-        doc="Compare values or their natural logarithms; auto takes these for chlorophyll",
-    )
-    region_size = number(10.0, bounds=(1, 90), units="degree", doc="Side of the boxes for which statistics are given")
+    transform = _grids.transform_parameter()
+    region_size = _grids.region_size_parameter()
     coverage = number(
         0.5,
         bounds=(0.01, 1),
@@ -192,22 +188,8 @@ class Difference(Chain):
         doc="Standard error of the reference; empty is the one that the reference names",
         level="expert",
     )
-    block_length = number(
-        500e3,
-        bounds=(1e3, 5e6),
-        units="m",
-        scale="log",
-        doc="Side of the blocks within which differences may depend on each other; not smaller than the errors are wide",
-        level="expert",
-    )
-    block_days = number(
-        30.0,
-        bounds=(0.1, 4000),
-        units="d",
-        scale="log",
-        doc="Duration of the blocks within which differences may depend on each other",
-        level="expert",
-    )
+    block_length = _grids.block_length_parameter()
+    block_days = _grids.block_days_parameter()
     confidence = number(
         0.95,
         bounds=(0.5, 0.999),
