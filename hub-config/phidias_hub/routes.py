@@ -22,7 +22,9 @@ class ProxyApart(ConfigurableHTTPProxy):
     _whole = False
 
     async def check_routes(self, user_dict: Any, service_dict: Any, routes: Any = None) -> None:
-        if routes is not None:  # asked for before, maybe of a proxy that has ended since: the mark tells nothing of them
+        if (
+            routes is not None
+        ):  # asked for before, maybe of a proxy that has ended since: the mark tells nothing of them
             await super().check_routes(user_dict, service_dict, routes)
             return
         self._whole = False
@@ -44,7 +46,7 @@ class ProxyApart(ConfigurableHTTPProxy):
                     await self.check_routes(self.app.users, self.app._service_map)
             except (OSError, TimeoutError, ClientResponseError) as error:
                 self.log.warning("The proxy does not answer: %s", error)
-            except Exception:  # noqa: BLE001 - whatever it was, it is looked again
+            except Exception:
                 self.log.exception("The routes of the proxy could not be looked at.")
 
     async def complete(self) -> bool:
