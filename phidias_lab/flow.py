@@ -394,8 +394,10 @@ def _settled(reference: dict, name: str, home: Path | None) -> dict:
 
         catalog.checked_parameters(reference["entry"], reference.get("parameters") or {})
     elif "file" in reference and "://" not in reference["file"]:
+        from phidias_lab.lake import readers
+
         path = Path(reference["file"]).expanduser().absolute()
-        if not path.exists():
+        if not path.exists() and not (readers.is_pattern(path.name) and readers.find(str(path))):
             raise InputError(
                 f"The input {name!r} names the file {path}, which does not exist. Check the path; a catalogue entry is "
                 "written like ocean.observations."

@@ -25,7 +25,7 @@ from intake.catalog.local import LocalCatalogEntry
 from phidias_lab import settings
 from phidias_lab.contract.data import Needs, is_synthetic, with_attributes
 from phidias_lab.errors import InputError, ParameterError, ProductError, UnknownNameError, as_sentence, nearest
-from phidias_lab.lake import drivers, manifest, trust
+from phidias_lab.lake import drivers, manifest, readers, trust
 from phidias_lab.lake.locks import lock
 from phidias_lab.lake.unreadable import errors_of_reading
 
@@ -314,7 +314,12 @@ def _identity(address: str, parameters: Mapping[str, Any] | None, found: Any) ->
 def _checksum(system: Any, inner: str, path: str) -> tuple[str, int]:
     """Of a store without manifest: SHA-256 of its content, or of names, sizes and times (`stat:`) when it is large."""
     try:
-        files = system.find(inner, detail=True) or {inner: system.info(inner)}
+        read = readers.find(path)
+        if read is not None:
+            inner = str(Path(read.paths[0]).parent)
+            files = {name: system.info(name) for name in read.all}
+        else:
+            files = system.find(inner, detail=True) or {inner: system.info(inner)}
         size = sum(info["size"] for info in files.values())
         whole = hashlib.sha256()
         for name in sorted(files):
@@ -353,11 +358,12 @@ def _full(path: str | Path) -> str:
 
 def _kind_of(address: str) -> str:
     suffix = Path(address).suffix.lower()
-    if suffix not in _KINDS:
+    if suffix not in _KINDS and readers.find(address) is None:
         raise InputError(
-            f"{address} is of a kind that is not read. Give NetCDF (.nc), Zarr (.zarr), Parquet (.parquet) or CSV (.csv)."
+            f"{address} is of a kind that is not read. Give NetCDF (.nc), Zarr (.zarr), Parquet (.parquet) or CSV (.csv), "
+            f"or a folder or a pattern of files called {' or '.join(readers.patterns())}."
         )
-    return _KINDS[suffix]
+    return _KINDS.get(suffix, "cube")
 
 
 def add(

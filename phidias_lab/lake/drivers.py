@@ -1,4 +1,4 @@
-"""The intake drivers of the lake: `Cube` for Zarr and NetCDF, `Table` for Parquet and CSV.
+"""The intake drivers of the lake: `Cube` for Zarr, NetCDF and agencies' formats, `Table` for Parquet and CSV.
 
 Both are version-1 drivers (`intake.source.base.DataSource`), so a plain `intake.open_catalog` works as well. A `path`
 that is relative lies below the lake's root, which is looked up when the data are opened; one that is absolute or an
@@ -30,7 +30,7 @@ from phidias_lab import settings
 from phidias_lab.contract.data import Needs, is_unit, parse_times, with_extent, with_rows_in_all
 from phidias_lab.contract.parameters import Period, Region
 from phidias_lab.errors import InputError, ParameterError, UnknownNameError, nearest
-from phidias_lab.lake import manifest, tiles
+from phidias_lab.lake import manifest, readers, tiles
 from phidias_lab.lake.unreadable import errors_of_reading
 
 ALL = "all"
@@ -152,6 +152,8 @@ class _Source(DataSource):
         """The store's manifest after a look at its files; an error that says what to do when it is not there."""
         system, path = fsspec.core.url_to_fs(self.address)
         if not system.exists(path):
+            if readers.is_pattern(self.address) and readers.find(self.address) is not None:
+                return None
             raise InputError(f"{self._label()} does not exist. {self._what_to_do()}")
         known = manifest.read(self.address) if system.isdir(path) else None
         if known:
@@ -175,7 +177,7 @@ class _Source(DataSource):
 
 
 class Cube(_Source):
-    """A cube: an xarray Dataset from a Zarr store (format 2 or 3) or a NetCDF file."""
+    """A cube: an xarray Dataset from a Zarr store (format 2 or 3), a NetCDF file, or what a reader of `sources` reads."""
 
     name, container = "lake_cube", "xarray"
 
@@ -218,6 +220,9 @@ class Cube(_Source):
         import zarr
 
         address = self.address
+        files = readers.find(address)
+        if files is not None:
+            return files.open()
         if address.lower().endswith(_NETCDF):
             if "://" in address:
                 raise InputError(f"{address}: NetCDF is read from a folder only. Copy the file to this machine first.")
