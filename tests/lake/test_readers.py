@@ -87,7 +87,7 @@ def test_the_identity_tells_a_change_of_any_file_that_is_read_and_of_no_other(fi
 def test_what_no_reader_reads_is_refused_and_told_what_would_be_read(files, tmp_path):
     with pytest.raises(InputError, match=r"No file in .*arrived is called S5P_\*"):
         catalog.open_file(files / "S5P_*")
-    with pytest.raises(InputError, match="The folder .*nowhere of .* does not exist"):
+    with pytest.raises(InputError, match=r"The folder .*nowhere of .* does not exist"):
         catalog.open_file(tmp_path / "nowhere" / "TOY_*")
     with pytest.raises(InputError, match=r"a folder or a pattern of files called .*TOY_\*\.rad"):
         catalog.open_file(files / "notes.txt")
