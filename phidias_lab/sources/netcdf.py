@@ -6,6 +6,8 @@ import json
 import select
 import subprocess
 import sys
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -91,10 +93,12 @@ class Trial:
     """Reads files in a process of its own first: on some damaged files the NetCDF library ends the process it runs in.
 
     Without it such a file would end the reading of all others. After a file that was refused the process is a new one,
-    because the library may be left in disorder.
+    because the library may be left in disorder. `reader` is a function of a module that, run as a program, calls
+    `try_each` with it.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, reader: Callable[[Path], Any] | None = None) -> None:
+        self.reader = reader or read
         self.child: subprocess.Popen | None = None
 
     def __enter__(self) -> Trial:
@@ -103,19 +107,19 @@ class Trial:
     def __exit__(self, *exc: Any) -> None:
         self._end()
 
-    def read(self, path: str | Path) -> File:
-        """As `read`; a file that ends the process, or takes too long, is `NotReadable`."""
+    def read(self, path: str | Path) -> Any:
+        """As the reader; a file that ends the process, or takes too long, is `NotReadable`."""
         said = self._tried(str(path))
         if said:
             self._end()
             raise NotReadable(said)
-        return read(path)
+        return self.reader(path)
 
     def _tried(self, path: str) -> str:
         if self.child is None:
             # A session of its own, so that Ctrl-C reaches this process alone, which then ends the other.
             self.child = subprocess.Popen(
-                [sys.executable, "-m", "phidias_lab.sources.netcdf"],
+                [sys.executable, "-m", self.reader.__module__],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
@@ -134,21 +138,22 @@ class Trial:
         if self.child is not None:
             self.child.kill()
             self.child.wait()
-            self.child.stdin.close()
+            with suppress(BrokenPipeError):  # what it did not take is not to be sent now
+                self.child.stdin.close()
             self.child.stdout.close()
             self.child = None
 
 
-def _try_each() -> None:
+def try_each(reader: Callable[[Path], Any]) -> None:
     """The other process: for each path on standard input one line, '' or why the file is not readable."""
     for line in sys.stdin:
         said = ""
         try:
-            read(json.loads(line))
+            reader(Path(json.loads(line)))
         except NotReadable as error:
             said = str(error)
         print(json.dumps(said), flush=True)
 
 
 if __name__ == "__main__":
-    _try_each()
+    try_each(read)
