@@ -94,7 +94,7 @@ def measure(path: Path, encoding: str, threads: int, repeat: int) -> dict:
         return done
 
     def ours() -> int:
-        return sum(block.stop - block.start for block in l1b.blocks([path], threads=threads))
+        return sum(block.stop - block.start for block in l1b.blocks([l1b.index(path)], threads=threads))
 
     run, best, cpu = (ours if threads else peer), np.inf, np.inf
     for _ in range(repeat):

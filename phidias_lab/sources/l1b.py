@@ -216,6 +216,8 @@ def stored(file: File, name: str, start: int = 0, stop: int | None = None) -> np
 
     `InputError` names the file where a part of it is damaged.
     """
+    if name not in file:
+        raise _not_read(file.path, f"it has no {name}.")
     variable = file.variables[name]
     along = file.layout[name].dims[1:2] == ("scanline",)
     if not along:

@@ -91,3 +91,18 @@ def test_errors_at_observations_that_were_held_back_are_as_large_as_was_claimed(
     assert found.size > 280
     assert 0.8 < (found**2).mean() < 1.2
     assert abs(found.mean()) < 0.15
+
+
+def test_reading_spectra_is_compared_with_inflating_them_alone(tmp_path, capsys):
+    report = load("atmosphere_reading").main(["3", "--repeat", "1", "--results", str(tmp_path)])
+    assert json.loads((tmp_path / "atmosphere_reading.json").read_text())["results"] == report["results"]
+    assert [(r["encoding"], r["program"], r["scanlines"]) for r in report["results"]] == [
+        (encoding, program, 3)
+        for encoding in ("float", "integer")
+        for program in ("NetCDF, inflating only", "1 thread", "2 threads")
+    ]
+    for peer, *ours in (report["results"][:3], report["results"][3:]):
+        assert [run["times_faster"] for run in ours] == [
+            pytest.approx(peer["seconds"] / run["seconds"]) for run in ours
+        ]
+    assert "spectra/s" in capsys.readouterr().out

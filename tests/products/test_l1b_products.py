@@ -102,6 +102,16 @@ def test_what_does_not_fit_is_refused_and_a_file_that_was_there_stays(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["kept.nc"]
 
 
+def test_who_reads_a_file_that_is_written_anew_reads_the_old_one_to_its_end(tmp_path):
+    path = written(tmp_path, granule()[0])
+    old = path.read_bytes()
+    with open(path, "rb") as reading:
+        start = reading.read(1000)
+        assert written(tmp_path, granule(seed=1)[0]) == path
+        assert start + reading.read() == old
+    assert path.read_bytes() != old
+
+
 def test_a_place_that_cannot_be_written_is_named(tmp_path):
     content, _ = granule()
     with pytest.raises(ProductError, match=r"nowhere.*cannot be written: .*Choose another place\."):
