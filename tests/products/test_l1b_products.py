@@ -87,6 +87,15 @@ def test_groups_types_and_chunks_are_those_of_real_files(tmp_path, encoding):
         assert group["INSTRUMENT/instrument_settings"][0, 0]["master_cycle_period_us"] == 1_080_000
 
 
+def test_the_level_of_deflate_and_the_scanlines_of_a_chunk_are_as_asked(tmp_path):
+    content, _ = granule()
+    for level, lines in [(0, 1), (9, 4)]:
+        with netCDF4.Dataset(written(tmp_path, content, level=level, lines=lines)) as data:
+            radiance = data["BAND7_RADIANCE/STANDARD_MODE/OBSERVATIONS/radiance"]
+            assert radiance.chunking() == [1, lines, 5, 16]
+            assert (radiance.filters()["zlib"], radiance.filters()["complevel"]) == (level > 0, level)
+
+
 def test_what_does_not_fit_is_refused_and_a_file_that_was_there_stays(tmp_path):
     content, _ = granule()
     path = tmp_path / "kept.nc"
