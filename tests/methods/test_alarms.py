@@ -88,7 +88,7 @@ def test_the_likelihood_is_the_largest():
         excess = stats.genpareto(shape, scale=3.0).rvs(1500, random_state=3)
         mine = generalised_pareto(excess)
         theirs = optimize.minimize(
-            lambda p: stats.genpareto.nnlf((p[0], 0.0, np.exp(p[1])), excess), (0.1, 1.0), method="Nelder-Mead"
+            lambda p, x: stats.genpareto.nnlf((p[0], 0.0, np.exp(p[1])), x), (0.1, 1.0), excess, method="Nelder-Mead"
         )
         assert mine[0] == pytest.approx(theirs.x[0], abs=2e-3)
         assert mine[1] == pytest.approx(np.exp(theirs.x[1]), rel=3e-3)

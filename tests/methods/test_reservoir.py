@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -43,7 +45,8 @@ def test_parts_in_any_order_merged_in_any_order_are_the_whole(blocks, shares, wo
         line, row, stratum, spectra = granule(g, sum(lengths))
         whole.add(f"g{g}", line, row, stratum, spectra)
         ends = np.r_[0, np.cumsum(lengths)] * 7
-        pieces += [(f"g{g}", *(part[a:b] for part in (line, row, stratum, spectra))) for a, b in zip(ends, ends[1:])]  # noqa: B905
+        for a, b in pairwise(ends):
+            pieces.append((f"g{g}", *(part[a:b] for part in (line, row, stratum, spectra))))
     random.shuffle(pieces)
     parts = [Reservoir(shares, seed=5) for _ in range(workers)]
     for piece in pieces:
