@@ -163,8 +163,10 @@ class Curve(NamedTuple):
     tail: Tail
 
     def rate(self, score: np.ndarray) -> np.ndarray:
-        counted = np.interp(score, self.scores, self.rates)
-        return np.where(score > self.tail.start, self.tail.rate(score), counted)
+        rate = np.interp(score, self.scores, self.rates)
+        beyond = np.flatnonzero(score > self.tail.start)
+        rate[beyond] = self.tail.rate(score[beyond])
+        return rate
 
     def threshold(self, rate: float, level: float, where: str) -> Threshold:
         z = stats.norm.ppf(0.5 + level / 2)
@@ -194,15 +196,16 @@ class Calibrated:
     def false_alarm_rate(self, score: np.ndarray, stratum: np.ndarray) -> np.ndarray:
         """The share of clean pixels of its stratum that have a higher score; NaN where there is none."""
         score = np.asarray(score, float)
-        stratum = np.broadcast_to(stratum, score.shape)
-        known = np.array([curve is not None for curve in [*self.curves, None]])
-        inside = (stratum >= 0) & (stratum < len(self.curves))
-        code = np.where(inside & known[np.where(inside, stratum, -1)], stratum, -1)
-        rate = np.full(score.shape, np.nan)
-        for one in np.unique(code):
-            mine = (code == one) & ~np.isnan(score)
-            rate[mine] = (self.together if one < 0 else self.curves[one]).rate(score[mine])
-        return rate
+        flat, rate = score.ravel(), np.full(score.size, np.nan)
+        # One curve after the other; places of no known stratum come last.
+        curves = [*self.curves, None]
+        code = np.broadcast_to(stratum, score.shape).ravel()
+        code = np.where((code >= 0) & (code < len(self.curves)), code, len(self.curves)).astype(np.int16)
+        for one, curve in enumerate(curves):
+            mine = np.flatnonzero(code == one)
+            if mine.size:
+                rate[mine] = (curve or self.together).rate(flat[mine])
+        return rate.reshape(score.shape)
 
 
 def calibrate(scores: Scores) -> Calibrated:

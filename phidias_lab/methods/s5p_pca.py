@@ -10,8 +10,8 @@ wekeo_plumes_post_process at 157f683c). Plumes are labelled on a grid in these s
    c before the end of the middle one, then column c of the middle with that of the right copy. Of two different labels the
    larger becomes the smaller one (of several that a label meets, the last), and so on down to the root.
 4. Labels of the middle copy with 70 cells or more are plumes.
-5. Of the others, a single cell is kept if its score CO_1 or CO_2 is at least 0.90, and more cells if the means of both are at
-   least 0.4.
+5. Of the others, a single cell is kept if its score CO_1 or CO_2 is at least 0.90, and more cells if the means of both
+   are at least 0.4.
 6. A kept group at most 20 cells from a plume gets the label of the nearest one.
 7. Plumes are 1, 2, ..., other groups 100, 101, ..., each in the order of their labels.
 """

@@ -73,3 +73,13 @@ def test_the_smallest_are_those_of_a_sorted_list(rows, shares, parts, unique, ra
             kept.settle()
     assert kept.number().tolist() == [sum(s == row[0] for row in expected) for s in range(4)]
     assert list(zip(kept.stratum.tolist(), *(c.tolist() for c in kept.columns), strict=True)) == expected
+
+
+def test_of_equal_keys_the_tie_decides_even_when_it_comes_later():
+    kept = Smallest([1], (float, np.int64), keys=2)
+    for tie in (5, 3, 4):
+        stratum, key, ties = np.zeros(1, int), np.ones(1), np.array([tie])
+        some = kept.admits(stratum, key)
+        kept.add(stratum[some], key[some], ties[some])
+        kept.settle()
+    assert kept.columns[1].tolist() == [3]
