@@ -222,7 +222,7 @@ def outline(latitude_bounds: np.ndarray, longitude_bounds: np.ndarray) -> shapel
         shapely.Polygon(part.exterior, [hole for hole in part.interiors if _ring_area(hole) > least])
         for part in polygons
     ]
-    return shapely.orient_polygons(polygons[0] if len(polygons) == 1 else shapely.multipolygons(polygons))
+    return shapely.orient_polygons(polygons[0] if len(polygons) == 1 else shapely.MultiPolygon(polygons))
 
 
 def area(geometry: shapely.Geometry) -> float:

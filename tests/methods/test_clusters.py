@@ -344,6 +344,22 @@ def test_corners_in_either_direction_and_crossed_ones_make_a_valid_outline():
     checked(outline(lat[:, [0, 2, 1, 3]], lon[:, [0, 2, 1, 3]]))
 
 
+def test_pixels_without_area_have_an_empty_outline():
+    for longitude in (20.0, 180.0):
+        empty = outline(np.full((2, 4), 10.0), np.full((2, 4), longitude))
+        assert empty.is_empty
+        assert area(empty) == 0
+
+
+def test_a_pixel_around_a_pole_or_with_a_corner_there_has_its_area():
+    # Great circles between the four corners: 4 triangles, nearly plane ones.
+    edge = RADIUS * np.deg2rad(0.1)
+    around = checked(outline(np.full((1, 4), -89.9), np.array([[0, 90, 180, 270.0]])))
+    assert area(around) == pytest.approx(2 * edge**2, rel=2e-3)
+    corner = checked(outline(np.array([[89.9, 89.9, 90, 90]]), np.array([[0, 90, 90, 0.0]])))
+    assert area(corner) == pytest.approx(edge**2 / 2, rel=2e-3)
+
+
 def test_diagonals_are_those_of_great_circles():
     for place in PLACES:
         pixels = swath(*place, 2, 2)
