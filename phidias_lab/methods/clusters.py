@@ -209,8 +209,6 @@ def diagonal(latitude_bounds: np.ndarray, longitude_bounds: np.ndarray) -> np.nd
 def outline(latitude_bounds: np.ndarray, longitude_bounds: np.ndarray) -> shapely.Geometry:
     """The polygon or polygons of pixels of given corners, cut at the date line."""
     lat, lon = (np.round(np.asarray(part, float), DECIMALS) for part in (latitude_bounds, longitude_bounds))
-    # Each pixel in one piece, around its first corner.
-    lon = np.round(_turned(lon[:, :1]) + _turned(lon - lon[:, :1]), DECIMALS)
     plain = (np.abs(lon) <= 180).all(axis=1) & (np.ptp(lon, axis=1) < LONG)
     parts = [shapely.make_valid(shapely.polygons(np.stack([lon, lat], axis=-1)[plain]))]
     parts += [_cut(*pixel) for pixel in zip(lat[~plain], lon[~plain], strict=True)]

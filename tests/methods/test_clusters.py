@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import shapely
@@ -58,9 +60,9 @@ def together(*parts):
 
 def haversine(a, b):
     """The great-circle distance in km of two places in degrees."""
-    (lat1, lon1), (lat2, lon2) = np.deg2rad(a), np.deg2rad(b)
-    h = np.sin((lat1 - lat2) / 2) ** 2 + np.cos(lat1) * np.cos(lat2) * np.sin((lon1 - lon2) / 2) ** 2
-    return 2 * RADIUS * np.arcsin(min(np.sqrt(h), 1.0))
+    lat1, lon1, lat2, lon2 = (math.radians(part) for part in (*a, *b))
+    h = math.sin((lat1 - lat2) / 2) ** 2 + math.cos(lat1) * math.cos(lat2) * math.sin((lon1 - lon2) / 2) ** 2
+    return 2 * RADIUS * math.asin(min(math.sqrt(h), 1.0))
 
 
 def one_by_one(pixels, rules):
@@ -106,12 +108,12 @@ def groups(clusters):
     }
 
 
-def noisy(place, seed, lines=12, rows=10):
+def noisy(place, seed, lines=12, rows=10, size=(7.0, 5.5)):
     random = np.random.default_rng(seed)
     field = (
         ndimage.gaussian_filter(random.normal(size=(lines, rows)), 0.8) * 2.5 + random.normal(size=(lines, rows)) * 0.7
     )
-    return swath(*place, lines, rows, score=field)
+    return swath(*place, lines, rows, size, field)
 
 
 @pytest.mark.parametrize("place", PLACES)
@@ -119,6 +121,8 @@ def test_events_are_those_found_from_all_pairs(place):
     rules, number = Rules(seed=1.5, grow=0.8, length=1.1), 0
     for seed in range(3):
         pixels = noisy(place, seed)
+        if seed:  # pixels of two sizes beside each other
+            pixels = together(pixels, noisy((place[0] - 0.1, place[1] + 0.3), 9, 8, 6, (15.0, 6.0)))
         found = Clusters(rules)
         found.add(pixels)
         assert groups(found) == one_by_one(pixels, rules)
@@ -288,6 +292,10 @@ def test_areas_are_those_of_boxes_and_caps():
     assert area(hole) == pytest.approx(box_area(10, 60, 55) - box_area(20, 30, 10), rel=1e-12)
     both = shapely.union(shapely.box(-20, 10, 35, 60), shapely.box(100, -60, 110, -50))
     assert area(both) == pytest.approx(box_area(10, 60, 55) + box_area(-60, -50, 10), rel=1e-12)
+    # Long edges, straight in the two coordinates: the integral of cos(lat) (1 - lat / 60) from 0 to 60 degrees.
+    triangle = shapely.Polygon([(0, 0), (40, 0), (0, 60)])
+    top = np.deg2rad(60)
+    assert area(triangle) == pytest.approx(RADIUS**2 * np.deg2rad(40) * (1 - np.cos(top)) / top, rel=1e-12)
     # A cap of 500 km around a place: 2 pi R^2 (1 - cos(r / R)).
     turn = np.linspace(0, 2 * np.pi, 2001)
     lat, lon = seen_from(40, 20, 500 * np.cos(turn), 500 * np.sin(turn))
@@ -334,8 +342,10 @@ def test_one_pixel_across_the_date_line_is_two_polygons():
     assert geometry.geom_type == "MultiPolygon"
     expected = shapely.multipolygons([shapely.box(179.5, 10, 180, 11), shapely.box(-180, 10, -179.5, 11)])
     assert shapely.equals(geometry, expected)
-    other_turn = outline(np.array([[10, 10, 11, 11.0]]), np.array([[179.5, 180.5, 180.5, 179.5]]))
-    assert shapely.equals(other_turn, expected)
+    for turn in ([179.5, 180.5, 180.5, 179.5], [-180.5, -179.5, -179.5, -180.5]):
+        assert shapely.equals(outline(np.array([[10, 10, 11, 11.0]]), np.array([turn])), expected)
+    beyond = outline(np.array([[10, 10, 11, 11.0]]), np.array([[200, 201, 201, 200.0]]))
+    assert shapely.equals(beyond, shapely.box(-160, 10, -159, 11))
 
 
 def test_corners_in_either_direction_and_crossed_ones_make_a_valid_outline():
