@@ -67,19 +67,22 @@ def test_intervals_hold_the_true_threshold_as_often_as_they_say():
 
 def test_intervals_know_of_neighbours_that_depend_on_each_other():
     number, long = 40_000, 20
-    held = {True: 0, False: 0}
+    held = {(known, rate): 0 for known in (True, False) for rate in (1e-2, 5e-2)}  # from the tail, and counted
     for seed in range(60):
         random = np.random.default_rng(seed)
         # Neighbours of a block share nine tenths of their variance.
         shared = np.repeat(random.normal(size=number // long), long)
         score = np.sqrt(0.9) * shared + np.sqrt(0.1) * random.normal(size=number)
-        for known in held:
+        for known in (True, False):
             scores = Scores(1)
             scores.add(score, np.zeros(number, int), np.arange(number) // long if known else None)
-            (t,) = calibrate(scores).thresholds(1e-2, level=0.9)
-            held[known] += t.score.low < stats.norm.isf(1e-2) < t.score.high
-    assert 47 <= held[True] <= 60  # 54 are expected, fewer than 47 come once in 300
-    assert held[False] < 40
+            found = calibrate(scores)
+            for rate in (1e-2, 5e-2):
+                (t,) = found.thresholds(rate, level=0.9)
+                held[known, rate] += t.score.low < stats.norm.isf(rate) < t.score.high
+    for rate in (1e-2, 5e-2):
+        assert 47 <= held[True, rate] <= 60  # 54 are expected, fewer than 47 come once in 300
+        assert held[False, rate] < 40
 
 
 def test_the_likelihood_is_the_largest():

@@ -138,6 +138,14 @@ def test_a_group_within_twenty_cells_belongs_to_the_plume():
         assert (labels[12:14, first : first + 2] == label).all()
 
 
+def test_a_group_between_two_plumes_belongs_to_the_nearer_one():
+    # 17 cells to the one and 19 to the other.
+    for first, label in ((46, 1), (48, 2)):
+        labels = plume_labels(*blocks((10, 20, 12, 10), (10, 68, 12, 10), (14, first, 4, 4)))
+        assert labels.max() == 2
+        assert (labels[14:18, first : first + 4] == label).all()
+
+
 def test_small_groups_need_high_scores():
     detection, one, two = blocks((10, 20, 1, 1), (10, 60, 1, 1), (10, 100, 1, 2), (10, 140, 1, 2), (40, 60, 1, 1))
     two = two.copy()
