@@ -122,7 +122,7 @@ class Smallest:
             same = np.diff(stratum[order]) == 0
             for column in columns[: self.keys]:
                 same &= column[order[1:]] == column[order[:-1]]
-            order = order[~np.r_[False, same]]
+            order = order[~np.r_[False, same][: order.size]]
         sizes = np.bincount(stratum[order], minlength=self.shares.size)
         rank = np.arange(order.size) - np.repeat(np.cumsum(sizes) - sizes, sizes)
         order = order[rank < self.shares[stratum[order]]]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from random import Random
+
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from phidias_lab.errors import InputError
@@ -58,6 +60,7 @@ items = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 12), st.integers(0,
 
 
 @given(items, st.lists(st.integers(0, 5), min_size=4, max_size=4), st.integers(1, 7), st.booleans(), st.randoms())
+@example([], [1, 1, 1, 1], 1, True, Random(0))
 def test_the_smallest_are_those_of_a_sorted_list(rows, shares, parts, unique, random):
     expected = []
     for s in range(4):
