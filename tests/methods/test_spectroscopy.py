@@ -85,7 +85,9 @@ def test_a_cross_section_holds_the_strengths_of_its_lines(pressure):
     of = s.co_lines(2)
     grid = np.arange(3900.0, 4600.0, 0.004)
     total = np.trapezoid(s.cross_section(of, grid, pressure, 250.0), grid)
-    assert total == pytest.approx(of.strength_at(250.0).sum(), rel=2e-3, abs=0)  # the wings beyond the grid are some 1e-4
+    assert total == pytest.approx(
+        of.strength_at(250.0).sum(), rel=2e-3, abs=0
+    )  # the wings beyond the grid are some 1e-4
 
 
 def test_the_atmosphere_is_the_standard_one():
