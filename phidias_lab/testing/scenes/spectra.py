@@ -602,6 +602,9 @@ def _state(of: Instrument, seed: int, geometry: dict[str, np.ndarray]) -> dict[s
             "HDO": water * (1 + 0.08 * np.log(water) + 0.02 * f["HDO"]),
             "unknown": np.zeros_like(co),
         },
+        # What the gases would be on the mean, and how far from it they come by nature.
+        "mean": {"CO": pressure, "CH4": pressure},
+        "deviation": {"CO": CO_DEVIATION * pressure, "CH4": CH4_DEVIATION * pressure},
         "air_mass": np.minimum(air_mass * (1 + 0.03 * f["path"]), 10.0),
         "albedo": np.clip(albedo, 0.003, 0.7),
         "slope": np.where(land, 0.04, 0.0) + 0.03 * f["slope"],
@@ -749,6 +752,10 @@ class Scene:
         """What was measured and the truth, for scanlines first to last (without it)."""
         return self._joined(first, last, self._tile)
 
+    def truth(self, first: int = 0, last: int | None = None) -> dict[str, np.ndarray]:
+        """The truth alone, in half the time."""
+        return self._joined(first, last, lambda lines: self._true(lines)[1:2])[0]
+
     def blocks(self, scanlines: int = 4 * TILE) -> Iterator[tuple[int, dict, dict]]:
         """The scene block by block: number of the first scanline, what was measured, the truth."""
         for first in range(0, self.scanlines, scanlines):
@@ -810,7 +817,7 @@ class Scene:
         )
 
     def _enhanced(self, geometry: dict[str, np.ndarray]) -> tuple[dict[str, np.ndarray], np.ndarray]:
-        """What the events add in each pixel, and the number (from 1) of the event that adds most, 0 where none does."""
+        """What the events add in each pixel, and the number (from 1) of the event that adds most, 0 below a hundredth."""
         shape = geometry["latitude"].shape
         added = {name: np.zeros(shape) for name in CHANGES}
         event, largest = np.zeros(shape, np.int16), np.full(shape, 0.01)
@@ -823,16 +830,15 @@ class Scene:
             largest = np.maximum(largest, mine)
         return added, event
 
-    def _tile(self, lines: np.ndarray) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    def _true(self, lines: np.ndarray) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], dict, np.ndarray]:
+        """The ground, the truth, the geometry and the radiances before the detector."""
         of = self.instrument
-        measured, geometry = self._ground(lines)
+        ground, geometry = self._ground(lines)
         state = _state(of, self.seed, geometry)
         natural = state["column"]["CO"]
         added, event = self._enhanced(geometry)
         state["column"] = {g: c + added.get(g, 0) for g, c in state["column"].items()}
         ideal = _ideal(of, geometry, state, added["flare"])
-        radiance, noise, quality = self._detected(lines, geometry, measured["measurement_quality"] > 0, ideal)
-        measured |= {"radiance": radiance, "radiance_noise": noise, "spectral_channel_quality": quality}
         truth = {
             "event": event,
             **{f"enhancement_{name}": values.astype(np.float32) for name, values in added.items()},
@@ -844,7 +850,12 @@ class Scene:
             "air_mass": state["air_mass"].astype(np.float32),
             "land": state["land"],
         }
-        return measured, truth
+        return ground, truth, geometry, ideal
+
+    def _tile(self, lines: np.ndarray) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+        ground, truth, geometry, ideal = self._true(lines)
+        found = self._detected(lines, geometry, ground["measurement_quality"] > 0, ideal)
+        return ground | dict(zip(("radiance", "radiance_noise", "spectral_channel_quality"), found, strict=True)), truth
 
     def _detected(self, lines, geometry, lost, ideal) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Radiance and its noise with all the detector does to it, and spectral_channel_quality."""
@@ -885,6 +896,21 @@ class Scene:
         radiance[gone] = np.nan
         sigma[gone] = np.nan
         return radiance, sigma, quality
+
+
+def with_events(of: Scene, count: int, seed: int = 0, kinds: Sequence[str] = tuple(KINDS)) -> Scene:
+    """The scene with more events at random pixels, of all kinds in turn, from hardly to easily seen."""
+    random = np.random.default_rng([seed, 3])
+    weak = {"fire": 0.5, "leak": 0.1, "unknown": 0.05, "flare": 0.3}
+    events = []
+    for number in range(count):
+        kind = kinds[number % len(kinds)]
+        lon, lat = of.place(int(random.integers(of.scanlines)), int(random.integers(of.instrument.rows)))
+        strength = weak[kind] * 8 ** random.random()
+        length, width, direction = 40 * 10 ** random.random(), random.uniform(12, 40), random.uniform(0, 360)
+        name = f"{kind} {len(of.events) + number + 1}"
+        events.append(Event(name, kind, lon, lat, strength, length, width, direction))
+    return replace(of, events=(*of.events, *events))
 
 
 # The whole as one cube ---------------------------------------------------------------------------------------------
@@ -963,16 +989,43 @@ def cube(scenes: Scene | Sequence[Scene], lines: int = 3 * TILE) -> xr.Dataset:
     return xr.Dataset(
         variables,
         coordinates,
-        {
-            "Conventions": "CF-1.11",
-            "title": f"Spectra of {of.name}, band {of.band} (synthetic)",
-            "source": f"synthetic: phidias_lab.testing.scenes.spectra, seed {scenes[0].seed}; not measured",
-            "instrument": of.name,
-            "band": of.band,
-            "licence": "CC0-1.0",
-            "synthetic": "true",
-        },
+        _attributes(of, "Spectra", scenes[0].seed) | {"instrument": of.name, "band": of.band},
     )
+
+
+def truth(scenes: Scene | Sequence[Scene]) -> xr.Dataset:
+    """What the pixels of `cube(scenes)` hold: events and what they add, and what hides them."""
+    scenes = [scenes] if isinstance(scenes, Scene) else list(scenes)
+    if any(s.events != scenes[0].events for s in scenes):
+        raise ParameterError("Granules whose truth is told together have the same events.")
+    parts = [s.truth() for s in scenes]
+    words = {
+        "event": ("1", "number of the event that adds most, 0 for none"),
+        "enhancement_CO": ("1", "added CO, in standard columns"),
+        "enhancement_CH4": ("1", "added CH4, in standard columns"),
+        "enhancement_unknown": ("1", "added unknown gas, in columns that count as one"),
+        "enhancement_flare": ("1", "added light of a flare, in the radiance of a dark pixel"),
+        "signal_to_noise": ("1", "mean signal-to-noise ratio of the channels"),
+        "co_column": ("1", "CO without the events, in standard columns"),
+        "co_mixing": ("1", "mixing ratio of CO over its mean"),
+        "albedo": ("1", "albedo of the ground"),
+        "cloud_fraction": ("1", "part of the pixel under a cloud"),
+        "air_mass": ("1", "slant over vertical column"),
+        "land": ("1", "whether the place is land"),
+    }
+    variables = {
+        key: (
+            ("scanline", "ground_pixel"),
+            np.concatenate([p[key] for p in parts]),
+            {"units": units, "long_name": said},
+        )
+        for key, (units, said) in words.items()
+    }
+    of = scenes[0]
+    names = {"flag_values": np.arange(len(of.events) + 1, dtype=np.int16)}
+    names["flag_meanings"] = " ".join(["none", *(e.name.replace(" ", "_") for e in of.events)])
+    variables["event"][2].update(names)
+    return xr.Dataset(variables, attrs=_attributes(of.instrument, "Truth of spectra", of.seed))
 
 
 def name(of: Scene) -> str:
@@ -999,16 +1052,18 @@ def _band(of: Instrument) -> int:
     return int(of.band)
 
 
-def _attributes(of: Instrument, title: str, seed: int, orbit: int) -> dict[str, object]:
+def _attributes(of: Instrument, title: str, seed: int) -> dict[str, object]:
     return {
-        "Conventions": "CF-1.7",
+        "Conventions": "CF-1.11",
         "title": f"{title} of {of.name}, band {of.band} (synthetic)",
         "source": f"synthetic: phidias_lab.testing.scenes.spectra, seed {seed}; not measured",
         "licence": "CC0-1.0",
         "synthetic": "true",
-        "orbit": np.int32(orbit),
-        "processor_version": "00.00.00",
     }
+
+
+def _orbit(of: Scene) -> dict[str, object]:
+    return {"orbit": np.int32(of.orbit), "processor_version": "00.00.00"}
 
 
 def granule(of: Scene, encoding: str = "f4", sense: int = 1) -> l1b.Granule:
@@ -1023,7 +1078,7 @@ def granule(of: Scene, encoding: str = "f4", sense: int = 1) -> l1b.Granule:
         raise UnknownNameError(f"Radiances cannot be encoded as {encoding!r}. {nearest(encoding, ENCODINGS)}")
     if sense not in (1, -1):
         raise ParameterError(f"The sense of decibels is 1 (of the signal) or -1 (of the noise), not {sense!r}.")
-    instrument, ground = of.instrument, of.ground()
+    instrument, band, ground = of.instrument, _band(of.instrument), of.ground()
     seconds, milliseconds = l1b.encode_times(ground["time"])
 
     def encoded(first: int, last: int) -> dict[str, np.ndarray]:
@@ -1077,8 +1132,8 @@ def granule(of: Scene, encoding: str = "f4", sense: int = 1) -> l1b.Granule:
         **{key: values[None] for key, values in large.items()},
     }
     covered = {f"time_coverage_{k}": f"{ground['time'][n]}Z" for k, n in (("start", 0), ("end", -1))}
-    attributes = _attributes(instrument, "Radiances", of.seed, of.orbit) | covered
-    return l1b.Granule(_band(instrument), arrays, attributes)
+    attributes = _attributes(instrument, "Radiances", of.seed) | covered | _orbit(of)
+    return l1b.Granule(band, arrays, attributes)
 
 
 def irradiance(of: Scene) -> l1b.Irradiance:
@@ -1098,7 +1153,7 @@ def irradiance(of: Scene) -> l1b.Irradiance:
         "spectral_channel_quality": quality[None, None],
         "calibrated_wavelength": (instrument.wavelengths() + OWN_GRID).astype("f4")[None],
     }
-    return l1b.Irradiance(band, arrays, _attributes(instrument, "Irradiances", of.seed, of.orbit))
+    return l1b.Irradiance(band, arrays, _attributes(instrument, "Irradiances", of.seed) | _orbit(of))
 
 
 # The ideal observer ------------------------------------------------------------------------------------------------
@@ -1108,15 +1163,17 @@ class Observer:
     """The matched filter that knows the generator's own covariance and natural variability, row by row.
 
     Of a row's noise-free spectra y = ln R (over its channels) it knows the mean mu and the covariance C, from `spectra`
-    scanlines drawn among those of the scenes, their events left out, in sunlight (zenith angle below 80 degrees; heat is
-    always seen). For pixel i it also knows the noise N_i = diag(sigma_i^2 / R_i^2), which channels are dead, and the true
-    change s_i of ln R by the enhancement. What it does not know is the brightness, a constant added to y. With
+    scanlines drawn among those of the scenes, their events left out and the gas in question held at its mean, in sunlight
+    (zenith angle below 80 degrees; heat is always seen). For pixel i it knows the noise N_i = diag(sigma_i^2 / R_i^2), which
+    channels are dead, the change s_i of ln R by the enhancement delta, and the natural deviation d_i of the gas's column.
+    What it does not know is the brightness, a constant added to y. With b without bound,
 
-        S_i = C + N_i + b 1 1',   b -> infinity,      q_i^2 = s_i' S_i^-1 s_i,
+        S_i = C + N_i + b 1 1' + (d_i / delta)^2 s_i s_i',    q_i^2 = s_i' S_i^-1 s_i,    z_i = s_i' S_i^-1 (y_i - mu) / q_i,
 
-    q_i is the signal-to-noise ratio of the enhancement and z_i = s_i' S_i^-1 (y_i - mu) / q_i its score, of unit variance
-    where nothing happens, larger by q_i where it does: among all linear scores the one of the largest ratio (Kay 1998,
-    Fundamentals of statistical signal processing II, section 4.4). For Gaussian variability a pixel with the enhancement
+    q_i is the signal-to-noise ratio of the enhancement and z_i the score, of unit variance where nothing happens and larger
+    by q_i where it does: among all linear scores the one of the largest ratio (Kay 1998, Fundamentals of statistical signal
+    processing II, section 4.4). Without the last term S_i gives q0_i, and 1 / q_i^2 = 1 / q0_i^2 + (d_i / delta)^2, as
+    Sherman and Morrison have it: natural variability bounds what can be seen. Were it Gaussian, a pixel with the enhancement
     would rank above one without it with probability Phi(q_i / sqrt 2).
     """
 
@@ -1137,6 +1194,7 @@ class Observer:
         detector = _detector(of)
         self._used = ~(detector.dead | detector.flickering)[self.rows]
         self._wanted, self._least, self._parts = spectra, least_signal_to_noise, []
+        self._learnt: dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
         random = np.random.default_rng([seed, 1])
         share = np.array([s.scanlines for s in scenes]) / sum(s.scanlines for s in scenes)
         enough = np.zeros(self.rows.size, int)
@@ -1154,84 +1212,110 @@ class Observer:
                 self._parts.append((geometry, _state(of, scene.seed, geometry)))
                 drawn.append(self._spectra(parts=self._parts[-1:]))
                 enough += drawn[-1][2].sum(0)
+        if enough.min() < 50:
+            row = self.rows[enough.argmin()]
+            raise ParameterError(
+                f"Only {enough.min()} spectra of row {row} are sunlit and bright enough, 50 are needed: "
+                "give the observer more scenes or a lower signal-to-noise ratio."
+            )
         self._plain = tuple(np.concatenate(parts) for parts in zip(*drawn, strict=True))
-        values, _, keep = self._plain
-        self._mean, self._basis, self._variance = [], [], []
-        for row in range(self.rows.size):
-            mine = values[keep[:, row], row][:spectra].astype(float)
-            if len(mine) < 50:
-                raise ParameterError(
-                    f"Only {len(mine)} spectra of row {self.rows[row]} are sunlit and bright enough, 50 are needed: "
-                    "give the observer more scenes or a lower signal-to-noise ratio."
-                )
-            mean = mine.mean(0)
-            scale, vectors = np.linalg.svd(mine - mean, full_matrices=False)[1:]
-            variance = np.square(scale) / (len(mine) - 1)
-            count = min(self.RANK, len(mine) - 1)
-            self._mean.append(mean)
-            # The brightness is one more direction, of unbounded variance.
-            self._basis.append(np.concatenate([vectors[:count], np.full((1, of.channels), of.channels**-0.5)]))
-            self._variance.append(np.r_[variance[:count], self.BRIGHTNESS * of.channels])
-        self._basis, self._variance = np.stack(self._basis), np.stack(self._variance)
 
-    def _spectra(self, gas: str | None = None, enhancement: float = 0.0, parts: list | None = None):
-        """ln R and the relative noise of the drawn pixels, and which count; with or without an enhancement."""
+    def _spectra(
+        self, gas: str | None = None, enhancement: float = 0.0, parts: list | None = None, steady: bool = False
+    ):
+        """ln R and the relative noise of the drawn pixels, and which count: enhanced, or with a steady gas."""
         of, found = self.instrument, []
         for geometry, state in parts or self._parts:
-            changed = dict(state)
-            if gas is not None and gas != "flare":
-                changed["column"] = {**state["column"], gas: state["column"][gas] + enhancement}
+            column = dict(state["column"])
+            if gas in column:
+                column[gas] = self._mean_of(gas) * state["mean"].get(gas, 0.0) if steady else column[gas] + enhancement
             flare = np.full(state["albedo"].shape, enhancement) if gas == "flare" else 0.0
-            ideal = np.maximum(_ideal(of, geometry, changed, flare), 1e-30)
+            ideal = np.maximum(_ideal(of, geometry, {**state, "column": column}, flare), 1e-30)
             noise = noise_deviation(of, ideal) / ideal
             light = np.full(noise.shape[:2], True) if of.thermal else geometry["solar_zenith_angle"] < 80
             found.append((np.log(ideal), noise, light & ((1 / noise).mean(-1) >= self._least)))
         return tuple(np.concatenate(parts) for parts in zip(*found, strict=True))
 
-    def _filter(self, row: int, change: np.ndarray, noise: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Weights S^-1 s (n, channels) and q (n) for pixels of one row, by Woodbury's identity."""
+    def _mean_of(self, gas: str) -> float:
+        """The mean of a gas among the drawn pixels, in its mean everywhere."""
+        shares = [state["column"][gas] / state["mean"][gas] for _, state in self._parts if gas in state["mean"]]
+        return float(np.concatenate(shares)[self._plain[2]].mean()) if shares else 0.0
+
+    def _nature(self, gas: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Per row the mean of ln R, and directions with variances that make its covariance, the gas held at its mean."""
+        if gas not in self._learnt:
+            values, keep = self._spectra(gas, steady=True)[0], self._plain[2]
+            means, bases, variances = [], [], []
+            for row in range(self.rows.size):
+                mine = values[keep[:, row], row][: self._wanted].astype(float)
+                mean, count = mine.mean(0), min(self.RANK, len(mine) - 1)
+                scale, vectors = np.linalg.svd(mine - mean, full_matrices=False)[1:]
+                means.append(mean)
+                # The brightness is one more direction, of unbounded variance.
+                channels = mean.size
+                bases.append(np.concatenate([vectors[:count], np.full((1, channels), channels**-0.5)]))
+                variances.append(np.r_[np.square(scale[:count]) / (len(mine) - 1), self.BRIGHTNESS * channels])
+            self._learnt[gas] = np.stack(means), np.stack(bases), np.stack(variances)
+        return self._learnt[gas]
+
+    def _filter(self, gas: str, row: int, change, noise, natural) -> tuple[np.ndarray, np.ndarray]:
+        """Weights S^-1 s / q (n, channels) and q (n) for pixels of one row, by Woodbury's identity.
+
+        `natural` is the natural deviation of the gas over the enhancement.
+        """
         weight = np.where(self._used[row], 1 / np.square(noise.astype(float)), 0.0)
-        basis, variance = self._basis[row], self._variance[row]
+        _, bases, variances = self._nature(gas)
+        basis = bases[row]
         first = weight * change
-        inner = np.einsum("km,nm,lm->nkl", basis, weight, basis, optimize=True) + np.diag(1 / variance)
+        inner = np.einsum("km,nm,lm->nkl", basis, weight, basis, optimize=True) + np.diag(1 / variances[row])
         filtered = first - weight * (np.linalg.solve(inner, (first @ basis.T)[..., None])[..., 0] @ basis)
-        return filtered, np.sqrt(np.maximum((filtered * change).sum(-1), 0))
+        squared = np.maximum((filtered * change).sum(-1), 1e-12)
+        return filtered / np.sqrt(squared + (natural * squared) ** 2)[:, None], 1 / np.sqrt(1 / squared + natural**2)
 
     def detect(self, gas: str = "CO", enhancement: float = 0.25, seed: int = 0) -> Detection:
         """How well it sees an enhancement, on spectra that it did not learn from and that are changed by it."""
         plain, noise, keep = self._plain
         raised, raised_noise, _ = self._spectra(gas, enhancement)
+        deviation = np.concatenate([state["deviation"].get(gas, 0 * state["albedo"]) for _, state in self._parts])
+        mean = self._nature(gas)[0]
         random = np.random.default_rng([seed, 2])
         ratio, null, event = [], [], []
         for row in range(self.rows.size):
             mine = np.flatnonzero(keep[:, row])[self._wanted :][: self._wanted]
             change = (raised[mine, row] - plain[mine, row]).astype(float)
-            filtered, q = self._filter(row, change, noise[mine, row])
-            mine, change, filtered, q = (v[q > 0] for v in (mine, change, filtered, q))
-            for scores, values, deviation in ((null, plain, noise), (event, raised, raised_noise)):
-                drawn = values[mine, row] + deviation[mine, row] * random.standard_normal(change.shape)
-                scores.append((filtered * (drawn - self._mean[row])).sum(-1) / q)
+            weights, q = self._filter(gas, row, change, noise[mine, row], deviation[mine, row] / enhancement)
+            mine, change, weights, q = (v[q > 1e-3] for v in (mine, change, weights, q))
+            for scores, values, relative in ((null, plain, noise), (event, raised, raised_noise)):
+                drawn = values[mine, row] + relative[mine, row] * random.standard_normal(change.shape)
+                scores.append((weights * (drawn - mean[row])).sum(-1))
             ratio.append(q)
         return Detection(np.concatenate(ratio), np.concatenate(null), np.concatenate(event))
 
     def signal_to_noise(self, scene: Scene, first: int = 0, last: int | None = None) -> np.ndarray:
-        """q (scanlines, rows) of what the scene's events add in each pixel; 0 where they add nothing."""
+        """q (scanlines, rows) of what the scene's events add in each pixel, the largest of all gases; 0 without events."""
+        of, found = scene.instrument, []
         last = scene.scanlines if last is None else last
-        found = []
         for k in range(first, last, TILE):
-            geometry = _geometry(scene.instrument, scene.first + np.arange(k, min(k + TILE, last)), self.rows)
-            state = _state(scene.instrument, scene.seed, geometry)
+            geometry = _geometry(of, scene.first + np.arange(k, min(k + TILE, last)), self.rows)
+            state = _state(of, scene.seed, geometry)
             added, _ = scene._enhanced(geometry)
-            changed = {**state, "column": {g: c + added.get(g, 0) for g, c in state["column"].items()}}
-            plain = np.maximum(_ideal(scene.instrument, geometry, state), 1e-30)
-            raised = np.maximum(_ideal(scene.instrument, geometry, changed, added["flare"]), 1e-30)
-            noise = noise_deviation(scene.instrument, plain) / plain
-            q = np.zeros(plain.shape[:2])
-            for row in range(self.rows.size):
-                at = np.flatnonzero(sum(v[:, row] for v in added.values()) > 1e-4)
-                if at.size:
-                    change = np.log(raised[at, row]) - np.log(plain[at, row])
-                    q[at, row] = self._filter(row, change.astype(float), noise[at, row])[1]
+            q = np.zeros(state["albedo"].shape)
+            plain = None
+            for gas, amount in added.items():
+                if amount.max() < 1e-3:
+                    continue
+                plain = np.maximum(_ideal(of, geometry, state), 1e-30) if plain is None else plain
+                column = {g: c + (amount if g == gas else 0) for g, c in state["column"].items()}
+                raised = _ideal(of, geometry, {**state, "column": column}, amount if gas == "flare" else 0.0)
+                noise, change = noise_deviation(of, plain) / plain, np.log(np.maximum(raised, 1e-30) / plain)
+                for row in range(self.rows.size):
+                    at = np.flatnonzero(amount[:, row] > 1e-3)
+                    if at.size:
+                        natural = (
+                            state["deviation"][gas][at, row] / amount[at, row] if gas in state["deviation"] else 0.0
+                        )
+                        mine = self._filter(gas, row, change[at, row].astype(float), noise[at, row], natural)[1]
+                        q[at, row] = np.maximum(q[at, row], mine)
             found.append(q)
         return np.concatenate(found)
 
