@@ -33,7 +33,6 @@ import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from itertools import product
 
 import numpy as np
 import xarray as xr
@@ -398,12 +397,10 @@ class Spectra:
         self.source = np.ones_like(grid) if of.thermal else _solar(grid)
         self._columns = {**spectroscopy.COLUMNS, "unknown": UNKNOWN_COLUMN}
         self._band = {"unknown": np.exp(-0.5 * ((grid - grid.mean()) / (0.08 * np.ptp(grid))) ** 2)}
-        cost = list((_COST | (_HEAT_COST if of.thermal else {})).values())
-        self._terms = [
-            e
-            for e in product(*[range(int(_DEGREE / c) + 1) for c in cost])
-            if sum((a * c) ** _CURVE for a, c in zip(e, cost, strict=True)) ** (1 / _CURVE) <= _DEGREE + 1e-9
-        ]
+        cost = np.array(list((_COST | (_HEAT_COST if of.thermal else {})).values()))
+        every = np.indices((_DEGREE / cost).astype(int) + 1).reshape(len(cost), -1)
+        dear = ((every * cost[:, None]) ** _CURVE).sum(0) ** (1 / _CURVE)
+        self._terms = [tuple(e) for e in every.T[dear <= _DEGREE + 1e-9].tolist()]
         x = 2 * qmc.Sobol(len(_COST), seed=1).random(_PLACES) - 1
         batches = [self.exact(x[k : k + 64], self.middle) for k in range(0, _PLACES, 64)]
         powers = [np.polynomial.chebyshev.chebvander(column, 12) for column in x.T]
