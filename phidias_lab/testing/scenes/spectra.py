@@ -629,8 +629,10 @@ def _ideal(of: Instrument, geometry: dict, state: dict, flare: np.ndarray | floa
     added = None
     if np.any(flare):
         shape = planck(of.wavelengths().mean(0), FLARE_TEMPERATURE)
-        way = (_air_mass(geometry["viewing_zenith_angle"]) / state["air_mass"])[..., None].astype(np.float32)
-        added = np.asarray(flare * (1 - cover), np.float32)[..., None] * np.exp(ground * (1 if of.thermal else way))
+        added = np.asarray(flare * (1 - cover), np.float32)[..., None] * np.ones_like(single)
+        if not of.thermal:  # it goes through the air once; what a thermal spectrum loses on the way is not kept apart
+            way = _air_mass(geometry["viewing_zenith_angle"]) / state["air_mass"]
+            added = added * np.exp(ground * way[..., None].astype(np.float32))
         added *= single * (shape / shape.mean()).astype(np.float32)
     np.exp(ground, out=ground)
     np.exp(cloud, out=cloud)
@@ -1172,6 +1174,8 @@ class Observer:
     processing II, section 4.4). Without the last term S_i gives q0_i, and 1 / q_i^2 = 1 / q0_i^2 + (d_i / delta)^2, as
     Sherman and Morrison have it: natural variability bounds what can be seen. Were it Gaussian, a pixel with the enhancement
     would rank above one without it with probability Phi(q_i / sqrt 2).
+
+    A row takes some 20 MB for 1000 spectra: of an instrument with many rows give some at a time.
     """
 
     BRIGHTNESS, RANK = 1e2, 64
