@@ -232,6 +232,30 @@ def test_a_layer_as_warm_as_the_ground_leaves_no_lines_in_heat():
     assert got == pytest.approx(expected, abs=2e-3)
 
 
+def test_heat_comes_from_each_layer_through_those_above_it():
+    made = s.spectra_of(HEAT)
+    state = _clear(made, CO=1.5, CH4=1.2, H2O=2.0, HDO=1.0, unknown=0.3)
+    scaled = np.stack([x[0, :1] for x in made.scaled(state)], 1)
+    some = made.wavelength[0][[5, 23, 48]]
+    got = _exact(made, scaled, some, 300.0)[0]
+    low, high, fine = made.grid[0], made.grid[-1], 1e7 / made.grid
+    temperature = spectroscopy.layers()[1]
+    extra = np.exp(-0.5 * ((made.grid - made.grid.mean()) / (0.08 * np.ptp(made.grid))) ** 2)
+    light, passed = 0.0, np.ones_like(fine)
+    for k in reversed(range(temperature.size)):  # from space down
+        depth = 0.3 * s.UNKNOWN_COLUMN * extra * spectroscopy.layer_cross_sections("unknown", low, high)[k] / 8
+        for gas, column in spectroscopy.COLUMNS.items():
+            share = spectroscopy.profile(gas)[k] * column * float(state[gas][0, 0])
+            depth = depth + share * spectroscopy.layer_cross_sections(gas, low, high)[k]
+        light = light + s.planck(fine, temperature[k]) * passed * -np.expm1(-depth)
+        passed = passed * np.exp(-depth)
+    light = light + s.planck(fine, 300.0) * passed
+    for k, centre in enumerate(some):
+        weight = np.exp(-4 * np.log(2) * ((fine - centre) / HEAT.fwhm) ** 2)
+        seen = np.trapezoid(weight * light, fine) / np.trapezoid(weight, fine)
+        assert got[k] == pytest.approx(np.log(seen / s.planck(centre, 280.0)), abs=2e-3)
+
+
 def test_the_sun_gives_what_it_gives():
     # Gueymard (2004), Solar Energy 76, 423: about 62 mW m-2 nm-1 at 2.32 micrometres, a black body of 5772 K within 5 %.
     light = s._irradiance(SMALL, 0.0)
@@ -643,6 +667,8 @@ def observer():
 def test_the_observer_weighs_as_the_dense_formula_does(observer):
     values, noise, keep = observer._plain
     raised, natural = observer._spectra("CO", 0.5)[0], 0.3
+    radiance = np.exp(values[:5])
+    assert noise[:5] == pytest.approx(s.noise_deviation(SMALL, radiance) / radiance, rel=1e-4)
     k = np.flatnonzero(keep[:, 1])[:3]
     change = (raised[k, 1] - values[k, 1]).astype(float)
     weights, q = observer._filter("CO", 1, change, noise[k, 1], natural)
