@@ -69,15 +69,25 @@ def run(
     `on` is a place of the site ("slurm", "slurm-gpu", ...), where the run becomes a job, with `workers` for its pieces if
     that is not 0; or a `phidias_lab.cluster`, whose workers compute the pieces. Without it the run is a process here.
     """
-    order, memory, headline = prepare(
-        what, inputs=inputs, title=title, output=output, format=format, overwrite=overwrite, **parameters
-    )
+    prepared = prepare(what, inputs=inputs, title=title, output=output, format=format, overwrite=overwrite, **parameters)
+    return begin(prepared, on=on, workers=workers)
+
+
+def begin(
+    prepared: tuple[Order, dict[str, Any], str | None],
+    *,
+    on: Any = None,
+    workers: int | None = None,
+    noted: Callable[[Run], None] = lambda run: None,
+) -> Run:
+    """Start the run of what `prepare` gave; `noted` is told of it before anything of it is there (see `runs.create`)."""
+    order, memory, headline = prepared
     where = None
     if on is not None or workers is not None:
         from phidias_lab.compute import batch
 
         where = batch.where(on, registry.chain(order.chain).resources, workers)
-    started = runs.create(order, order, title=headline)
+    started = runs.create(order, order, title=headline, noted=noted)
     try:
         _reserve(order, started)
         if memory:
@@ -182,6 +192,37 @@ def places(source: Run | Product) -> Any:
 def observed(source: Run | Product, *more: str) -> Any:
     """The observations that a run used (see `Chain.observed`); inputs that are no longer the same are refused."""
     return _asked_again(source, lambda chain, inputs: chain.observed(inputs, *more), more)
+
+
+def events(source: Run | Product) -> Any | None:
+    """The events that the result of a run tells of, in the form of the lake's events table, or None where its chain tells
+    of none (see `Chain.events`). `phidias_lab.lake.events.append` puts them there."""
+    from phidias_lab.lake import events as table
+
+    product = source.product if isinstance(source, Run) else source
+    order, item = product.order, product.item
+    chain = registry.chain(order.chain)(**order.parameters)
+    found = chain.events(product.open())
+    if found is None:
+        return None
+    return table.shaped(
+        found,
+        chain=order.chain,
+        run=str(item["id"]),
+        product=str(product.path),
+        source=_measured(chain, order),
+        synthetic=bool(item["properties"].get("phidias:synthetic")),
+    )
+
+
+def _measured(chain: Chain, order: Order) -> str:
+    """The names of what an order's values come from: an event is named after the granule it was found in."""
+    found = []
+    for name, reference in order.inputs.items():
+        if chain.inputs[name].role == "values":
+            address = next(reference[kind] for kind in orders.REFERENCES if kind in reference)
+            found.append(address.rsplit("/", 1)[-1] if "file" in reference else address)
+    return ", ".join(found)
 
 
 def influences(source: Run | Product, *, report: Callable[[float, str], None] | None = None, **cell: Any) -> Any:

@@ -34,7 +34,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -574,8 +574,18 @@ def _myself() -> dict:
     return {"pid": os.getpid(), "born": psutil.Process().create_time(), "host": socket.gethostname()}
 
 
-def create(asked: Order, complete: Order, root: Path | None = None, title: str | None = None) -> Run:
-    """A new run folder that holds its order; nothing is started yet. `title` is for an order that has none."""
+def create(
+    asked: Order,
+    complete: Order,
+    root: Path | None = None,
+    title: str | None = None,
+    noted: Callable[[Run], None] = lambda run: None,
+) -> Run:
+    """A new run folder that holds its order; nothing is started yet. `title` is for an order that has none.
+
+    `noted` is told of the run while its folder is still empty, which is no run yet: who keeps a list of the runs that it
+    asked for misses none, at whatever moment it is killed.
+    """
     root = settings.runs_root() if root is None else Path(root)
     # With milliseconds, so that ids sort as the runs were asked for.
     stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S%f")[:-3]
@@ -588,6 +598,7 @@ def create(asked: Order, complete: Order, root: Path | None = None, title: str |
                 break
             except FileExistsError:
                 continue
+        noted(Run(folder))
         write_json(folder / "launched.json", {"asked": now(), "starter": _myself(), "title": title})
         write_text(folder / "asked.json", asked.dumps())
         write_text(folder / "order.json", complete.dumps())

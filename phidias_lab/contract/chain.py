@@ -197,6 +197,17 @@ class Chain(param.Parameterized, metaclass=_Declaration):
         """
         return None
 
+    def events(self, result: Any) -> Any | None:
+        """The events that a result tells of: a DataFrame with a row for each, or None where the chain finds no events.
+
+        `time` (UTC), `kind` (a short text) and `geometry` (shapely, longitude and latitude), or `longitude` and `latitude`
+        in its place, are there. `time_end`, `quality` (0 to 1), `false_alarm_rate` and `synthetic` may be, and `id`, which
+        tells an event from the others of its input: with it an event stays the same one when its outline changes a little.
+        Every other column is kept as a property of the event. `result` is the product, opened lazily. The result of a chain
+        of kind "events" is such a table itself.
+        """
+        return result if self.kind == "events" else None
+
     def headline(self, inputs: Mapping[str, Any]) -> str:
         """One line that tells this run from others of the chain; the title of runs to which nobody gave one."""
         declared = self.declared()

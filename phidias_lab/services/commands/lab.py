@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from phidias_lab.services.commands.watch import signals_stop
+from phidias_lab.services.commands.following import signals_stop
 
 
 @click.command("lab")

@@ -43,7 +43,7 @@ def build(only: str | None, rebuild: bool, quiet: bool) -> None:
 def build_demo(only: str | None = None, rebuild: bool = False, quiet: bool = False) -> dict[str, dict]:
     """Build the demo lake with its progress shown; what is there and intact is left as it is."""
     from phidias_lab import demo
-    from phidias_lab.services.commands.watch import signals_stop
+    from phidias_lab.services.commands.following import signals_stop
 
     with signals_stop(hangup=True), ProgressLine("Building the demo lake (synthetic data)", quiet) as line:
         return demo.build_demo(only=only, progress=line.update, rebuild=rebuild)
@@ -83,7 +83,7 @@ def ingest(
     phidias run ocean.gridding --input observations=mine.floats --variable temperature
     """
     from phidias_lab import ingest as ingestion
-    from phidias_lab.services.commands.watch import signals_stop
+    from phidias_lab.services.commands.following import signals_stop
 
     words = ingestion.Words(
         pairs("--column", columns, "lon=longitude"),

@@ -57,7 +57,7 @@ command = RerunCommand(
 
 def execute(ctx: click.Context, /, **_: Any) -> int:
     from phidias_lab import flow
-    from phidias_lab.services.commands.watch import finished
+    from phidias_lab.services.commands.following import finished
     from phidias_lab.services.rerunning import compare
 
     first = ctx.command.product

@@ -185,7 +185,7 @@ def start(ctx: click.Context) -> Any:
 
 def execute(ctx: click.Context, /, **_: Any) -> None:
     """Run it, watched or detached."""
-    from phidias_lab.services.commands.watch import finished, print_summary, summary
+    from phidias_lab.services.commands.following import finished, print_summary, summary
 
     quiet, verbose, as_json, detach = (ctx.params[SHARED + n] for n in ("quiet", "verbose", "json", "detach"))
     if detach:

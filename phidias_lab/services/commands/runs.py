@@ -161,7 +161,7 @@ def cancel(name: str) -> None:
 @click.option("--detach", is_flag=True, help="Return at once; the run goes on in the background.")
 def resume(name: str, quiet: bool, verbose: bool, detach: bool) -> None:
     """Go on with RUN where it stopped; finished pieces are not computed again."""
-    from phidias_lab.services.commands.watch import finished, print_summary, summary
+    from phidias_lab.services.commands.following import finished, print_summary, summary
 
     run = _found(name)
     if detach:

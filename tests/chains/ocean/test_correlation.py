@@ -13,7 +13,7 @@ from phidias_lab.chains.ocean.correlation import METHODS, Correlation, for_gridd
 from phidias_lab.chains.ocean.gridding import Gridding
 from phidias_lab.errors import InputError
 from phidias_lab.methods.variational import EARTH_RADIUS
-from phidias_lab.services.commands.watch import print_said
+from phidias_lab.services.commands.following import print_said
 from phidias_lab.testing.scenes import ocean
 
 SCENE = ocean.gridding()
