@@ -69,7 +69,9 @@ def run(
     `on` is a place of the site ("slurm", "slurm-gpu", ...), where the run becomes a job, with `workers` for its pieces if
     that is not 0; or a `phidias_lab.cluster`, whose workers compute the pieces. Without it the run is a process here.
     """
-    prepared = prepare(what, inputs=inputs, title=title, output=output, format=format, overwrite=overwrite, **parameters)
+    prepared = prepare(
+        what, inputs=inputs, title=title, output=output, format=format, overwrite=overwrite, **parameters
+    )
     return begin(prepared, on=on, workers=workers)
 
 
@@ -202,7 +204,8 @@ def events(source: Run | Product) -> Any | None:
     product = source.product if isinstance(source, Run) else source
     order, item = product.order, product.item
     chain = registry.chain(order.chain)(**order.parameters)
-    found = chain.events(product.open())
+    tells = type(chain).events is not Chain.events or chain.kind == "events"
+    found = chain.events(product.open()) if tells else None
     if found is None:
         return None
     return table.shaped(

@@ -153,7 +153,11 @@ def _plain(value: Any) -> Any:
 
 def _identity(event: Mapping[str, Any], own: str | None) -> str:
     """The id of an event: the same for the same event of the same source, whichever run found it, and however often."""
-    told = [own] if own else [event["kind"], *(event[n].isoformat() for n in ("time", "time_end")), event["geometry"].wkb_hex]
+    told = (
+        [own]
+        if own
+        else [event["kind"], *(event[n].isoformat() for n in ("time", "time_end")), event["geometry"].wkb_hex]
+    )
     return hashlib.sha256(json.dumps([event["chain"], event["source"], *told]).encode()).hexdigest()[:32]
 
 
@@ -224,42 +228,50 @@ def _arrow(events: pd.DataFrame) -> pa.Table:
     return pa.table(columns, schema=_SCHEMA)
 
 
-def _write(system: Any, folder: str, table: pa.Table) -> str:
-    """Put a file into the table, in one step as seen from outside; it is named after the events in it."""
+def write(events: pd.DataFrame, path: str | Path) -> None:
+    """Write events as one GeoParquet file anywhere."""
+    pq.write_table(_geo(_arrow(events)), path, compression="zstd")
+
+
+def _geo(table: pa.Table) -> pa.Table:
+    """The table with what makes it GeoParquet 1.1; longitude and latitude (OGC:CRS84) is what it is without a `crs`."""
     import shapely
 
     table = table.sort_by([("time", "ascending"), ("id", "ascending")])
-    kinds = {shape.geom_type for shape in shapely.from_wkb(table["geometry"].to_pylist())}
     column = {
         "encoding": "WKB",
-        "geometry_types": sorted(kinds),
+        "geometry_types": sorted({shape.geom_type for shape in shapely.from_wkb(table["geometry"].to_pylist())}),
         "covering": {"bbox": {side: ["bbox", side] for side in _BOX}},
     }
     about = {"version": "1.1.0", "primary_column": "geometry", "columns": {"geometry": column}}
-    table = table.replace_schema_metadata({"geo": json.dumps(about)})
+    return table.replace_schema_metadata({"geo": json.dumps(about)})
+
+
+def _write(system: Any, folder: str, table: pa.Table) -> str:
+    """Put a file into the table, in one step as seen from outside; it is named after the events in it."""
     name = hashlib.sha256("\n".join(sorted(table["id"].to_pylist())).encode()).hexdigest()[:32]
     path = f"{folder}/{name}.parquet"
+    sink = pa.BufferOutputStream()
+    pq.write_table(_geo(table), sink, compression="zstd")
     try:
         system.makedirs(folder, exist_ok=True)
-        if _is_local(system):
-            temporary = f"{folder}/.{secrets.token_hex(8)}.partial"
-            try:
-                with open(temporary, "xb") as stream:
-                    pq.write_table(table, stream, compression="zstd")
-                    stream.flush()
-                    os.fsync(stream.fileno())
-                os.replace(temporary, path)
-            except BaseException:
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(temporary)
-                raise
-        else:
-            sink = pa.BufferOutputStream()
-            pq.write_table(table, sink, compression="zstd")
+        if not _is_local(system):  # where an object appears as a whole
             system.pipe_file(path, sink.getvalue().to_pybytes())
+            return path
+        temporary = f"{folder}/.{secrets.token_hex(8)}.partial"
+        try:
+            with open(temporary, "xb") as stream:
+                stream.write(sink.getvalue())
+                stream.flush()
+                os.fsync(stream.fileno())
+            os.replace(temporary, path)
+        except BaseException:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(temporary)
+            raise
     except OSError as error:
         raise ProductError(
-            f"The events table {folder} cannot be written: {error.strerror or error}. Make room, or get leave to write there."
+            f"The events table {folder} cannot be written: {error.strerror or error}. Make room, or get leave to write."
         ) from None
     return path
 

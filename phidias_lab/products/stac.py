@@ -239,3 +239,52 @@ def item(
     # pystac reads and writes the item once, so what it cannot understand is found here and not by a catalogue client.
     checked = pystac.Item.from_dict(json.loads(json.dumps(entry, allow_nan=False)))
     return checked.to_dict(include_self_link=False, transform_hrefs=False)
+
+
+def event(found: Mapping[str, Any]) -> dict:
+    """An event of the lake's table as a STAC Item, which is a GeoJSON Feature too."""
+    import pystac
+    import shapely
+
+    start, end = cf.iso(np.datetime64(found["time"])), cf.iso(np.datetime64(found["time_end"]))
+    title = f"{found['kind']} (synthetic)" if found["synthetic"] else found["kind"]
+    properties: dict[str, Any] = {
+        "datetime": start if start == end else None,
+        "start_datetime": start,
+        "end_datetime": end,
+        "title": title,
+        "phidias:kind": found["kind"],
+        "phidias:chain": found["chain"],
+        "phidias:run": found["run"],
+        "phidias:source": found["source"],
+        "phidias:synthetic": bool(found["synthetic"]),
+        "phidias:properties": dict(found["properties"]),
+    }
+    for name in ("quality", "false_alarm_rate"):
+        if np.isfinite(found[name]):
+            properties[f"phidias:{name}"] = float(found[name])
+    entry = {
+        "type": "Feature",
+        "stac_version": "1.1.0",
+        "stac_extensions": [],
+        "id": found["id"],
+        "geometry": json.loads(shapely.to_geojson(found["geometry"])),
+        "bbox": _box_of(found["geometry"]),
+        "properties": properties,
+        "links": [],
+        "assets": {},
+    }
+    checked = pystac.Item.from_dict(json.loads(json.dumps(entry, allow_nan=False)))
+    return checked.to_dict(include_self_link=False, transform_hrefs=False)
+
+
+def _box_of(shape: Any) -> list[float]:
+    """The bounding box; of what was cut at the date line it goes across (RFC 7946, 5.2)."""
+    west, south, east, north = shape.bounds
+    if west == -180 and east == 180 and shape.geom_type.startswith("Multi"):
+        parts = [part.bounds for part in shape.geoms]
+        left = [p for p in parts if p[0] >= 0]
+        right = [p for p in parts if p[2] <= 0]
+        if len(left) + len(right) == len(parts):
+            west, east = min(p[0] for p in left), max(p[2] for p in right)
+    return [west, south, east, north]

@@ -24,7 +24,9 @@ from phidias_lab import __version__
 from phidias_lab.errors import PhidiasError, UnknownNameError, as_sentence, nearest
 
 #: One module each in phidias_lab.services.commands, in the order in which a newcomer needs them.
-COMMANDS = ("chains", "describe", "run", "places", "runs", "rerun", "export", "lake", "catalog", "use", "lab")
+COMMANDS = (
+    "chains", "describe", "run", "watch", "events", "places", "runs", "rerun", "export", "lake", "catalog", "use", "lab",
+)  # fmt: skip
 #: Words that are tried for a command and are not spelled like it.
 _MEANT = {"clusters": "places", "cluster": "places", "partitions": "places"}
 

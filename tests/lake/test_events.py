@@ -131,7 +131,9 @@ def test_filters_find_what_touches_a_region_or_a_period():
     rows = pd.DataFrame(
         {
             "time": pd.to_datetime(["2022-06-01", "2022-06-02", "2022-06-03T12:00", "2022-06-04"], format="ISO8601"),
-            "time_end": pd.to_datetime(["2022-06-03", "2022-06-02", "2022-06-03T13:00", "2022-06-04"], format="ISO8601"),
+            "time_end": pd.to_datetime(
+                ["2022-06-03", "2022-06-02", "2022-06-03T13:00", "2022-06-04"], format="ISO8601"
+            ),
             "kind": ["a", "b", "c", "d"],
             "geometry": [
                 SQUARE,
@@ -270,7 +272,9 @@ def test_many_writers_readers_and_mergers_at_once_lose_nothing(tmp_path, monkeyp
             seen.append(len(events.read(root=root)))
 
     with ThreadPoolExecutor(6) as pool:
-        list(pool.map(lambda job: job[0](job[1]), [(write, 0), (look, 0), (write, 1), (write, 1), (look, 1), (write, 2)]))
+        list(
+            pool.map(lambda job: job[0](job[1]), [(write, 0), (look, 0), (write, 1), (write, 1), (look, 1), (write, 2)])
+        )
     assert len(events.read(root=root)) == 31
     assert max(seen) <= 31
 

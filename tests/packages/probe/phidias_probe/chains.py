@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import time
@@ -162,3 +163,41 @@ class Random(Chain):
 
     def run(self):
         return _cube(3, lambda i: np.random.default_rng([self.seed, i]).normal(size=(1, 2, 4)))
+
+
+class Events(Chain):
+    """Tell the rows of a table that are warm as events."""
+
+    title = "Warm rows"
+    kind = "table"
+    scene = "phidias_probe.scenes:table"
+    inputs = {
+        "rows": Input("table", doc="observations", variables={"temperature": Var("degree_Celsius")}),
+        "more": Input("table", doc="other observations", optional=True),
+    }
+    outputs = {"temperature": Var("degree_Celsius", long_name="temperature of the warm rows")}
+
+    above = number(15.0, bounds=(-100, 100), units="degree_Celsius", doc="Temperature above which a row is warm")
+    marks = text("", doc="Folder in which each run leaves a mark when its work ends")
+    gate = text("", doc="File that the work waits for")
+    fault = text("", doc="What goes wrong: raise, events, full, or nothing")
+
+    def run(self, rows, more):
+        rows = rows.compute() if hasattr(rows, "compute") else rows
+        while self.gate and not Path(self.gate).exists():
+            time.sleep(0.02)
+        if self.fault == "raise":
+            raise ZeroDivisionError("the probe divides by zero")
+        if self.fault == "full" and not (Path(self.marks) / "room").exists():
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        found = rows[rows["temperature"] > self.above].reset_index(drop=True)
+        found.attrs = rows.attrs
+        if self.marks:
+            named = os.getpid()
+            (Path(self.marks) / f"run-{named}-{time.monotonic_ns()}").touch()
+        return found
+
+    def events(self, result):
+        if self.fault == "events":
+            raise ZeroDivisionError("the probe tells nonsense")
+        return result[["time", "longitude", "latitude", "temperature"]].assign(kind="warmth", quality=0.5)

@@ -1,0 +1,152 @@
+"""`phidias watch FOLDER --chain CHAIN`: a chain on the flow; every parameter of the chain is an option, as with `run`."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+import click
+
+from phidias_lab.errors import InputError, ParameterError
+from phidias_lab.services.commands.options import SHARED, given, input_reference, not_empty
+from phidias_lab.services.commands.run import ChainCommand, option
+
+
+def watch_options() -> list[click.Option]:
+    return [
+        option("chain", metavar="CHAIN", help="The chain that runs on each file."),
+        option("files_are", "--files-are", metavar="NAME", help="Which input the files are for, where there are several."),
+        option("input", multiple=True, metavar="NAME=REF", help="Where another input comes from, as with 'phidias run'."),
+        option("pattern", metavar="GLOB", default="*", callback=not_empty, help="Only files of such names, as '*.nc'."),
+        option("recursive", is_flag=True, help="Also files in folders below."),
+        option("hooks", metavar="FILE", callback=not_empty, help="Who is told of events; see the page 'Watch a folder'."),
+        option("once", is_flag=True, help="Leave when all that is there is done; exit code 3 when a file was refused."),
+        option("at_once", "--at-once", type=click.IntRange(min=1), default=2, show_default=True, help="Runs at one time."),
+        option(
+            "keep_runs", "--keep-runs", type=click.IntRange(min=0), metavar="N",
+            help="Keep the folders of the newest N runs and remove older ones; their events stay. Without it all are kept.",
+        ),
+        option(
+            "settle", type=click.FloatRange(min=0.0), default=2.0, show_default=True, metavar="SECONDS",
+            help="A file has arrived when it has not changed for so long.",
+        ),
+        option("on", metavar="PLACE", help="Where to run: a place of the site; 'phidias places' lists them."),
+        option("workers", type=click.IntRange(min=0), help="Workers at that place that share the pieces of a run."),
+        option("quiet", "-q", "--quiet", is_flag=True, help="No progress on stderr."),
+        option("json", is_flag=True, help="Print a line of JSON for each file on stdout."),
+    ]  # fmt: skip
+
+
+class WatchChain(ChainCommand):
+    def collect_usage_pieces(self, ctx: click.Context) -> list[str]:
+        return [f"FOLDER --chain {self.chain.id} [OPTIONS]"]
+
+
+class WatchCommand(click.Command):
+    """Before the chain is known there are only the shared options; then the chain's own command takes over."""
+
+    def make_context(self, info_name, args, parent=None, **extra):
+        chain_id = _chain_in(list(args))
+        if chain_id is None:
+            return super().make_context(info_name, args, parent, **extra)
+        from phidias_lab.contract.registry import chain
+
+        found = WatchChain(chain(chain_id), watch_options(), execute)
+        return found.make_context(info_name, args, parent, **extra)
+
+
+def _chain_in(args: list[str]) -> str | None:
+    for position, word in enumerate(args):
+        if word == "--chain" and position + 1 < len(args):
+            return args[position + 1]
+        if word.startswith("--chain="):
+            return word.removeprefix("--chain=")
+    return None
+
+
+def _without_chain(**_: Any) -> None:
+    raise ParameterError(
+        "Name the chain, as in 'phidias watch FOLDER --chain ocean.quality'. 'phidias chains' lists all of them."
+    )
+
+
+command = WatchCommand(
+    "watch",
+    params=[click.Argument(["folder"], required=False), *watch_options()],
+    callback=_without_chain,
+    help="""Run a chain on each file that arrives in FOLDER, exactly once, and tell the events that it finds.
+
+    FOLDER is a folder or an fsspec address such as s3://bucket/in. Every parameter of the chain is an option; 'phidias watch
+    --chain CHAIN --help' shows them. Stopped at any moment and started again, it goes on where it was.
+
+    \b
+    phidias watch /data/arriving --chain ocean.quality --pattern '*.nc'
+    phidias events
+    """,
+)
+
+
+def execute(ctx: click.Context, /, **_: Any) -> int:
+    from phidias_lab.modes.watch import DONE, REFUSED, Watch
+    from phidias_lab.services.commands.following import signals_stop
+
+    chain = ctx.command.chain
+    shared = {k.removeprefix(SHARED): v for k, v in ctx.params.items() if k.startswith(SHARED)}
+    if shared["target"] is None:
+        raise InputError("Name the folder that is to be watched, as in 'phidias watch /data/arriving --chain CHAIN'.")
+    how = {
+        name: shared[name]
+        for name in ("pattern", "recursive", "hooks", "at_once", "keep_runs", "settle", "on", "workers")
+    }
+    said = _Said(shared["json"], shared["quiet"])
+    with signals_stop(hangup=True):
+        watching = Watch(
+            shared["target"],
+            chain.id,
+            parameters=given(ctx, chain.declared()),
+            input=shared["files_are"],
+            inputs=dict(input_reference(text, chain.inputs) for text in shared["input"]),
+            tell=said.tell,
+            **how,
+        )
+        with watching:
+            said.begin(f"Watching {watching.address} with {chain.id}; Ctrl-C stops.")
+            watching.run(shared["once"], said.progress)
+    refused = watching.counts[REFUSED]
+    said.begin(f"Done: {watching.counts[DONE]} files, {watching.counts['events']} events, {refused} files refused.")
+    return InputError.exit_code if refused else 0
+
+
+class _Said:
+    """A line for each file on stdout; what goes on, on stderr, when it has changed."""
+
+    EVERY = 5.0
+
+    def __init__(self, as_json: bool, quiet: bool):
+        self.as_json, self.quiet, self.last, self.line = as_json, quiet, 0.0, ""
+
+    def begin(self, text: str) -> None:
+        if not self.quiet:
+            click.echo(text, err=True)
+
+    def tell(self, told: dict) -> None:
+        if "remark" in told:
+            click.echo(told["remark"], err=True)
+        elif self.as_json:
+            click.echo(json.dumps(told, ensure_ascii=False))
+        elif told["state"] == "done":
+            count = told["events"]
+            click.echo(f"done     {told['file']}  {count} event{'' if count == 1 else 's'}  {told['run']}")
+        else:
+            click.echo(f"refused  {told['file']}  {told['sentence']}")
+
+    def progress(self, watching: Any) -> None:
+        counts = watching.counts
+        line = (
+            f"{counts['done']} done, {counts['refused']} refused, {len(watching.flying)} running, {watching.waiting} waiting"
+            f", {counts['events']} events"
+        )
+        if line != self.line and time.monotonic() - self.last >= self.EVERY:
+            self.begin(line)
+            self.last, self.line = time.monotonic(), line
