@@ -48,8 +48,8 @@ from phidias_lab.compute import runs
 from phidias_lab.errors import ParameterError, as_sentence, kind_of, nearest
 from phidias_lab.products import cap, stac
 
-#: Seconds that a server may take to answer, and the longest pause between two tries.
-PATIENCE, LONGEST_PAUSE = 30.0, 600.0
+#: Seconds that a server may take to answer, and the pauses after failures: the first, twice as long each time, the longest.
+PATIENCE, FIRST_PAUSE, LONGEST_PAUSE = 30.0, 1.0, 600.0
 _SECRET = re.compile(
     r"pass(word|wd|phrase)?|secret|token|key|api_?key|auth(orization)?|credentials?|sig(nature)?", re.I
 )
@@ -297,7 +297,8 @@ class Queue:
         for place in (self.waiting, self.sent):
             place.mkdir(parents=True, exist_ok=True)
         self._over = threading.Event()
-        self._tries: dict[str, tuple[int, float]] = {}
+        self._failures = 0  # in a row
+        self._tries: dict[str, int] = {}
         self._thread = threading.Thread(target=self._work, daemon=True, name=f"hook {name}")
 
     def add(self, event: Mapping[str, Any]) -> None:
@@ -314,7 +315,7 @@ class Queue:
     def drain(self, patience: float = PATIENCE) -> int:
         """Wait until all is sent or something fails; gives how many are left."""
         end = time.monotonic() + patience
-        while (left := self.left()) and time.monotonic() < end and not self._tries:
+        while (left := self.left()) and time.monotonic() < end and not self._failures:
             time.sleep(0.05)
         return left
 
@@ -325,34 +326,34 @@ class Queue:
 
     def _work(self) -> None:
         with open(self.folder / "lock", "ab") as held:
-            while not self._over.wait(0.2):
+            pause = 0.0
+            while not self._over.wait(max(pause, 0.2)):
                 try:
                     fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 except OSError:  # another process sends; it may end
                     continue
                 self._send_all()
+                pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** (self._failures - 1)) if self._failures else 0.0
 
     def _send_all(self) -> None:
-        failures = 0
-        for path in sorted(self.waiting.glob("[!.]*.json"), key=_age):
-            tries, due = self._tries.get(path.name, (0, 0.0))
-            if self._over.is_set() or failures >= 3:  # where three failed, the others would wait in vain
+        """Send what waits, the oldest first and what failed before last, until one fails: so would the others, mostly."""
+        for path in sorted(
+            self.waiting.glob("[!.]*.json"), key=lambda path: (self._tries.get(path.name, 0), _age(path))
+        ):
+            if self._over.is_set():
                 return
-            if time.monotonic() < due:
-                continue
             try:
-                told = runs.read_json(path)
-                if told:
+                if told := runs.read_json(path):
                     self.hook.send(_revived(told))
                 os.replace(path, self.sent / path.name)
-                self._tries.pop(path.name, None)
             except Exception as error:  # noqa: BLE001 - a hook that fails never stops the stream
-                failures += 1
-                self._tries[path.name] = (tries + 1, time.monotonic() + min(LONGEST_PAUSE, 2.0**tries))
-                if tries == 0:
-                    self.tell(
-                        f"The hook {self.name} could not tell of the event {path.stem}: {_why(error)} It tries again."
-                    )
+                self._failures += 1
+                tries = self._tries[path.name] = self._tries.get(path.name, 0) + 1
+                if tries == self._failures == 1:
+                    self.tell(f"The hook {self.name} failed at the event {path.stem}: {_why(error)} It tries again.")
+                return
+            self._failures = 0
+            self._tries.pop(path.name, None)
 
 
 def _age(path: Path) -> float:

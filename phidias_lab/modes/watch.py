@@ -134,6 +134,7 @@ class Watch:
         self.counts = {DONE: 0, REFUSED: 0, "events": 0}
         self._seen: dict[str, tuple[Arrived, float]] = {}
         self._ready: list[Arrived] = []
+        self._looked_for = 0.0
         for name, entry in self.ledger.entries():
             if entry.get("state") == CLAIMED:
                 self.others.add(name)
@@ -162,14 +163,13 @@ class Watch:
     def run(self, once: bool = False, each: Callable[[Watch], None] = lambda watching: None) -> None:
         """Watch until it is stopped, or `once` until all that is there is done. `each` is called after every look."""
         while True:
-            began = time.monotonic()
             self.step()
             each(self)
             if once and not (self.flying or self._ready or self._unsettled()):
                 self._drain()
                 return
             # A long list is looked at less often, so that looking takes a small part of the time.
-            time.sleep(min(20.0, max(self.every, 4 * (time.monotonic() - began))))
+            time.sleep(min(20.0, max(self.every, 4 * self._looked_for)))
 
     def step(self) -> None:
         """Look once: at the folder, at the runs that go on, and at what can be begun."""
@@ -185,16 +185,14 @@ class Watch:
     def close(self) -> None:
         """Stop: the runs that go on are stopped too, and the next watch resumes them."""
         with _uninterrupted():
-            for run in self.flying.values():
+            for name, run in self.flying.items():
                 with contextlib.suppress(OSError):
                     if run.status in (WAITING, RUNNING):
+                        self.ledger.note(name, stopped=True)  # by us, and not by its user
                         (run.folder / "cancel").touch()
-            for name, run in self.flying.items():
-                with contextlib.suppress(
-                    OSError, PhidiasError
-                ):  # what cannot be noted now is taken over as from the dead
+            for run in self.flying.values():
+                with contextlib.suppress(OSError, PhidiasError):  # it ends later, and is taken over then
                     run.cancel()
-                    self.ledger.release(name, stopped=True)
             self.flying.clear()
             for queue in self.queues:
                 queue.stop()
@@ -217,7 +215,7 @@ class Watch:
         except OSError as error:  # it was there at the start, and may be again
             self.tell({"remark": f"{self.address} cannot be listed: {error.strerror or error}. It is tried again."})
             return
-        self._seen, self._ready = seen, sorted(ready)
+        self._seen, self._ready, self._looked_for = seen, sorted(ready), time.monotonic() - now
 
     def _unsettled(self) -> bool:
         """Whether a file is still arriving; what other watches are at is theirs."""

@@ -226,7 +226,8 @@ def test_a_webhook_is_sent_each_event_once_with_a_signature_that_only_the_secret
     assert len({request.headers["X-Phidias-Event"] for request in got}) == 3
 
 
-def test_what_a_server_refuses_is_sent_again_until_it_is_taken(queue):
+def test_what_a_server_refuses_is_sent_again_until_it_is_taken(queue, monkeypatch):
+    monkeypatch.setattr(hooks, "FIRST_PAUSE", 0.3)
     with receiver([500, 302, 404]) as (port, got):
         sender = queue(hooks.Webhook(f"http://127.0.0.1:{port}/in", "x"))
         (event,) = found()
@@ -240,13 +241,32 @@ def test_what_a_server_refuses_is_sent_again_until_it_is_taken(queue):
     assert "HTTP Error 500" in sender.said[0]
 
 
-def test_an_event_waits_on_disk_for_a_server_that_is_not_there(queue, tmp_path):
+def test_an_event_that_is_never_taken_does_not_hold_up_the_others(queue, monkeypatch):
+    monkeypatch.setattr(hooks, "FIRST_PAUSE", 0.05)
+
+    class Picky(hooks.Webhook):
+        def send(self, event):
+            if event["kind"] == "bad":
+                raise OSError("no")
+            super().send(event)
+
+    with receiver() as (port, got):
+        sender = queue(Picky(f"http://127.0.0.1:{port}/in", "x"))
+        for kind in ("bad", "good", "better"):
+            sender.add(found(kind=kind)[0])
+        until(lambda: len(got) == 2)
+        assert sender.left() == 1
+
+
+def test_an_event_waits_on_disk_for_a_server_that_is_not_there(queue, tmp_path, monkeypatch):
+    monkeypatch.setattr(hooks, "FIRST_PAUSE", 0.05)
     sender = queue(hooks.Webhook("http://127.0.0.1:1/in", "x"))
     for event in found(5):
         sender.add(event)
-    until(lambda: len(sender.said) >= 3)
+    until(lambda: sender._failures == 4)
     sender.stop()
     assert sender.left() == 5
+    assert len(sender.said) == 1  # one outage is one remark
     with receiver() as (port, got):
         later = queue(hooks.Webhook(f"http://127.0.0.1:{port}/in", "x"))
         until(lambda: not later.left())

@@ -32,7 +32,9 @@ VALUES = {
     "status": {"Actual", "Exercise", "System", "Test", "Draft"},
     "msgType": {"Alert", "Update", "Cancel", "Ack", "Error"},
     "scope": {"Public", "Restricted", "Private"},
-    "category": set("Geo Met Safety Security Rescue Fire Health Env Transport Infra CBRNE Other".split()),
+    "category": {
+        "Geo", "Met", "Safety", "Security", "Rescue", "Fire", "Health", "Env", "Transport", "Infra", "CBRNE", "Other",
+    },
     "urgency": {"Immediate", "Expected", "Future", "Past", "Unknown"},
     "severity": {"Extreme", "Severe", "Moderate", "Minor", "Unknown"},
     "certainty": {"Observed", "Likely", "Possible", "Unlikely", "Unknown"},
