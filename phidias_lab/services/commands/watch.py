@@ -81,7 +81,7 @@ command = WatchCommand(
     --chain CHAIN --help' shows them. Stopped at any moment and started again, it goes on where it was.
 
     \b
-    phidias watch /data/arriving --chain ocean.quality --pattern '*.nc'
+    phidias watch /data/arriving --chain ocean.quality --files-are observations --pattern '*.csv'
     phidias events
     """,
 )
