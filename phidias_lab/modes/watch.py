@@ -50,8 +50,6 @@ PARTIAL = (
 )
 #: So often a run that was interrupted is resumed; then its file is refused, or one file could hold the stream for ever.
 TRIES = 3
-#: How a run fails that found no room for what it wrote: no fault of the file.
-_NO_ROOM = ProductError.exit_code
 
 
 class Arrived(NamedTuple):
@@ -134,7 +132,7 @@ class Watch:
         self.counts = {DONE: 0, REFUSED: 0, "events": 0}
         self._seen: dict[str, tuple[Arrived, float]] = {}
         self._ready: list[Arrived] = []
-        self._looked_for = 0.0
+        self._looked_for, self._unlisted = 0.0, False
         for name, entry in self.ledger.entries():
             if entry.get("state") == CLAIMED:
                 self.others.add(name)
@@ -213,8 +211,11 @@ class Watch:
                 if now - since >= self.settle and arrived.key not in self.flying and arrived.key not in self.others:
                     ready.append(arrived)
         except OSError as error:  # it was there at the start, and may be again
-            self.tell({"remark": f"{self.address} cannot be listed: {error.strerror or error}. It is tried again."})
+            if not self._unlisted:
+                self.tell({"remark": f"{self.address} cannot be listed: {error.strerror or error}. It is tried again."})
+            self._unlisted = True
             return
+        self._unlisted = False
         self._seen, self._ready, self._looked_for = seen, sorted(ready), time.monotonic() - now
 
     def _unsettled(self) -> bool:
@@ -238,14 +239,13 @@ class Watch:
         if not entry.get("input"):  # a file of the ledger that was damaged, and whose input is not known here
             self._refuse(name, "The ledger's file of this input was damaged.")
             return
-        run = Run(settings.runs_root() / entry["run"]) if entry.get("run") else None
-        if run is not None and _is_run(run.id):
-            self.flying[name] = run
+        if _is_run(entry.get("run")):
+            run = self.flying[name] = Run(settings.runs_root() / entry["run"])
             self._follow(name, run)
-            return
-        if run is not None:
-            runs.remove_path(run.folder)  # begun, and killed before it was a run
-        self._begin(name, entry["input"])
+        else:
+            if entry.get("run"):
+                _clear(settings.runs_root() / entry["run"])
+            self._begin(name, entry["input"])
 
     def _leave(self, name: str, settled: bool) -> None:
         if settled:
@@ -258,6 +258,8 @@ class Watch:
         try:
             prepared = flow.prepare(self.order, inputs={self.input: {"file": address}})
         except PhidiasError as error:
+            if trouble := self._trouble({}):
+                raise trouble from None
             self._refuse(name, str(error))
             return
         # What keeps a run from beginning, such as a full disk, is no fault of the file, and ends the watch.
@@ -275,15 +277,22 @@ class Watch:
             self._done(name, run)
         elif status == INTERRUPTED or entry.get("stopped"):
             self._resume(name, run, entry)
-        elif status == FAILED and (run.record.get("error") or {}).get("exit_code") == _NO_ROOM:
+        elif status == FAILED and (trouble := self._trouble(run.record.get("error") or {})):
             del self.flying[name]
             self.ledger.release(name, stopped=True)
-            raise ProductError(
-                f"The run {run.id} of {entry['input']} failed: {as_sentence(run.error)} The watch goes on with it when it "
-                "is started again."
-            )
+            raise trouble
         else:
             self._refuse(name, run.error if status == FAILED else f"Its run {run.id} was cancelled.", run)
+
+    def _trouble(self, failure: Mapping) -> PhidiasError | None:
+        """What would fail with every file, so is no fault of this one: the watch ends, and later goes on with the file."""
+        if failure.get("exit_code") == ProductError.exit_code:
+            return ProductError(f"{as_sentence(failure['sentence'])} Then start the watch again.")
+        try:
+            _look_at(self.order.inputs)
+        except PhidiasError as error:
+            return error
+        return None
 
     def _resume(self, name: str, run: Run, entry: Mapping) -> None:
         tries = entry.get("tries", 0) + (not entry.get("stopped"))
@@ -351,6 +360,14 @@ def _is_run(name: str | None) -> bool:
     return bool(name) and (settings.runs_root() / name / "order.json").is_file()
 
 
+def _clear(folder: Path) -> None:
+    """Remove the folder of a run that was killed before it was one, and nothing else."""
+    with contextlib.suppress(OSError):
+        for name in ("launched.json", "asked.json"):
+            (folder / name).unlink(missing_ok=True)
+        folder.rmdir()
+
+
 # What is watched, and for what ----------------------------------------------------------------------------------------
 
 
@@ -404,9 +421,15 @@ def _others(chain: type[Chain], watched: str, given: Mapping[str, Any]) -> dict[
         reference = orders.reference(value, f"The input {name!r}")
         if "file" in reference and "://" not in reference["file"]:
             reference = {"file": str(Path(reference["file"]).expanduser().absolute())}
-        catalog.look(reference)
         found[name] = reference
+    _look_at(found)
     return found
+
+
+def _look_at(references: Mapping[str, Mapping]) -> None:
+    """Refuse references that do not open."""
+    for reference in references.values():
+        catalog.look(reference)
 
 
 def _place(folder: str | Path) -> tuple[Any, str, str]:

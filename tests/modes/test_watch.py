@@ -259,12 +259,29 @@ def test_a_run_that_its_user_cancelled_is_not_done_and_the_stream_goes_on(folder
 def test_a_full_disk_is_no_fault_of_the_file(folder, tmp_path):
     how = {"parameters": {"fault": "full", "marks": str(tmp_path)}}
     arrive(folder, "a.parquet")
-    with pytest.raises(ProductError, match="goes on with it when it is started again"):
+    with pytest.raises(ProductError, match="Then start the watch again"):
         watched(folder, **how)
     (run,) = phidias_lab.runs()
     (tmp_path / "room").touch()
     (told,) = watched(folder, **how)
     assert (told["state"], told["run"]) == ("done", run.id)
+
+
+def test_another_input_that_is_gone_is_no_fault_of_the_file(folder, tmp_path):
+    more = arrive(tmp_path, "more.parquet")
+    content = more.read_bytes()
+    gate = tmp_path / "gate"
+    how = {"inputs": {"more": more}, "parameters": {"gate": str(gate)}, **QUICK}
+    with Watch(folder, "probe.events", **how) as watching:
+        more.unlink()
+        arrive(folder, "a.parquet")
+        with pytest.raises(InputError, match=r"more\.parquet does not exist"):
+            until(lambda: False, watching)
+    with pytest.raises(InputError, match=r"more\.parquet does not exist"):
+        watched(folder, **how)
+    more.write_bytes(content)
+    gate.touch()
+    assert names(watched(folder, **how)) == ["done a.parquet"]
 
 
 @pytest.mark.parametrize(("fault", "words"), [("raise", "divides by zero"), ("events", "events cannot be told")])
@@ -293,6 +310,40 @@ def test_events_are_added_when_the_watch_died_after_their_run_was_done_even_if_t
     assert (told["state"], told["events"]) == ("done", 15)
     assert len(phidias_lab.events()) == 15
     assert len(phidias_lab.runs()) == 1
+
+
+def test_a_watch_killed_while_a_run_is_made_makes_it_anew_and_leaves_nothing_else(folder, monkeypatch):
+    arrive(folder, "a.parquet")
+
+    def dying(path, text):
+        if path.name == "order.json":
+            raise KeyboardInterrupt
+        whole(path, text)
+
+    with monkeypatch.context() as patch:
+        whole = runs.write_text
+        patch.setattr(runs, "write_text", dying)
+        with pytest.raises(KeyboardInterrupt):
+            watched(folder)
+    (left,) = (path for path in settings.runs_root().iterdir() if path.name != ".watch")
+    assert entries()[0]["run"] == left.name
+    assert phidias_lab.runs() == []
+    assert names(watched(folder)) == ["done a.parquet"]
+    assert [path.name for path in settings.runs_root().iterdir() if path.name != ".watch"] == [phidias_lab.runs()[0].id]
+
+
+def test_a_folder_that_goes_away_for_a_while_is_said_once_and_watched_again(folder, tmp_path):
+    told = []
+    with Watch(folder, "probe.events", tell=told.append, **QUICK) as watching:
+        folder.rename(tmp_path / "away")
+        for _ in range(3):
+            watching.step()
+        assert len(told) == 1
+        assert "cannot be listed" in told[0]["remark"]
+        (tmp_path / "away").rename(folder)
+        arrive(folder, "cut.parquet", cut=30)
+        until(lambda: len(told) == 2, watching)
+    assert told[1]["state"] == "refused"
 
 
 def test_a_claim_belongs_to_one_and_is_taken_over_from_the_dead(tmp_path):

@@ -98,13 +98,16 @@ def test_an_alert_is_out_within_a_minute_of_a_files_arrival_and_a_signal_ends_th
 def test_once_does_what_is_there_and_tells_scripts_of_what_was_refused(command, folder):
     (folder / "a.parquet").write_text("no table")
     (folder / "b.txt").write_text("another matter")
+    with open(os.fsencode(folder) + b"/\xff.parquet", "w") as file:
+        file.write("a name that is no text")
     done = command(
         "watch", folder, "--chain=probe.events", "--once", "--settle", "0.1", "--pattern", "*.parquet", "--json"
     )
     assert done.returncode == 3, done.stderr
-    (told,) = map(json.loads, done.stdout.splitlines())
-    assert (told["state"], told["file"]) == ("refused", f"{folder}/a.parquet")
-    assert "Done: 0 files, 0 events, 1 files refused." in done.stderr
+    told = sorted(map(json.loads, done.stdout.splitlines()), key=lambda one: one["file"])
+    assert [one["state"] for one in told] == ["refused"] * 2
+    assert told[0]["file"] == f"{folder}/a.parquet"
+    assert "Done: 0 files, 0 events, 2 files refused." in done.stderr
     again = command(
         "watch", folder, "--chain=probe.events", "--once", "--settle", "0.1", "--pattern", "*.parquet", "-q"
     )
