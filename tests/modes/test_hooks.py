@@ -69,7 +69,7 @@ def receiver(answers=(), tls=None):
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_POST(self):
-            body = self.rfile.read(int(self.headers["Content-Length"]))
+            body = self.rfile.read(int(self.headers["Content-Length"] or 0))
             got.append(SimpleNamespace(path=self.path, headers=self.headers, body=body))
             code = answers.pop(0) if answers else 204
             self.send_response(code)

@@ -407,7 +407,7 @@ def test_a_watch_killed_at_random_moments_runs_each_file_once(phidias, folder):
         arrive(folder, f"{number}.parquet", age=100 - number)
     killed = 0
     for _ in range(8):
-        killed += phidias(chance.uniform(0.3, 2.5)) is None
+        killed += phidias(chance.uniform(0.3, 2.0)) is None
     done = phidias(LONG)
     assert done.returncode == 0, done.stderr
     assert killed > 2
