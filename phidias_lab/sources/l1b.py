@@ -770,3 +770,36 @@ def _noise(radiance: np.ndarray, decibel: np.ndarray, file: File) -> np.ndarray:
 
 if __name__ == "__main__":
     try_each(index)
+
+
+class Spectra:
+    """Radiances as the catalogue opens them: files by name, all of one band (see `lake.readers`)."""
+
+    pattern = "S5P_????_L1B_RA_BD?_*.nc"
+
+    def open(self, paths: list[str]) -> xr.Dataset:
+        """The cube of these files. Those that cannot be read are passed over and named in the attribute `refused`; where
+        none is left, the first is the error."""
+        bands = {l1b.parse_name(Path(path).name).bands[0] for path in paths}
+        if len(bands) > 1:
+            folder, several = Path(paths[0]).parent, ", ".join(map(str, sorted(bands)))
+            raise InputError(
+                f"{folder} holds radiances of the bands {several}, and one is read at a time. Give a pattern of names instead "
+                f"of the folder, such as {folder / f'S5P_*_L1B_RA_BD{min(bands)}_*'}."
+            )
+        refused: dict[Path, str] = {}
+        try:
+            found = open_spectra(paths, refused=refused)
+        except InputError:
+            if not refused:
+                raise
+            raise InputError(next(iter(refused.values()))) from None
+        return found.assign_attrs(refused="\n".join(refused.values())) if refused else found
+
+    def beside(self, paths: list[str]) -> list[str]:
+        """The files of irradiances in the folders of the radiances."""
+        folders = sorted({Path(path).parent for path in paths})
+        return [str(path) for folder in folders for path in sorted(folder.glob("S5P_????_L1B_IR_*.nc"))]
+
+
+FORMAT = Spectra()
