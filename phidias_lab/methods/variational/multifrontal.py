@@ -20,17 +20,15 @@ byte of the result, is the same on any number of cores.
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from scipy import sparse
 from scipy.linalg import blas, lapack
-from threadpoolctl import ThreadpoolController
 
+from phidias_lab.methods import threads
 from phidias_lab.methods.variational.dissection import Dissection, dissect
 
 TILE = 384
@@ -181,13 +179,13 @@ class Multifrontal:
         progress : is told the share of the operations that are done.
         """
         self.structure = structure or Structure(matrix, places, reach)
-        self.cores = cores or _cores()
+        self.cores = cores or threads.cores()
         self.data = matrix.data
         #: Per front L_JJ (its lower triangle; above the diagonal stands anything) and L_SJ.
         self.blocks: list[tuple[np.ndarray, np.ndarray]] = [(_NONE, _NONE)] * self.structure.count
         #: What a front leaves on its boundary, lower triangle, until its parent takes it.
         self._left: list[np.ndarray | None] = [None] * self.structure.count
-        with _crew(self.cores) as crew:
+        with threads.crew(self.cores) as crew:
             _run_up(self.structure, crew, self._eliminate, progress)
         del self.data, self._left
 
@@ -212,7 +210,7 @@ class Multifrontal:
     def solve(self, right: np.ndarray) -> np.ndarray:
         """Solve A x = b for one right-hand side or a block of them (columns)."""
         x = self._ordered(right)
-        with _one_thread():
+        with threads.one_blas_thread():
             for front, (inner, below) in enumerate(self.blocks):
                 if not inner.size:
                     continue
@@ -226,7 +224,7 @@ class Multifrontal:
     def colour(self, white: np.ndarray) -> np.ndarray:
         """Solve L' x = b: of independent standard normal numbers it makes a sample with the covariance A^-1."""
         x = self._ordered(white)
-        with _one_thread():
+        with threads.one_blas_thread():
             self._backward(x)
         return self._back(x, white)
 
@@ -273,7 +271,7 @@ class Selected:
         #: Z_SS of each front, lower triangle, from the time its parent is done until it is done itself.
         self._known: list[np.ndarray | None] = [None] * structure.count
         self._known[-1] = _NONE
-        with _crew(factor.cores) as crew:
+        with threads.crew(factor.cores) as crew:
             _run_down(structure, crew, self._invert, progress)
         del self._factor, self._known
         self.diagonal = np.empty(structure.nodes)
@@ -472,26 +470,6 @@ def _far(row: np.ndarray, column: np.ndarray, places: np.ndarray, reach: np.ndar
 
 
 # Cores ----------------------------------------------------------------------------------------------------------------
-
-
-def _cores() -> int:
-    """The cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
-
-
-@functools.cache
-def _blas() -> ThreadpoolController:
-    return ThreadpoolController()
-
-
-def _one_thread() -> contextlib.AbstractContextManager:
-    return _blas().limit(limits=1, user_api="blas")
-
-
-@contextlib.contextmanager
-def _crew(cores: int) -> Iterator[ThreadPoolExecutor]:
-    with _one_thread(), ThreadPoolExecutor(cores) as crew:
-        yield crew
 
 
 def _share(crew: ThreadPoolExecutor, tasks: Iterable[Callable[[], None]]) -> None:
