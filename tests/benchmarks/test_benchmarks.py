@@ -106,3 +106,31 @@ def test_reading_spectra_is_compared_with_inflating_them_alone(tmp_path, capsys)
             pytest.approx(peer["seconds"] / run["seconds"]) for run in ours
         ]
     assert "spectra/s" in capsys.readouterr().out
+
+
+def test_components_and_scores_are_compared_with_scikit_learn_and_the_machines_limits(monkeypatch, tmp_path, capsys):
+    benchmark = load("atmosphere_screening")
+    monkeypatch.setattr(benchmark, "SCORED", (10,))
+    report = benchmark.main(["6000x64", "--repeats", "1", "--results", str(tmp_path)])
+    assert json.loads((tmp_path / "atmosphere_screening.json").read_text())["results"] == report["results"]
+    (result,) = report["results"]
+    learning = {run["program"]: run for run in result["learning"]}
+    assert list(learning) == ["ours", "bare product", *benchmark.SOLVERS]
+    assert learning["ours"]["eigenvalue_error"] < learning["covariance_eigh"]["eigenvalue_error"] < 1e-3
+    assert learning["ours"]["angle"] < 1e-4
+    assert learning["full"]["eigenvalue_error"] < 1e-4
+    (scoring,) = result["scoring"]
+    assert 0 < scoring["share_of_roof"] <= scoring["share_of_roof_all_products"] * (1 + 1e-9)
+    assert scoring["times_faster_than_scikit_learn"] > 0
+    assert scoring["difference"] < 2e-3
+    assert "scikit-learn/ours" in capsys.readouterr().out
+
+
+def test_without_scikit_learn_the_table_says_that_nothing_was_compared(monkeypatch, tmp_path, capsys):
+    benchmark = load("atmosphere_screening")
+    found = benchmark.importlib.util.find_spec
+    monkeypatch.setattr(benchmark.importlib.util, "find_spec", lambda name: None if name == "sklearn" else found(name))
+    monkeypatch.setattr(benchmark, "SCORED", ())
+    (result,) = benchmark.main(["6000x64", "--repeats", "1", "--results", str(tmp_path)])["results"]
+    assert [run["program"] for run in result["learning"]] == ["ours", "bare product"]
+    assert "scikit-learn is not installed, so nothing stands beside ours" in capsys.readouterr().out
