@@ -280,8 +280,9 @@ class Scorer:
             self._gram[row] = kernels.T @ kernels
             self._deviation[row] = np.sqrt(np.diag(self._weighted.inverse[row])[:g])
             # The variance of r = (1 - F A') x in usual spectra.
-            hat = f @ plain[:, :k].T
-            variance = np.square(v - hat @ v).sum(axis=1) + white * (1 - 2 * np.diag(hat)) + np.square(hat) @ white
+            by = plain[:, :k]
+            variance = np.square(v - f @ (by.T @ v)).sum(axis=1) + white * (1 - 2 * np.sum(f * by, axis=1))
+            variance += np.sum(f @ (by.T @ (white[:, None] * by)) * f, axis=1)
             windows = basis.channels[np.searchsorted(middles, wavelength[row])] & here[:, None]
             self._sums[row] = np.column_stack([here, windows]).T / noise**2
             self._expected[row] = windows * variance[:, None]
