@@ -347,7 +347,7 @@ def test_an_error_in_one_thread_ends_the_work(basis, monkeypatch):
 
     monkeypatch.setattr(screening.Scorer, "_derive", broken)
     with pytest.raises(MemoryError):
-        screening.Scorer(basis).score(draw((300, 10)), cores=2)
+        screening.Scorer(basis).score(np.zeros((3000, 10, M)), cores=1)
 
 
 # What the numbers mean --------------------------------------------------------------------------------------------------
