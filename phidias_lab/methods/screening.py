@@ -132,7 +132,7 @@ def learn(
     covariance = moments.covariance / np.outer(noise, noise)
     found = pca.components(covariance, signatures)
     if number is None:
-        number = pca.noise_edge(found.values, moments.number)
+        _, number = _level(found.values, moments.number)
     most = found.values.size - 2
     if not 0 <= number <= most:
         raise ParameterError(
