@@ -278,7 +278,7 @@ class Scorer:
             self._analysis[row] = np.column_stack([plain, weighted[:, :g]]) / noise[:, None]
             self._synthesis[row] = (f * noise[:, None]).T
             self._gram[row] = kernels.T @ kernels
-            self._deviation[row] = np.sqrt(np.diag(self._weighted.inverse[row])[:g])
+            self._deviation[row] = np.sqrt(self._weighted.variance[row, :g])
             # The variance of r = (1 - F A') x in usual spectra.
             by = plain[:, :k]
             variance = np.square(v - f @ (by.T @ v)).sum(axis=1) + white * (1 - 2 * np.sum(f * by, axis=1))
@@ -325,12 +325,12 @@ class Scorer:
             here, z = row[some], x[some]
             at, used = _places(gap[some] & ~self.dead[here])
             for one in np.unique(here):
-                if not self._free.inverse[one].any():
+                if not self._free.variance[one].any():
                     self._free.put(one, self._free.design[one].astype(float), self._weighted.white[one], q)
             plain, _ = self._plain.without(z, here, at, used)
-            found, inverse = self._weighted.without(z, here, at, used)
+            found, variance = self._weighted.without(z, here, at, used)
             amplitude[some] = found[:, :g]
-            deviation[some] = np.sqrt(np.diagonal(inverse, axis1=1, axis2=2)[:, :g])
+            deviation[some] = np.sqrt(variance[:, :g])
             design = self._free.design[here]
             r = z - np.matmul(design[..., :k], plain[:, :k, None])[..., 0]
             residual[some] = np.where(gap[some], np.nan, r)
@@ -373,16 +373,17 @@ def _in_lines(weights: np.ndarray) -> np.ndarray:
 
 
 class _Fits:
-    """Least squares for the columns of a design per row, by the inverses of their normal equations."""
+    """Least squares for the columns of a design per row."""
 
     def __init__(self, design: np.ndarray):
         rows, m, size = design.shape
         self.design = design
         self.white = np.ones((rows, m))
-        self.inverse = np.zeros((rows, size, size))
+        self.weights = np.zeros((rows, m, size), np.float32)  # of the channels in the coefficients
+        self.variance = np.zeros((rows, size))  # of the coefficients
 
     def put(self, row: int, h: np.ndarray, white: np.ndarray, random: int = 0) -> np.ndarray:
-        """Set a row's, with this design and variances; returns the coefficients' weights of the channels (m, size).
+        """Set a row's, with this design and variances; returns the weights.
 
         The coefficients of so many last columns are random with variance one.
         """
@@ -391,32 +392,33 @@ class _Fits:
         last = np.arange(h.shape[1] - random, h.shape[1])
         normal[last, last] += 1
         try:
-            self.inverse[row] = np.linalg.inv(normal)
+            inverse = np.linalg.inv(normal)
         except np.linalg.LinAlgError:
             raise InputError(
                 f"The channels of row {row} do not tell the components and gases apart. Name fewer dead channels, or "
                 "learn a basis of fewer components."
             ) from None
-        self.white[row] = white
-        return weighted @ self.inverse[row]
+        weights = weighted @ inverse
+        self.white[row], self.weights[row], self.variance[row] = white, weights, np.diag(inverse)
+        return weights
 
     def without(self, x, row, at, used) -> tuple[np.ndarray, np.ndarray]:
-        """Coefficients and their inverses for spectra (p, m) of given rows without the channels at (p, j) that are used."""
-        right = np.empty((len(x), self.design.shape[2]))
+        """Coefficients and their variances for spectra (p, m) of given rows without the channels at (p, j) that are used."""
+        x = x.astype(np.float32)
+        start = np.empty((len(x), self.design.shape[2]))
         for one in np.unique(row):
             some = row == one
-            right[some] = (x[some] / self.white[one]) @ self.design[one]
-        inverse = self.inverse[row]
-        start = np.matmul(inverse, right[..., None])[..., 0]
+            start[some] = x[some] @ self.weights[one]
         gone = self.design[row[:, None], at].astype(float) * used[..., None]
-        across = np.matmul(inverse, gone.transpose(0, 2, 1))
-        system = -np.matmul(gone, across)
+        white = np.where(used, self.white[row[:, None], at], 1.0)
+        across = self.weights[row[:, None], at] * (white * used)[..., None]
+        system = -np.matmul(gone, across.transpose(0, 2, 1))
         diagonal = np.arange(at.shape[1])
         # A trace of ridge, for a component that only the missing channels show.
-        system[:, diagonal, diagonal] += np.where(used, self.white[row[:, None], at], 1.0) + 1e-9
-        gain = np.linalg.solve(system, across.transpose(0, 2, 1))
-        found = start + np.matmul(np.matmul(gone, start[..., None])[:, None, :, 0], gain)[:, 0]
-        return found, inverse + np.matmul(across, gain)
+        system[:, diagonal, diagonal] += white + 1e-9
+        gain = np.linalg.solve(system, across)
+        found = start + np.matmul(np.matmul(gone, start[..., None]).transpose(0, 2, 1), gain)[:, 0]
+        return found, self.variance[row] + np.sum(across * gain, axis=1)
 
 
 def _places(gap: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -575,11 +577,11 @@ class _Work:
             here, x = row[some], values[some] / scorer._noise[row[some]]
             at, used = _places(gap[some])
             plain, _ = scorer._plain.without(x, here, at, used)
-            weighted, inverse = scorer._weighted.without(x, here, at, used)
+            weighted, variance = scorer._weighted.without(x, here, at, used)
             fits[some] = np.column_stack([plain, weighted[:, :g]])
             gone = scorer._weighted.design[here[:, None], at][..., :g].astype(float) * used[..., None]
             gram[some] -= np.matmul(gone.transpose(0, 2, 1), gone)
-            deviation[some] = np.sqrt(np.diagonal(inverse, axis1=1, axis2=2)[:, :g])
+            deviation[some] = np.sqrt(variance[:, :g])
             window[some] -= (scorer._expected[here[:, None], at] * used[..., None]).sum(axis=1)
         c[odd] = fits
         # A window that has lost all its channels keeps the rounding of the difference only.
