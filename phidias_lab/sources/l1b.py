@@ -784,8 +784,8 @@ class Spectra:
         if len(bands) > 1:
             folder, several = Path(paths[0]).parent, ", ".join(map(str, sorted(bands)))
             raise InputError(
-                f"{folder} holds radiances of the bands {several}, and one is read at a time. Give a pattern of names instead "
-                f"of the folder, such as {folder / f'S5P_*_L1B_RA_BD{min(bands)}_*'}."
+                f"{folder} holds radiances of the bands {several}, and one is read at a time. Give a pattern of names "
+                f"instead of the folder, such as {folder / f'S5P_*_L1B_RA_BD{min(bands)}_*'}."
             )
         refused: dict[Path, str] = {}
         try:
