@@ -79,8 +79,43 @@ def with_errors(attributes: Mapping[str, Any], errors: Mapping[str, str], there:
 
 def error_terms(attributes: Mapping[str, Any]) -> dict[str, str]:
     """What `with_errors` wrote: for each term the name of its variable."""
-    words = str(attributes.get("error_terms", "")).split()
+    return _terms(attributes, "error_terms")
+
+
+def _terms(attributes: Mapping[str, Any], name: str) -> dict[str, str]:
+    words = str(attributes.get(name, "")).split()
     return {term.removesuffix(":"): name for term, name in zip(words[::2], words[1::2], strict=False)}
+
+
+#: Attribute of values in standard deviations of their noise, such as residuals of spectra, that names what may explain them,
+#: written like CF's formula_terms: "amplitude: amplitude template: template snr: selected_snr". The values are the sum over
+#: components of amplitude times template, and a rest; snr, which may be missing, is each amplitude over its standard
+#: deviation.
+EXPLAINED_BY = "explained_by"
+
+
+def explanation(attributes: Mapping[str, Any]) -> dict[str, str]:
+    """The variables that explain a variable, by their terms: amplitude, template and perhaps snr; none without the two."""
+    found = _terms(attributes, EXPLAINED_BY)
+    return found if {"amplitude", "template"} <= found.keys() else {}
+
+
+#: Attribute of whole numbers that are no quantity but tell to which object a place belongs, and to none where they are 0:
+#: what the objects are ("event"). A map gives neighbours different colours and leaves out 0.
+LABEL_OF = "label_of"
+
+
+def flags(attributes: Mapping[str, Any]) -> dict[int, str]:
+    """What the values of a variable mean, by CF's flag_values and flag_meanings (3.5); nothing where they say no such."""
+    values, meanings = attributes.get("flag_values"), str(attributes.get("flag_meanings") or "").split()
+    if values is None or "flag_masks" in attributes:
+        return {}
+    try:
+        values = values.split() if isinstance(values, str) else values if hasattr(values, "__len__") else [values]
+        values = [int(value) for value in values]
+    except (TypeError, ValueError):
+        return {}
+    return dict(zip(values, meanings, strict=True)) if len(values) == len(meanings) else {}
 
 
 @dataclass(frozen=True)

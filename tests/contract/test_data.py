@@ -22,6 +22,8 @@ from phidias_lab.contract.data import (
     choose_variable,
     column_attributes,
     converter,
+    explanation,
+    flags,
     same_units,
     with_attributes,
 )
@@ -374,3 +376,24 @@ def test_the_standard_error_of_a_variable_is_the_one_that_says_so():
     other = cube(sigma=modifier)
     other["sigma"] = ("y", np.ones(3), modifier)
     assert standard_error_of(other, "v") is None, "of another grid"
+
+
+def test_what_explains_a_residual_is_read_from_its_attribute():
+    written = "amplitude: strength template: signature snr: strength_snr"
+    terms = {"amplitude": "strength", "template": "signature", "snr": "strength_snr"}
+    assert explanation({"explained_by": written}) == terms
+    assert explanation({"explained_by": "amplitude: strength"}) == {}
+    assert explanation({}) == {}
+
+
+@pytest.mark.parametrize("values", [np.array([0, 2], np.int8), [0, 2], "0 2"])
+def test_flags_are_read_as_cf_writes_them(values):
+    assert flags({"flag_values": values, "flag_meanings": "good not_good"}) == {0: "good", 2: "not_good"}
+
+
+def test_what_is_not_one_meaning_for_each_value_is_no_flag():
+    assert flags({"flag_values": np.int8(1), "flag_meanings": "good"}) == {1: "good"}
+    assert flags({"flag_values": [1, 2], "flag_meanings": "good"}) == {}
+    assert flags({"flag_values": [1, 2], "flag_masks": [1, 2], "flag_meanings": "night glint"}) == {}
+    assert flags({"flag_values": "AB", "flag_meanings": "good"}) == {}
+    assert flags({}) == {}
