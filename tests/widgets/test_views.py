@@ -246,16 +246,6 @@ def test_irregular_axes_keep_the_true_cells():
     np.testing.assert_allclose(right, [0.5, 2.5, 4.5, 5.5])
 
 
-def test_a_swath_with_two_dimensional_places_is_drawn_where_it_is():
-    lat, lon = np.meshgrid(np.linspace(40, 45, 5), np.linspace(0, 8, 6), indexing="ij")
-    data = xr.Dataset(
-        {"no2": (("scanline", "ground_pixel"), lat + lon)},
-        {"latitude": (("scanline", "ground_pixel"), lat), "longitude": (("scanline", "ground_pixel"), lon)},
-    )
-    figure = hv.render(cube.MapView(data).figure)
-    assert (figure.x_range.start, figure.x_range.end) == (0, 8)
-
-
 def test_depth_grows_downwards_and_height_upwards():
     for name, attributes, down in (("depth", {}, True), ("height", {}, False), ("depth", {"positive": "up"}, False)):
         data = xr.Dataset({"v": ((name,), np.arange(3.0))}, {name: (name, [0.0, 5, 10], attributes)})

@@ -1,8 +1,9 @@
 """Views of data, chosen by their dimensions: the same for a chain's result, a catalogue entry and a file.
 
 latitude and longitude   map               depth and one horizontal axis   section
-depth                    profile           time                            time series
-columns                  table, and a map of points when they have places
+places of single pixels  swath             depth                           profile
+wavelength               spectrum          time                            time series
+columns                  table, a map of points when they have places, events when they have shapes
 one compared_with another scatter               statistics of groups       Taylor and target diagram, table
 one drawn_against another    curve
 
@@ -29,6 +30,9 @@ from phidias_lab.widgets.views.spot import Spot
 #: Titles of the views in the order in which they are offered.
 TITLES = {
     "map": "Map",
+    "swath": "Swath",
+    "spectrum": "Spectrum",
+    "events": "Events",
     "points": "Map of points",
     "scatter": "Scatter",
     "taylor": "Taylor diagram",
@@ -45,11 +49,14 @@ TITLES = {
 def suitable(data: Any) -> list[str]:
     """The names of the views that suit these data, the most telling first."""
     if hasattr(data, "columns"):
-        return [*(["points"] if axes.place_columns(data) else []), "table"]
+        found = {"events"} if axes.GEOMETRY in data.columns else {"points"} if axes.place_columns(data) else set()
+        return [name for name in TITLES if name in found | {"table"}]
+    data = axes.with_places(data)
     found = pairs.suitable(data) | curves.suitable(data)
     for variable in axes.drawable(data):
         array = data[variable]
-        found |= _of_axes({role for role, dim in axes.roles(array).items() if array.sizes[dim] > 1})
+        kinds = _of_axes({role for role, dim in axes.roles(array).items() if array.sizes[dim] > 1})
+        found |= kinds if axes.swath(array) is None else {{"map": "swath"}.get(kind, kind) for kind in kinds}
     return [name for name in TITLES if name in found] or ["table"]
 
 
@@ -62,6 +69,8 @@ def _of_axes(has: set[str]) -> set[str]:
         found |= {"profile", "section"} if has & {"y", "x"} else {"profile"}
     if "t" in has:
         found.add("series")
+    if "w" in has:
+        found.add("spectrum")
     return found
 
 
@@ -80,7 +89,9 @@ def view(data: Any, *, kind: str | None = None, variable: str | None = None) -> 
         more["weighs"] = source if flow.tells(source, "influences") else None
     if hasattr(data, "to_dataset") and not hasattr(data, "data_vars"):
         data = data.to_dataset(name=data.name or "value")
-    if not hasattr(data, "columns") and not hasattr(data, "data_vars"):
+    if hasattr(data, "data_vars"):
+        data = axes.with_places(data)
+    elif not hasattr(data, "columns"):
         raise InputError(f"A {type(data).__name__} cannot be shown. Give an xarray Dataset or a DataFrame.")
     kinds = suitable(data)
     if kind is not None:
@@ -112,13 +123,22 @@ def _make(kind: str, data: Any, variable: str | None, more: dict[str, Any]) -> p
         from phidias_lab.widgets.views import points
 
         return points.PointsView(data, variable=variable).__panel__()
+    if kind == "events":
+        from phidias_lab.widgets.views import events
+
+        return events.EventsView(data).__panel__()
     if kind in pairs.VIEWS:
         return pairs.VIEWS[kind](data).__panel__()
     if kind == "curves":
         return curves.CurvesView(data).__panel__()
-    from phidias_lab.widgets.views import cube
+    return of_cubes()[kind](data, variable=variable, **more).__panel__()
 
-    return cube.VIEWS[kind](data, variable=variable, **more).__panel__()
+
+def of_cubes() -> dict[str, Any]:
+    """The views of cubes, which share a place and can be played."""
+    from phidias_lab.widgets.views import cube, spectrum, swath
+
+    return {**cube.VIEWS, "swath": swath.SwathView, "spectrum": spectrum.SpectrumView}
 
 
 __all__ = ["TITLES", "suitable", "view"]

@@ -8,6 +8,8 @@ import numpy as np
 
 from phidias_lab.contract.data import error_terms, standard_error_of
 
+#: The column that holds the shapes of a table's rows.
+GEOMETRY = "geometry"
 #: Names by which an axis is known when its attributes say nothing.
 _NAMES = {
     "t": ("time", "date", "t", "month", "year"),
@@ -25,12 +27,17 @@ _STANDARD = {
     "projection_y_coordinate": "y",
     "longitude": "x",
     "projection_x_coordinate": "x",
+    "radiation_wavelength": "w",
+    "radiation_wavenumber": "w",
+    "radiation_frequency": "w",
+    "sensor_band_central_radiation_wavelength": "w",
+    "sensor_band_central_radiation_wavenumber": "w",
 }
 _LETTERS = {"T": "t", "Z": "z", "Y": "y", "X": "x"}
 
 
 def role(name: str, coordinate: Any = None) -> str | None:
-    """'t', 'z', 'y' or 'x' of a dimension; None when it is none of them."""
+    """'t', 'z', 'y', 'x' or 'w' (wavelength) of a dimension; None when it is none of them."""
     if coordinate is not None:
         attributes = coordinate.attrs
         if attributes.get("axis") in _LETTERS:
@@ -51,11 +58,51 @@ def role(name: str, coordinate: Any = None) -> str | None:
 def roles(array: Any) -> dict[str, str]:
     """{role: dimension} of an array; the first dimension of a role has it."""
     found: dict[str, str] = {}
+    pixels = swath(array)
+    if pixels is not None:
+        found |= dict(zip("yx", map(str, pixels[0].dims), strict=True))
     for dim in array.dims:
         letter = role(str(dim), array.coords.get(dim))
-        if letter is not None:
+        if letter is not None and dim not in found.values():
             found.setdefault(letter, str(dim))
+    for coordinate in array.coords.values():
+        if coordinate.ndim == 1 and coordinate.dims[0] in array.dims and _STANDARD.get(_named(coordinate)) == "w":
+            found.setdefault("w", str(coordinate.dims[0]))
     return found
+
+
+def _named(coordinate: Any) -> str:
+    return str(coordinate.attrs.get("standard_name"))
+
+
+def swath(array: Any) -> tuple[Any, Any] | None:
+    """The two-dimensional coordinates of an array that hold the latitude and longitude of each of its pixels."""
+    found = {}
+    for name, coordinate in array.coords.items():
+        if coordinate.ndim == 2 and set(coordinate.dims) <= set(array.dims) and not str(name).endswith("_bounds"):
+            found.setdefault(role(str(name), coordinate), coordinate)
+    if not {"y", "x"} <= found.keys() or set(found["y"].dims) != set(found["x"].dims):
+        return None
+    return found["y"], found["x"].transpose(*found["y"].dims)
+
+
+def with_places(data: Any) -> Any:
+    """The Dataset with what tells the places of its pixels among its coordinates, where a file does not say so, and with one
+    wavelength for each channel where each pixel has its own."""
+    places = [n for n, v in data.data_vars.items() if v.ndim == 2 and role(str(n), v) in ("y", "x")]
+    data = data.set_coords([name for name in places if not str(name).endswith("_bounds")])
+    for name, each in spectral(data).items():
+        dim = each.dims[-1]
+        if each.ndim > 1 and not any(other.dims == (dim,) for other in spectral(data).values()):
+            first = each.isel({other: 0 for other in each.dims[:-1]})
+            data = data.assign_coords({f"{name}_of_channel": (dim, first.values, each.attrs)})
+    return data
+
+
+def spectral(data: Any) -> dict[str, Any]:
+    """The variables and coordinates that hold wavelengths, wave numbers or frequencies; channels are the last dimension."""
+    found = {str(name): data[name] for name, each in data.variables.items() if _STANDARD.get(_named(each)) == "w"}
+    return {name: each for name, each in found.items() if each.ndim and not name.endswith("_bounds")}
 
 
 def is_degrees(array: Any, dim: str) -> bool:

@@ -16,7 +16,7 @@ import xarray as xr
 from phidias_lab.compute.runs import Run
 from phidias_lab.contract.data import diverges_from, is_synthetic
 from phidias_lab.errors import InputError, PhidiasError
-from phidias_lab.methods import sections
+from phidias_lab.methods import sections, swaths
 from phidias_lab.methods.regridding import cell_edges
 from phidias_lab.methods.sections import TURN
 from phidias_lab.products import Product
@@ -75,7 +75,7 @@ class CubeView(pn.viewable.Viewer):
         self.spot = Spot() if spot is None else spot
         #: Whether nobody will click on it, as on the figures of an animation.
         self.still = still
-        names = [n for n in axes.drawable(data) if any(need <= set(axes.roles(data[n])) for need in self.needs)]
+        names = self.drawable(data)
         first = variable if variable in names else names[0]
         self.choice = control(pn.widgets.Select, "Variable", options=names, value=first, width=220)
         self.uncertainty = tick("Uncertainty", True)
@@ -95,6 +95,16 @@ class CubeView(pn.viewable.Viewer):
         return self._layout
 
     # What a view defines ----------------------------------------------------------------------------------------
+
+    @classmethod
+    def drawable(cls, data: Any) -> list[str]:
+        """The variables that can be drawn; the first one is, unless another is asked for."""
+        return [name for name in axes.drawable(data) if cls.fits(data[name])]
+
+    @classmethod
+    def fits(cls, array: Any) -> bool:
+        """Whether an array can be drawn."""
+        return any(need <= set(axes.roles(array)) for need in cls.needs)
 
     def own_controls(self) -> list[pn.widgets.Widget]:
         return []
@@ -155,7 +165,13 @@ class CubeView(pn.viewable.Viewer):
         """Go to the place that was chosen, along the dimensions that are not drawn."""
         if self.spot.place is None:
             return
-        roles = axes.roles(self.array)
+        roles, pixels = axes.roles(self.array), axes.swath(self.array)
+        if pixels is not None:
+            found = swaths.nearest(pixels[1].values, pixels[0].values, self.spot.place)
+            for dim, position in zip(pixels[0].dims, found[0] if found else (), strict=bool(found)):
+                if dim in self.sliders:
+                    self.sliders[dim].value = position
+            return
         for letter, value in zip("xy", self.spot.place, strict=True):
             dim = roles.get(letter)
             if dim in self.sliders and axes.is_degrees(self.array, dim):
@@ -202,9 +218,9 @@ class CubeView(pn.viewable.Viewer):
                 if len(set(labels)) < size:
                     labels = [f"{text} ({k})" for k, text in enumerate(labels)]
                 options = {text: k for k, text in enumerate(labels)}
-                self.sliders[dim] = control(
-                    pn.widgets.DiscreteSlider, str(dim), options=options, value=value, width=220
-                )
+                # Names have no order that a slider could go along.
+                kind = pn.widgets.Select if array[dim].dtype.kind in "OUT" else pn.widgets.DiscreteSlider
+                self.sliders[dim] = control(kind, str(dim), options=options, value=value, width=220)
             else:
                 self.sliders[dim] = control(
                     pn.widgets.IntSlider, f"{dim} (position)", start=0, end=size - 1, value=value, width=220
@@ -242,7 +258,7 @@ class CubeView(pn.viewable.Viewer):
             role = axes.role(str(name), coordinate)
             if coordinate.ndim == 0 and role is not None and role not in at:
                 at[role] = axes.labels_of(self.data, coordinate)
-        where = [text for role in ("z", "y", "x") for text in at.get(role, [])]
+        where = [text for role in ("w", "z", "y", "x") for text in at.get(role, [])]
         when = [text for role in (None, "t") for text in at.get(role, [])]
         return ", ".join(filter(None, [f" at {' '.join(where)}" if where else "", *when]))
 
@@ -268,6 +284,14 @@ def _coordinate(array: Any, dim: str) -> np.ndarray:
 def _dimension(array: Any, dim: str, name: str | None = None) -> hv.Dimension:
     text = axes.caption(array[dim]) if dim in array.coords else str(dim)
     return hv.Dimension(name or str(dim), label=text)
+
+
+def degrees() -> list[hv.Dimension]:
+    """The axes of a map of places."""
+    return [
+        hv.Dimension("x", label="longitude [degrees_east]"),
+        hv.Dimension("y", label="latitude [degrees_north]"),
+    ]
 
 
 def colour_range(values: np.ndarray) -> tuple[float, float]:
@@ -349,17 +373,18 @@ class _Raster(CubeView):
     def raster(self, array, title, colours, wide):
         raise NotImplementedError(type(self))
 
-    def field(self, array, x, y, kdims: list, title: str, colours: str, y_edges=None) -> hv.Element:
+    def field(self, array, x, y, kdims: list, title: str, colours: str, y_edges=None, beside=None) -> hv.Element:
         """An image where both axes are regular, else a mesh of the true cells; reduced on the server when large. Where
         values are hidden it is covered with white.
 
-        `y_edges` are the edges of the cells where they do not lie half-way between the centres.
+        `y_edges` are the edges of the cells where they do not lie half-way between the centres; `beside` maps names to what
+        else the pointer is told of each cell of an image.
         """
         values = np.asarray(array.values, float)
         limits, colours = signed(array.attrs, self.range_of(array, values), colours)
         vdim = hv.Dimension("value", label=axes.caption(array), range=limits)
         units = axes.units_of(array)
-        made, hooks = _cells(values, x, y, kdims, vdim, y_edges)
+        made, hooks = _cells(values, x, y, kdims, vdim, y_edges, beside)
         made = made.opts(
             cmap=colours,
             clim=limits,
@@ -380,23 +405,27 @@ class _Raster(CubeView):
         return made * veil.opts(cmap=["#ffffff"], clim=(0, 1), colorbar=False, tools=[], framewise=True, hooks=hooks)
 
 
-def _cells(values: np.ndarray, x, y, kdims: list, vdim: hv.Dimension, y_edges=None) -> tuple[hv.Element, list]:
+def _cells(
+    values: np.ndarray, x, y, kdims: list, vdim: hv.Dimension, y_edges=None, beside=None
+) -> tuple[hv.Element, list]:
     """Values in their cells, and the hooks of their plot."""
-    if values.ndim == 2 and np.ndim(x) == 1 and y_edges is None and axes.regular(x) and axes.regular(y):
+    if y_edges is None and axes.regular(x) and axes.regular(y):
         if x.size > 1 and x[0] > x[-1]:
             x, values = x[::-1], values[:, ::-1]
         if y.size > 1 and y[0] > y[-1]:
             y, values = y[::-1], values[::-1]
         (left, right), (bottom, top) = axes.edges(x, axes.spacing(y)), axes.edges(y, axes.spacing(x))
-        made = hv.Image(values[::-1], bounds=(left, bottom, right, top), kdims=kdims, vdims=[vdim])
-    elif np.ndim(x) == 1:
+        if beside:
+            values = np.dstack([values, *beside.values()]).astype(np.float32)
+        made = hv.Image(values[::-1], bounds=(left, bottom, right, top), kdims=kdims, vdims=[vdim, *(beside or ())])
+        if beside:
+            return made, []
+    else:
         order_x, order_y = np.argsort(x, kind="stable"), np.argsort(y, kind="stable")
         x, y, values = x[order_x], y[order_y], values[np.ix_(order_y, order_x)]
         x_edges = cell_edges(x)
         y_edges = cell_edges(y) if y_edges is None else y_edges
         made = hv.QuadMesh((x_edges, y_edges, values), kdims=kdims, vdims=[vdim])
-    else:
-        made = hv.QuadMesh((x, y, values), kdims=kdims, vdims=[vdim])
     mesh = isinstance(made, hv.QuadMesh)
     if values.size > MOST_CELLS:
         from holoviews.operation.datashader import rasterize
@@ -503,15 +532,20 @@ class MapView(_Raster):
 
     def click(self, longitude: float, latitude: float) -> None:
         """What a click on the map does there."""
-        x, y, _ = _places(self.array, axes.roles(self.array))
-        left, right, bottom, top = _extent(x, y)
-        if not (left <= longitude <= right and bottom <= latitude <= top):
+        west, south, east, north = self.box
+        if not (west <= longitude <= east and south <= latitude <= north):
             return
-        place = (float(longitude), float(latitude))
+        place = self.chosen(float(longitude), float(latitude))
+        if place is None:
+            return
         if self.clicks.value == DRAWS:
             self.spot.line = (*self.spot.line, place)
         else:
             self.spot.place = place
+
+    def chosen(self, longitude: float, latitude: float) -> tuple[float, float] | None:
+        """The place that a click chooses, if there is one."""
+        return longitude, latitude
 
     def _written(self, what: str, text: str) -> None:
         try:
@@ -544,11 +578,8 @@ class MapView(_Raster):
     # The figure -------------------------------------------------------------------------------------------------
 
     def draw(self):
-        roles = axes.roles(self.array)
         self.observed.visible = self.geographic
-        self._choosing.visible = self.geographic and (
-            self.weighing is not None or bool({"z", "t"} & {r for r, d in roles.items() if self.array.sizes[d] > 1})
-        )
+        self._choosing.visible = self.choosable
         if self.observed.on:
             try:
                 self.places.read()
@@ -561,6 +592,29 @@ class MapView(_Raster):
         for slider in self.sliders.values():
             if self.weighing is not None:
                 slider.param.watch(lambda event: self.weighing.forget(), "value")
+
+    @property
+    def choosable(self) -> bool:
+        """Whether a place is of use to another view, or here."""
+        long = {letter for letter, dim in axes.roles(self.array).items() if self.array.sizes[dim] > 1}
+        return self.geographic and (self.weighing is not None or bool({"z", "t"} & long))
+
+    @property
+    def box(self) -> tuple[float, float, float, float]:
+        """West, south, east and north of the map."""
+        x, y = self._axes()
+        west, east = sorted(axes.edges(np.sort(x), axes.spacing(y)))
+        south, north = sorted(axes.edges(np.sort(y), axes.spacing(x)))
+        return west, south, east, north
+
+    @property
+    def framed(self) -> tuple[float, float, float, float]:
+        """What the frame of the figure holds."""
+        return self.box
+
+    def _axes(self) -> tuple[np.ndarray, np.ndarray]:
+        roles = axes.roles(self.array)
+        return tuple(np.asarray(_coordinate(self.array, roles[letter]), float) for letter in "xy")
 
     @property
     def geographic(self) -> bool:
@@ -603,7 +657,7 @@ class MapView(_Raster):
         marks = hv.DynamicMap(self._path, streams=[streams.Params(spot, ["line"])])
         if self.weighing is not None:
             marks = marks * hv.DynamicMap(self._weights, streams=[streams.Params(self.weighing, ["rows"])])
-        return (part * marks * dots).opts(hv.opts.Overlay(**self._frame(wide)[0], hooks=[self._keep]))
+        return (part * marks * dots).opts(hv.opts.Overlay(**self._frame(wide), hooks=[self._keep]))
 
     def _clicked(self, x: float | None, y: float | None) -> None:
         if x is not None and y is not None:
@@ -619,8 +673,7 @@ class MapView(_Raster):
 
     def _in_turn(self, longitude: Any) -> np.ndarray:
         """Longitudes in the turn of the map."""
-        x, y, _ = _places(self.array, axes.roles(self.array))
-        west = _extent(x, y)[0]
+        west = self.box[0]
         return west + np.mod(np.asarray(longitude, float) - west, TURN)
 
     def _path(self, line: tuple) -> hv.Path:
@@ -680,58 +733,34 @@ class MapView(_Raster):
         roles = axes.roles(array)
         return [_dimension(array, roles[letter], letter) for letter in "xy"]
 
-    def _frame(self, wide: int) -> tuple[dict[str, Any], tuple[float, float, float, float], bool]:
-        """The settings of the figure, west, east, south and north of it, and whether these are degrees."""
-        x, y, geographic = _places(self.array, axes.roles(self.array))
-        left, right, bottom, top = _extent(x, y)
-        squeeze = np.cos(np.deg2rad(np.clip((bottom + top) / 2, -75, 75))) if geographic else 1.0
-        height = int(np.clip(wide * (top - bottom) / max((right - left) * squeeze, 1e-9), 180, 520))
-        size = _sized(wide, height)
-        return {"xlim": (left, right), "ylim": (bottom, top), **size}, (left, right, bottom, top), geographic
+    def _frame(self, wide: int) -> dict[str, Any]:
+        """The settings of the figure."""
+        west, south, east, north = self.framed
+        squeeze = np.cos(np.deg2rad(np.clip((south + north) / 2, -75, 75))) if self.geographic else 1.0
+        height = int(np.clip(wide * (north - south) / max((east - west) * squeeze, 1e-9), 180, 520))
+        return {"xlim": (west, east), "ylim": (south, north), **_sized(wide, height)}
 
     def raster(self, array, title, colours, wide):
         roles = axes.roles(array)
         array = array.transpose(roles["y"], roles["x"])
-        x, y, _ = _places(array, roles)
-        frame, (left, right, bottom, top), geographic = self._frame(wide)
-        kdims = self._kdims(array)
-        field = self.field(array, x, y, kdims, title, colours)
-        if geographic and self._with_places:
-            field = field * self._dots(array, left, kdims)
-        if geographic:
-            field = field * _coast((left, bottom, right, top), kdims)
+        field, kdims = self.picture(array, title, colours, wide), self._kdims(array)
+        if self._with_places:
+            field = field * self._dots(array, self.box[0], kdims)
+        if self.geographic:
+            field = field * _coast(self.box, kdims)
         if not self._on_line and self._choosing.visible:
             if self.weighing is not None and self.weighing.rows is not None:
                 field = field * self._weights(self.weighing.rows)
             if self.spot.line or self.spot.place is not None:
                 field = field * self._path(self.spot.line) * self._vertices(self.spot.place, self.spot.line)
+        frame = self._frame(wide)
         if isinstance(field, hv.Overlay):
             return field.opts(hv.opts.Overlay(**frame))
         return field.opts(hv.opts.Image(**{k: v for k, v in frame.items() if k not in ("xlim", "ylim")}))
 
-
-def _places(array: Any, roles: dict[str, str]) -> tuple[np.ndarray, np.ndarray, bool]:
-    """x and y of the cells, and whether they are degrees on the globe; two-dimensional coordinates are found as well."""
-    x, y = _coordinate(array, roles["x"]), _coordinate(array, roles["y"])
-    flat = {}
-    for name, coordinate in array.coords.items():
-        letter = axes.role(str(name), coordinate)
-        if coordinate.ndim == 2 and letter in ("x", "y") and set(coordinate.dims) == set(array.dims):
-            values = coordinate.transpose(*array.dims).values
-            if np.isfinite(values).all():
-                flat.setdefault(letter, (values, coordinate))
-    if len(flat) == 2:
-        return flat["x"][0], flat["y"][0], True
-    degrees = all(axes.is_degrees(array, roles[letter]) for letter in "xy")
-    return np.asarray(x, float), np.asarray(y, float), degrees
-
-
-def _extent(x: np.ndarray, y: np.ndarray) -> tuple[float, float, float, float]:
-    if x.ndim == 2:
-        return float(x.min()), float(x.max()), float(y.min()), float(y.max())
-    left, right = sorted(axes.edges(np.sort(x), axes.spacing(y)))
-    bottom, top = sorted(axes.edges(np.sort(y), axes.spacing(x)))
-    return left, right, bottom, top
+    def picture(self, array: Any, title: str, colours: str, wide: int) -> hv.Element:
+        """The values at their places, without what is drawn over them."""
+        return self.field(array, *self._axes(), self._kdims(array), title, colours)
 
 
 def _coast(box: tuple[float, float, float, float], kdims: list) -> hv.Curve:
@@ -895,8 +924,7 @@ def _line(drawn: hv.Overlay, title: str, size: tuple[int, int], **settings: Any)
             show_grid=True,
             framewise=True,
             show_legend=False,
-            **_sized(*size),
-            **settings,
+            **{**_sized(*size), **settings},
         ),
         *(part(framewise=True) for part in parts),
     )

@@ -62,7 +62,7 @@ class Player:
 
     def follow(self) -> None:
         """Show the controls for what there is to play along now; none where nothing changes."""
-        options = list(self.view.sliders)
+        options = playable(self.view)
         if self.along.options != options:
             self.along.param.update(options=options, value=_first(self.view.array, options, self.along.value))
             several = [self.along] if len(options) > 1 else []
@@ -102,7 +102,7 @@ class Player:
             self._clock = None
 
     def _fit(self) -> None:
-        self.file.visible = self.along.value in self.view.sliders and _too_much(self.view, self.along.value) is None
+        self.file.visible = self.along.value in playable(self.view) and _too_much(self.view, self.along.value) is None
 
     def _stream(self) -> io.StringIO:
         return io.StringIO(Animation(self.view, self.along.value, self.pace.value).html())
@@ -187,8 +187,7 @@ def animation(
     such a dimension unless given. Along time where there are several times, else along depth, unless told otherwise. What
     is long in other dimensions is shown at one place of it: choose it before, `animation(result.sel(depth=50))`.
     """
-    from phidias_lab.widgets.views import suitable
-    from phidias_lab.widgets.views.cube import VIEWS
+    from phidias_lab.widgets.views import of_cubes, suitable
 
     prepare()
     if pace not in PACES:
@@ -199,9 +198,10 @@ def animation(
         data = data.to_dataset(name=data.name or "value")
     if not hasattr(data, "data_vars"):
         raise InputError(f"A {type(data).__name__} cannot be animated. Give a run, a product or an xarray Dataset.")
-    kinds = [name for name in suitable(data) if name in VIEWS and kind in (None, name)]
-    found = [VIEWS[name](data, variable=variable) for name in kinds]
-    found = [view for view in found if view.sliders and along in (None, *view.sliders)]
+    views = of_cubes()
+    kinds = [name for name in suitable(data) if name in views and kind in (None, name)]
+    found = [views[name](data, variable=variable) for name in kinds]
+    found = [view for view in found if playable(view) and along in (None, *playable(view))]
     if not found:
         what = f"the view {kind!r}" if kind else "any view"
         raise InputError(
@@ -210,7 +210,12 @@ def animation(
             f"They have {', '.join(f'{dim} ({size})' for dim, size in data.sizes.items()) or 'no dimension'}."
         )
     view = found[0]
-    return Animation(view, along or _first(view.array, list(view.sliders)), PACES[pace])
+    return Animation(view, along or _first(view.array, playable(view)), PACES[pace])
+
+
+def playable(view: Any) -> list[str]:
+    """The dimensions that a view can be played along: those with an order, which names have not."""
+    return [dim for dim, slider in view.sliders.items() if not isinstance(slider, pn.widgets.Select)]
 
 
 def _first(array: Any, options: list[str], before: str | None = None) -> str | None:

@@ -11,7 +11,7 @@ import panel as pn
 from phidias_lab.contract.data import column_attributes
 from phidias_lab.widgets.controls import Wrap, control, say, sentence
 from phidias_lab.widgets.views import axes
-from phidias_lab.widgets.views.cube import COLOURS, _coast, _sized, colour_range, signed
+from phidias_lab.widgets.views.cube import COLOURS, _coast, _sized, colour_range, degrees, signed
 
 #: More points than this are drawn on the server, as the mean of each pixel.
 MOST_POINTS = 20_000
@@ -67,10 +67,7 @@ class PointsView(pn.viewable.Viewer):
             self.note,
             f"{lon.size} places with a value of {column}." if lon.size else f"No place has a value of {column}.",
         )
-        kdims = [
-            hv.Dimension("x", label="longitude [degrees_east]"),
-            hv.Dimension("y", label="latitude [degrees_north]"),
-        ]
+        kdims = degrees()
         made = hv.Points((lon, lat, value), kdims, [hv.Dimension("value", label=label)])
         limits, colours = signed(told, colour_range(value), COLOURS)
         common = {"cmap": colours, "colorbar": True, "clabel": label, "clim": limits, "tools": ["hover"]}
