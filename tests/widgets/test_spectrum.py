@@ -117,10 +117,14 @@ def test_the_map_and_the_spectra_choose_for_each_other():
     title = hv.render(figures(shown)[0]).title.text.replace("\n", " ")
     assert f"{abs(places[7][1]):.2f}".rstrip("0") in title
     assert "2022-06-28 19:0" in title
-    lon, lat = (float(data[name].values[100, 5]) for name in ("longitude", "latitude"))
-    page.click(lon, lat)
-    assert "km from the place that was chosen" in shown.elsewhere.object
-    assert spot.place == (lon, lat)  # the pixel stays chosen though its spectrum was not kept
+    found = set()
+    for line, pixel in ((100, 5), (200, 35)):
+        place = tuple(float(data[name].values[line, pixel]) for name in ("longitude", "latitude"))
+        page.click(*place)
+        assert "km from the place that was chosen" in shown.elsewhere.object
+        assert spot.place == place  # the pixel stays chosen though its spectrum was not kept
+        found.add(shown.sliders["selected"].value)
+    assert len(found) == 2
     shown.at(selected=2 if shown.sliders["selected"].value != 2 else 4)
     assert spot.place == tuple(places[shown.sliders["selected"].value])
     assert page.place.value.startswith(f"{round(spot.place[0], 3):g}")

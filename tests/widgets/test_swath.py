@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 
+import dask
+import dask.array as da
 import holoviews as hv
 import numpy as np
 import pandas as pd
@@ -225,6 +227,33 @@ def test_the_views_of_a_cube_whose_pixels_have_places_go_to_the_nearest_one():
     assert {dim: slider.value for dim, slider in series.sliders.items()} == {"y": 3, "x": 11}
     film = animation(data, "time", kind="swath")
     assert isinstance(film.view, swath.SwathView)
+
+
+def test_the_places_of_lazy_pixels_are_read_once_and_values_only_where_they_are_shown():
+    read = []
+
+    def noted(name):
+        def block(values):
+            read.append(name)
+            return values
+
+        return block
+
+    data = synthetic(lines=40)
+    for name in ("latitude", "longitude", "score", "snr"):
+        plain = data[name].variable
+        lazy = da.from_array(plain.values).map_blocks(noted(name), dtype=plain.dtype, meta=np.empty((0,) * plain.ndim))
+        data[name] = (plain.dims, lazy, plain.attrs)
+    data = data.set_coords(["latitude", "longitude"])
+    with dask.config.set(scheduler="sync"):
+        assert suitable(data)[0] == "swath"
+        assert read == []
+        shown = swath.SwathView(data)
+        shown.look(*around(shown.data, 20, 20))
+        shown.click(*place_of(shown.data, 20, 20))
+    assert (read.count("latitude"), read.count("longitude")) == (1, 1)
+    assert read.count("snr") == 1  # of the pixel that was clicked
+    assert shown.choice.value == "score"
 
 
 def test_places_are_found_among_the_variables_where_a_file_does_not_say_that_they_are_coordinates():

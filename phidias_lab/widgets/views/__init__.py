@@ -51,7 +51,7 @@ def suitable(data: Any) -> list[str]:
     if hasattr(data, "columns"):
         found = {"events"} if axes.GEOMETRY in data.columns else {"points"} if axes.place_columns(data) else set()
         return [name for name in TITLES if name in found | {"table"}]
-    data = axes.with_places(data)
+    data = axes.with_places(data, load=False)
     found = pairs.suitable(data) | curves.suitable(data)
     for variable in axes.drawable(data):
         array = data[variable]

@@ -86,11 +86,19 @@ def swath(array: Any) -> tuple[Any, Any] | None:
     return found["y"], found["x"].transpose(*found["y"].dims)
 
 
-def with_places(data: Any) -> Any:
+def with_places(data: Any, load: bool = True) -> Any:
     """The Dataset with what tells the places of its pixels among its coordinates, where a file does not say so, and with one
-    wavelength for each channel where each pixel has its own."""
+    wavelength for each channel where each pixel has its own. The places are read, since every picture needs all of them."""
     places = [n for n, v in data.data_vars.items() if v.ndim == 2 and role(str(n), v) in ("y", "x")]
     data = data.set_coords([name for name in places if not str(name).endswith("_bounds")])
+    lazy = (
+        [n for n, c in data.coords.items() if c.ndim == 2 and c.chunks and role(str(n), c) in ("y", "x")]
+        if load
+        else []
+    )
+    data = data.assign_coords(
+        {name: each.variable for name, each in data[lazy].compute().coords.items() if name in lazy}
+    )
     for name, each in spectral(data).items():
         dim = each.dims[-1]
         if each.ndim > 1 and not any(other.dims == (dim,) for other in spectral(data).values()):
