@@ -105,10 +105,11 @@ def explanation(attributes: Mapping[str, Any]) -> dict[str, str]:
 LABEL_OF = "label_of"
 
 
-def flags(attributes: Mapping[str, Any]) -> dict[int, str]:
-    """What the values of a variable mean, by CF's flag_values and flag_meanings (3.5); nothing where they say no such."""
-    values, meanings = attributes.get("flag_values"), str(attributes.get("flag_meanings") or "").split()
-    if values is None or "flag_masks" in attributes:
+def flags(attributes: Mapping[str, Any], kind: str = "flag_values") -> dict[int, str]:
+    """What the values of a variable mean, or with "flag_masks" its bits, by CF's attribute of that name and flag_meanings
+    (3.5); nothing where they say no such. Values within masks are neither."""
+    values, meanings = attributes.get(kind), str(attributes.get("flag_meanings") or "").split()
+    if values is None or {"flag_values", "flag_masks"} <= set(attributes):
         return {}
     try:
         values = values.split() if isinstance(values, str) else values if hasattr(values, "__len__") else [values]

@@ -396,4 +396,7 @@ def test_what_is_not_one_meaning_for_each_value_is_no_flag():
     assert flags({"flag_values": [1, 2], "flag_meanings": "good"}) == {}
     assert flags({"flag_values": [1, 2], "flag_masks": [1, 2], "flag_meanings": "night glint"}) == {}
     assert flags({"flag_values": "AB", "flag_meanings": "good"}) == {}
+    bits = {"flag_masks": np.array([1, 2], np.uint8), "flag_meanings": "night glint"}
+    assert flags(bits) == {}
+    assert flags(bits, "flag_masks") == {1: "night", 2: "glint"}
     assert flags({}) == {}

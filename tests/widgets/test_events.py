@@ -95,7 +95,7 @@ def test_a_row_that_is_chosen_is_looked_at_and_a_click_on_the_map_chooses_its_ro
     shown.click(100.9, 20.5)  # beside the dot of one too small to be hit
     assert shown.chosen == 3
     shown.choose(None)
-    shown.click(-179.0, 66.0)  # beyond the date line
+    shown.click(181.0, 66.0)  # beyond the date line
     assert shown.chosen == 2
     shown.choose(None)
     shown.click(-30.0, 0.0)

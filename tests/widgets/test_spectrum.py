@@ -142,11 +142,12 @@ def test_each_pixel_has_the_wavelengths_of_its_row_in_its_file():
         {
             "radiance": (dims, random, {"units": "mol m-2 s-1 nm-1 sr-1"}),
             "granule": ("scanline", [0, 0, 0, 1, 1, 1]),
-            "wavelength": (("granule", *dims[1:]), own, {"standard_name": "radiation_wavelength", "units": "nm"}),
+            "wavelength": (("granule", *dims[1:]), own, {"units": "nm"}),
         },
         {"latitude": (dims[:2], lat), "longitude": (dims[:2], lon)},
     )
     assert suitable(data) == ["swath", "spectrum"]
+    assert spectrum.SpectrumView(data).choice.options == ["radiance"]
     shown, page = spectrum.SpectrumView(data, spot=(spot := Spot())), swath.SwathView(data, spot=spot)
     assert {dim: slider.value for dim, slider in shown.sliders.items()} == {"scanline": 3, "ground_pixel": 2}
     page.click(10.1, 1.1)

@@ -185,6 +185,10 @@ def test_a_click_tells_all_values_of_the_pixel_and_marks_it():
     assert rows["Signal to noise ratio"].startswith(f"CO {data['snr'].values[0, 150, 20]:.4g}, CH4 ")
     (mark,) = [r for r in hv.render(shown.figure).renderers if isinstance(r.glyph, Scatter)]
     assert mark.data_source.data["x"][0] == pytest.approx(lon)
+    data["quality"] = (data["score"].dims, np.full(data["score"].shape, 5, np.uint8))
+    data["quality"].attrs = {"flag_masks": np.array([1, 2, 4], np.uint8), "flag_meanings": "night glint geo_error"}
+    rows = dict(swath.values_at(data, {"scanline": 150, "ground_pixel": 20}).to_numpy())
+    assert rows["Quality"] == "night, geo error"
     shown.click(-60.0, -50.0)
     assert "No pixel lies at 50°S 60°W" in shown.told.object
     assert shown.spot.place == (lon, lat)
@@ -223,7 +227,7 @@ def test_the_views_of_a_cube_whose_pixels_have_places_go_to_the_nearest_one():
     assert suitable(data) == ["swath", "series"]
     spot = Spot()
     series, page = cube.SeriesView(data, spot=spot), swath.SwathView(data, spot=spot)
-    page.click(180.8, 53.3)
+    page.click(-179.2, 53.3)  # which the map has at 180.8
     assert {dim: slider.value for dim, slider in series.sliders.items()} == {"y": 3, "x": 11}
     film = animation(data, "time", kind="swath")
     assert isinstance(film.view, swath.SwathView)

@@ -16,6 +16,7 @@ _NAMES = {
     "z": ("depth", "lev", "level", "z", "height", "altitude", "pressure", "elevation", "plev"),
     "y": ("latitude", "lat", "y", "nav_lat", "northing", "row", "nlat", "scanline"),
     "x": ("longitude", "lon", "x", "nav_lon", "easting", "column", "nlon", "ground_pixel"),
+    "w": ("wavelength", "wavenumber"),
 }
 _STANDARD = {
     "time": "t",
@@ -65,14 +66,10 @@ def roles(array: Any) -> dict[str, str]:
         letter = role(str(dim), array.coords.get(dim))
         if letter is not None and dim not in found.values():
             found.setdefault(letter, str(dim))
-    for coordinate in array.coords.values():
-        if coordinate.ndim == 1 and coordinate.dims[0] in array.dims and _STANDARD.get(_named(coordinate)) == "w":
+    for name, coordinate in array.coords.items():
+        if coordinate.ndim == 1 and coordinate.dims[0] in array.dims and role(str(name), coordinate) == "w":
             found.setdefault("w", str(coordinate.dims[0]))
     return found
-
-
-def _named(coordinate: Any) -> str:
-    return str(coordinate.attrs.get("standard_name"))
 
 
 def swath(array: Any) -> tuple[Any, Any] | None:
@@ -90,7 +87,7 @@ def with_places(data: Any, load: bool = True) -> Any:
     """The Dataset with what tells the places of its pixels among its coordinates, where a file does not say so, and with one
     wavelength for each channel where each pixel has its own. The places are read, since every picture needs all of them."""
     places = [n for n, v in data.data_vars.items() if v.ndim == 2 and role(str(n), v) in ("y", "x")]
-    data = data.set_coords([name for name in places if not str(name).endswith("_bounds")])
+    data = data.set_coords([*(name for name in places if not str(name).endswith("_bounds")), *spectral(data)])
     lazy = (
         [n for n, c in data.coords.items() if c.ndim == 2 and c.chunks and role(str(n), c) in ("y", "x")]
         if load
@@ -103,13 +100,15 @@ def with_places(data: Any, load: bool = True) -> Any:
         dim = each.dims[-1]
         if each.ndim > 1 and not any(other.dims == (dim,) for other in spectral(data).values()):
             first = each.isel({other: 0 for other in each.dims[:-1]})
-            data = data.assign_coords({f"{name}_of_channel": (dim, first.values, each.attrs)})
+            data = data.assign_coords(
+                {f"{name}_of_channel": (dim, first.values, {"standard_name": "radiation_wavelength", **each.attrs})}
+            )
     return data
 
 
 def spectral(data: Any) -> dict[str, Any]:
     """The variables and coordinates that hold wavelengths, wave numbers or frequencies; channels are the last dimension."""
-    found = {str(name): data[name] for name, each in data.variables.items() if _STANDARD.get(_named(each)) == "w"}
+    found = {str(name): data[name] for name, each in data.variables.items() if role(str(name), each) == "w"}
     return {name: each for name, each in found.items() if each.ndim and not name.endswith("_bounds")}
 
 

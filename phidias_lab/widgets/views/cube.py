@@ -533,6 +533,7 @@ class MapView(_Raster):
     def click(self, longitude: float, latitude: float) -> None:
         """What a click on the map does there."""
         west, south, east, north = self.box
+        longitude = float(self._in_turn(longitude)) if self.geographic else longitude
         if not (west <= longitude <= east and south <= latitude <= north):
             return
         place = self.chosen(float(longitude), float(latitude))

@@ -297,5 +297,8 @@ def _written(value: Any, array: Any) -> str:
     named = flags(array.attrs)
     if int(value) in named:
         return named[int(value)].replace("_", " ")
+    bits = flags(array.attrs, "flag_masks")
+    if bits:
+        return ", ".join(word.replace("_", " ") for bit, word in bits.items() if int(value) & bit) or "no flag"
     units = axes.units_of(array)
     return f"{value:.4g}{f' {units}' if units else ''}"
