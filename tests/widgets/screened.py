@@ -111,7 +111,7 @@ def synthetic_events() -> pd.DataFrame:
     """Five events, one of them across the date line."""
     corners = [(10, 45, 3), (-60, -10, 2), (178, 66, 2), (100, 20, 0.2), (30, -25, 1)]
     shapes = [shapely.box(x - d, y - d, x + d, y + d) for x, y, d in corners]
-    shapes[2] = shapely.MultiPolygon([shapely.box(176, 64, 180, 68), shapely.box(-180, 64, -178, 68)])
+    shapes[2] = shapely.MultiPolygon([shapely.box(165, 64, 180, 68), shapely.box(-180, 64, -178, 68)])
     table = pd.DataFrame(
         {
             "event": np.arange(1, 6),

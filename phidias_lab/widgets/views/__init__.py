@@ -49,8 +49,9 @@ TITLES = {
 def suitable(data: Any) -> list[str]:
     """The names of the views that suit these data, the most telling first."""
     if hasattr(data, "columns"):
-        found = {"events"} if axes.GEOMETRY in data.columns else {"points"} if axes.place_columns(data) else set()
-        return [name for name in TITLES if name in found | {"table"}]
+        found = {"table", *(["events"] if axes.GEOMETRY in data.columns else [])}
+        found |= {"points"} if axes.place_columns(data) else set()
+        return [name for name in TITLES if name in found]
     data = axes.with_places(data, load=False)
     found = pairs.suitable(data) | curves.suitable(data)
     for variable in axes.drawable(data):
