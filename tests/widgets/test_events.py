@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import html
 import io
 import json
 
@@ -114,7 +115,7 @@ def test_filters_narrow_table_map_and_files_alike():
     table = synthetic_events()
     shown = events.EventsView(table)
     shown.words["kind"].value = ["CO"]
-    shown.least["snr"].value = 10.0
+    shown.bounds["snr"].value = ">= 10"
     assert shown.rows["event"].tolist() == [1, 3]
     assert shown.table.value["event"].tolist() == [1, 3]
     assert dots(shown) == {"CO": 2}
@@ -133,6 +134,45 @@ def test_filters_narrow_table_map_and_files_alike():
     assert len(shown.rows) == 0
     hv.render(shown.figure)
     assert "0 of 5 rows" in shown.note.object
+
+
+def test_a_bound_may_be_a_least_or_a_greatest_value_and_what_is_none_is_told():
+    shown = events.EventsView(synthetic_events())
+    for text, left in (
+        ("9.9", [1, 3, 5]),
+        ("<= 9.9", [2, 4, 5]),
+        ("<8.2", [4]),
+        (" > 9.9e0", [1, 3]),
+        ("", [1, 2, 3, 4, 5]),
+    ):
+        shown.bounds["snr"].value = text
+        assert shown.rows["event"].tolist() == left, text
+    shown.bounds["snr"].value = "much"
+    assert "'much' was given as a bound of snr. Write a number, such as >= 5" in html.unescape(shown.note.object)
+    assert len(json.loads(shown._geojson().getvalue())["features"]) == 5  # as the table shows it
+    assert "alert" in shown.note.object
+    shown.bounds["snr"].value = "5"
+    assert "alert" not in shown.note.object
+
+
+def test_the_lakes_events_are_shown_with_their_binary_shapes_and_what_of_them_is_synthetic():
+    table = synthetic_events()
+    table.attrs = {}
+    table["geometry"] = pd.Series([shape.wkb for shape in table["geometry"]], dtype=object)
+    table["id"] = ["a", "b", "c", "d", "e"]
+    table["bbox"] = [{"xmin": 0.0}] * 5
+    table["time"] = table["time"].dt.tz_localize("UTC")
+    table["synthetic"] = [True, False, False, False, False]
+    shown = events.EventsView(table)
+    assert list(shown.words) == ["kind"]
+    assert "Partly synthetic data" in hv.render(shown.figure).title.text
+    assert len(outlines(shown)) == 6
+    shown.bounds["snr"].value = "30"
+    assert hv.render(shown.figure).title.text.endswith("\nSynthetic data")
+    shown.bounds["snr"].value = "< 30"
+    assert "ynthetic" not in hv.render(shown.figure).title.text
+    shown.days[1].value = datetime.date(2022, 6, 28)
+    assert shown.rows["event"].tolist() == [2]
 
 
 def test_rows_without_a_shape_and_events_that_are_points_can_be_shown():

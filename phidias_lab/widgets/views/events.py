@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import io
+import operator
+import re
 from typing import Any
 
 import holoviews as hv
 import numpy as np
 import pandas as pd
 import panel as pn
+import shapely
 
 from phidias_lab.contract.data import is_synthetic
+from phidias_lab.errors import InputError
 from phidias_lab.methods import swaths
 from phidias_lab.methods.sections import TURN
 from phidias_lab.products import geojson
@@ -42,12 +46,14 @@ class EventsView(pn.viewable.Viewer):
         lazy = hasattr(data, "npartitions")
         attributes = dict(getattr(data, "attrs", None) or {})
         rows = data.head(MOST_ROWS, npartitions=-1) if lazy else data.iloc[:MOST_ROWS]
+        shapes = [shapely.from_wkb(each) if isinstance(each, bytes) else each for each in rows[axes.GEOMETRY]]
+        rows = rows.assign(**{axes.GEOMETRY: pd.Series(shapes, index=rows.index, dtype=object)})
         self.data = rows.reset_index(drop=True)
         self.data.attrs = attributes
         self.chosen: int | None = None
         self._parts = [_parts(shape) for shape in self.data[axes.GEOMETRY]]
         self._places = np.array([_place(shape) for shape in self.data[axes.GEOMETRY]]).reshape(-1, 2)
-        self.words, self.least, self.days = self._filters()
+        self.words, self.bounds, self.days = self._filters()
         self.note = sentence()
         self.table = pn.widgets.Tabulator(
             pd.DataFrame(),
@@ -64,7 +70,7 @@ class EventsView(pn.viewable.Viewer):
             download("CSV of these rows", self._csv, "events.csv", width=150),
         ]
         self._figure = pn.pane.HoloViews(None, margin=(5, 0), linked_axes=False)
-        filters = [*self.words.values(), *self.days, *self.least.values()]
+        filters = [*self.words.values(), *self.days, *self.bounds.values()]
         self._layout = pn.Column(
             Wrap(*filters, align_items="end", margin=0),
             self.note,
@@ -88,8 +94,8 @@ class EventsView(pn.viewable.Viewer):
     # What is to be seen -----------------------------------------------------------------------------------------
 
     def _filters(self) -> tuple[dict[str, Any], dict[str, Any], list[Any]]:
-        """A choice for each column of few words, a least value for columns of numbers, and the days of the first time."""
-        words, least, days = {}, {}, []
+        """A choice for each column of few words, a bound for columns of numbers, and the days of the first time."""
+        words, bounds, days = {}, {}, []
         self.time = None
         for column in map(str, self.data.columns):
             values = self.data[column]
@@ -103,13 +109,14 @@ class EventsView(pn.viewable.Viewer):
                         control(pn.widgets.DatePicker, f"{column} {end}", width=130)
                         for end in ("from", "to, inclusive")
                     ]
-            elif kind == "f" and len(least) < MOST_NUMBERS:
-                least[column] = control(pn.widgets.FloatInput, f"{column} at least", value=None, width=110)
-            elif kind not in "iufb":
-                options = sorted({str(value) for value in values.dropna()})
-                if 1 < len(options) <= MOST_WORDS:
+            elif kind == "f" and len(bounds) < MOST_NUMBERS:
+                bounds[column] = control(pn.widgets.TextInput, column, placeholder=">= 5", width=110)
+            elif kind not in "iufb" and all(isinstance(value, str) for value in values.dropna()):
+                options = sorted(set(values.dropna()))
+                # What is another one in each row is a name, not a kind.
+                if 1 < len(options) <= MOST_WORDS and len(options) < values.count():
                     words[column] = control(pn.widgets.MultiChoice, column, options=options, value=[], width=220)
-        return words, least, days
+        return words, bounds, days
 
     @property
     def rows(self) -> pd.DataFrame:
@@ -118,9 +125,10 @@ class EventsView(pn.viewable.Viewer):
         for column, choice in self.words.items():
             if choice.value:
                 keep &= self.data[column].astype(str).isin(choice.value).to_numpy()
-        for column, least in self.least.items():
-            if least.value is not None:
-                keep &= (self.data[column] >= least.value).to_numpy(bool)
+        for column, bound in self.bounds.items():
+            if bound.value.strip():
+                compare, limit = _bound(column, bound.value)
+                keep &= compare(self.data[column].to_numpy(float), limit)
         if self.days:
             day = pd.to_datetime(self.data[self.time], utc=True).dt.tz_localize(None).dt.floor("D")
             first, last = (None if each.value is None else pd.Timestamp(each.value) for each in self.days)
@@ -131,8 +139,12 @@ class EventsView(pn.viewable.Viewer):
         return rows
 
     def show(self) -> None:
-        rows = self.rows
-        self._shown = rows.index.to_numpy()
+        try:
+            rows = self.rows
+        except InputError as error:
+            say(self.note, str(error), problem=True)
+            return
+        self._left, self._shown = rows, rows.index.to_numpy()
         self.chosen = self.chosen if self.chosen in self._shown else None
         self.table.value = printable(rows.drop(columns=[axes.GEOMETRY]))
         self._select()
@@ -165,8 +177,6 @@ class EventsView(pn.viewable.Viewer):
 
     def click(self, longitude: float, latitude: float) -> None:
         """Choose the smallest shape that is there, else what has its place nearest, if that is near for the eye."""
-        import shapely
-
         here = [shapely.points(longitude + turn, latitude) for turn in (-TURN, 0.0, TURN)]
         shapes = self.data[axes.GEOMETRY]
         inside = [k for k in self._shown if self._parts[k] and any(shapes[k].contains(point) for point in here)]
@@ -240,7 +250,7 @@ class EventsView(pn.viewable.Viewer):
         if live():
             hv.streams.SingleTap(source=drawn).add_subscriber(self._clicked)
         west, south, east, north = box
-        title = (f"Events by {named}" if named else "Events") + ("\nSynthetic data" if is_synthetic(self.data) else "")
+        title = (f"Events by {named}" if named else "Events") + self._synthetic()
         self._figure.object = (drawn * _coast(box, kdims) * points * mark).opts(
             hv.opts.Overlay(
                 title=title,
@@ -253,6 +263,13 @@ class EventsView(pn.viewable.Viewer):
             )
         )
 
+    def _synthetic(self) -> str:
+        """That the rows on the map are synthetic, by the table or by a column of it."""
+        made = np.full(len(self._shown), is_synthetic(self.data))
+        if "synthetic" in self.data:
+            made |= self.data["synthetic"].fillna(False).to_numpy(bool)[self._shown]
+        return "\nSynthetic data" if made.any() and made.all() else "\nPartly synthetic data" if made.any() else ""
+
     def _colour(self, row: int, named: str | None) -> str:
         value = None if named is None else str(self.data[named][row])
         known = [] if named is None else self.words[named].options
@@ -263,10 +280,10 @@ class EventsView(pn.viewable.Viewer):
             self.click(x, y)
 
     def _geojson(self) -> io.StringIO:
-        return io.StringIO(geojson.dumps(self.rows))
+        return io.StringIO(geojson.dumps(self._left))
 
     def _csv(self) -> io.StringIO:
-        rows = self.rows
+        rows = self._left
         shapes = [getattr(shape, "wkt", "") for shape in rows[axes.GEOMETRY]]
         return io.StringIO(rows.assign(**{axes.GEOMETRY: shapes}).to_csv(index=False))
 
@@ -284,6 +301,20 @@ def _parts(shape: Any) -> list[tuple[np.ndarray, list[np.ndarray]]]:
                 outer = np.column_stack([np.unwrap(outer[:, 0], period=TURN), outer[:, 1]])
             found.append((outer, [np.asarray(hole.coords)[:, :2] for hole in part.interiors]))
     return found
+
+
+def _bound(column: str, text: str) -> tuple[Any, float]:
+    """What '>= 5', '<1e-6' or '5', which is at least 5, ask for."""
+    found = re.fullmatch(r"\s*(<=|>=|<|>)?\s*([+-]?[0-9.]+(?:[eE][+-]?[0-9]+)?)\s*", text)
+    try:
+        return _COMPARE[found[1] or ">="], float(found[2])
+    except (TypeError, ValueError):
+        raise InputError(
+            f"{text.strip()!r} was given as a bound of {column}. Write a number, such as >= 5 or <= 1e-6."
+        ) from None
+
+
+_COMPARE = {">=": operator.ge, "<=": operator.le, ">": operator.gt, "<": operator.lt}
 
 
 def _place(shape: Any) -> tuple[float, float]:
