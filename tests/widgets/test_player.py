@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 from bokeh.models import Image
-from conftest import colours, free_port, started, stopped
+from served import colours, free_port, started, stopped
 from test_views import field
 
 from phidias_lab.errors import InputError, ParameterError

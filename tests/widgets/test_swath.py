@@ -13,8 +13,8 @@ import pytest
 import xarray as xr
 from bokeh.models import ColorBar, HoverTool, LogColorMapper, Plot
 from bokeh.models.glyphs import Image, Line, Scatter
-from conftest import PIXEL, colours, free_port, started, stopped
 from screened import GASES, synthetic
+from served import PIXEL, colours, free_port, started, stopped
 
 from phidias_lab.errors import InputError
 from phidias_lab.widgets import animation, controls

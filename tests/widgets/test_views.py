@@ -13,10 +13,10 @@ import pytest
 import xarray as xr
 from bokeh.models import ColorBar, LinearColorMapper, Plot
 from bokeh.models.glyphs import Image, Line, MultiLine, MultiPolygons, Patch, Quad, Scatter
-from conftest import PIXEL
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from served import PIXEL
 
 from phidias_lab.contract.data import with_errors as declared_errors
 from phidias_lab.errors import InputError
