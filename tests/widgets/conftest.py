@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from served import free_port, loaded, started, stopped
+from widget_servers import free_port, loaded, started, stopped
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 

@@ -8,7 +8,7 @@ import sys
 from urllib.parse import quote, urlsplit
 
 import pytest
-from served import PIXEL, colours, free_port, started, stopped
+from widget_servers import PIXEL, colours, free_port, started, stopped
 
 from phidias_lab.widgets import proxy, serve
 

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 import nbformat
 import pytest
-from served import PIXEL, colours, free_port, started, stopped
+from widget_servers import PIXEL, colours, free_port, started, stopped
 
 VIEW = """
 import numpy as np

@@ -7,8 +7,8 @@ import sys
 import numpy as np
 import pytest
 from bokeh.models import Image
-from served import colours, free_port, started, stopped
 from test_views import field
+from widget_servers import colours, free_port, started, stopped
 
 from phidias_lab.errors import InputError, ParameterError
 from phidias_lab.widgets import animation

@@ -14,7 +14,7 @@ import xarray as xr
 from bokeh.models import ColorBar, HoverTool, LogColorMapper, Plot
 from bokeh.models.glyphs import Image, Line, Scatter
 from screened import GASES, synthetic
-from served import PIXEL, colours, free_port, started, stopped
+from widget_servers import PIXEL, colours, free_port, started, stopped
 
 from phidias_lab.errors import InputError
 from phidias_lab.widgets import animation, controls

@@ -16,7 +16,7 @@ from bokeh.models.glyphs import Image, Line, MultiLine, MultiPolygons, Patch, Qu
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from served import PIXEL
+from widget_servers import PIXEL
 
 from phidias_lab.contract.data import with_errors as declared_errors
 from phidias_lab.errors import InputError
