@@ -47,6 +47,7 @@ class ProxyApart(ConfigurableHTTPProxy):
             except (OSError, TimeoutError, ClientResponseError) as error:
                 self.log.warning("The proxy does not answer: %s", error)
             except Exception:
+                # Whatever it was, it is told and looked again: without this watch nobody's server would come back.
                 self.log.exception("The routes of the proxy could not be looked at.")
 
     async def complete(self) -> bool:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import sys
-
 import numpy as np
 import pytest
 from bokeh.models import Image
 from test_views import field
-from widget_servers import colours, free_port, started, stopped
+from widget_servers import colours, free_port, scripted, stopped
 
 from phidias_lab.errors import InputError, ParameterError
 from phidias_lab.widgets import animation
@@ -146,10 +144,7 @@ def test_a_saved_page_plays_by_the_keyboard_and_asks_no_other_host(page, tmp_pat
 
 def test_a_view_on_a_page_plays_and_pauses_by_the_keyboard(page, served_environment, tmp_path):
     port = free_port()
-    (tmp_path / "served.py").write_text(SERVED)
-    environment = {**served_environment, "PYTHONPATH": f"{served_environment['PYTHONPATH']}:{sys.path[0]}"}
-    environment["PYTHONPATH"] += f":{__file__.rpartition('/')[0]}"
-    server = started([sys.executable, "served.py", str(port)], port, environment, tmp_path / "served.log")
+    server = scripted(SERVED, port, served_environment, tmp_path)
     try:
         page.goto(f"http://127.0.0.1:{port}")
         page.get_by_text("2010-01-01").wait_for(timeout=60_000)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-
 import dask
 import dask.array as da
 import holoviews as hv
@@ -14,7 +12,7 @@ import xarray as xr
 from bokeh.models import ColorBar, HoverTool, LogColorMapper, Plot
 from bokeh.models.glyphs import Image, Line, Scatter
 from screened import GASES, synthetic
-from widget_servers import PIXEL, colours, free_port, started, stopped
+from widget_servers import PIXEL, colours, free_port, scripted, stopped
 
 from phidias_lab.errors import InputError
 from phidias_lab.widgets import animation, controls
@@ -272,10 +270,7 @@ def test_on_a_page_a_pixel_is_clicked_zoomed_to_and_explained_and_an_event_is_ch
     page, served_environment, tmp_path, keep
 ):
     port = free_port()
-    (tmp_path / "served.py").write_text(SERVED)
-    environment = {**served_environment, "PYTHONPATH": f"{served_environment['PYTHONPATH']}:{sys.path[0]}"}
-    environment["PYTHONPATH"] += f":{__file__.rpartition('/')[0]}"
-    server = started([sys.executable, "served.py", str(port)], port, environment, tmp_path / "served.log")
+    server = scripted(SERVED, port, served_environment, tmp_path)
     try:
         page.goto(f"http://127.0.0.1:{port}/screening")
         page.get_by_text("A click on the map tells").wait_for(timeout=60_000)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import socket
 import subprocess
+import sys
 import time
 import urllib.request
 from pathlib import Path
@@ -51,6 +52,13 @@ def started(command: list[str], port: int, environment: dict, log: Path) -> subp
     process.kill()
     process.wait()
     raise AssertionError(f"{command} does not listen:\n{log.read_text()[-4000:]}")
+
+
+def scripted(script: str, port: int, environment: dict, folder: Path) -> subprocess.Popen:
+    """A server of a test's own script, which gets the port as its argument and finds the modules of these tests."""
+    (folder / "script.py").write_text(script)
+    path = ":".join([environment["PYTHONPATH"], sys.path[0], str(Path(__file__).parent)])
+    return started([sys.executable, "script.py", str(port)], port, {**environment, "PYTHONPATH": path}, folder / "log")
 
 
 def loaded(address: str) -> None:
