@@ -170,6 +170,30 @@ def diverges_from(attributes: Mapping[str, Any]) -> float | None:
         return 0.0 if _SIGNED.fullmatch(str(attributes.get("standard_name"))) else None
 
 
+#: Attribute of a text variable: the dimension whose coordinates it holds in a file.
+LABELS_OF = "labels_of_dimension"
+
+
+def without_labels(data: Any) -> Any:
+    """A cube whose text coordinates stand beside their dimensions, as `<dimension>_name`: CF 2.4 and 5 know only numbers as
+    coordinates of a dimension, and texts as labels of one (6.1)."""
+    texts = [str(dim) for dim in data.dims if dim in data.coords and data[dim].dtype.kind in "OUST"]
+    data = data.reset_index(texts).rename_vars({dim: f"{dim}_name" for dim in texts})
+    for dim in texts:
+        data[f"{dim}_name"].attrs[LABELS_OF] = dim
+    return data
+
+
+def with_labels(data: Any) -> Any:
+    """What `without_labels` was given."""
+    for name, array in list(data.variables.items()):
+        dim = array.attrs.get(LABELS_OF)
+        if dim is not None and array.dims == (dim,):
+            attributes = {key: value for key, value in array.attrs.items() if key != LABELS_OF}
+            data = data.drop_vars(name).assign_coords({dim: (dim, array.values, attributes)})
+    return data
+
+
 def standard_error_of(data: Any, name: str) -> str | None:
     """The variable of a cube that says to be the standard error of another one, by CF's modifier or as `<name>_error`."""
     array = data[name]

@@ -27,7 +27,7 @@ import xarray as xr
 from intake.source.base import DataSource, Schema
 
 from phidias_lab import settings
-from phidias_lab.contract.data import Needs, is_unit, parse_times, with_extent, with_rows_in_all
+from phidias_lab.contract.data import Needs, is_unit, parse_times, with_extent, with_labels, with_rows_in_all
 from phidias_lab.contract.parameters import Period, Region
 from phidias_lab.errors import InputError, ParameterError, UnknownNameError, nearest
 from phidias_lab.lake import manifest, readers, tiles
@@ -187,7 +187,7 @@ class Cube(_Source):
         region, time = parse_region(self.region), parse_time(self.time)
         known = self._manifest()
         with errors_of_reading(self._label(), self.address):
-            data = self._open(known)
+            data = with_labels(self._open(known))
             # Zarr lists its arrays in no order of its own.
             data = _only(data, (known or {}).get("variables") or sorted(data.data_vars))
         if self.read_as:

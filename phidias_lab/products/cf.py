@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from phidias_lab.contract.data import is_synthetic
+from phidias_lab.contract.data import is_synthetic, with_labels, without_labels
 from phidias_lab.contract.order import Order
 from phidias_lab.errors import ProductError
 
@@ -245,7 +245,7 @@ def _aligned(variable: xr.Variable) -> xr.Variable:
 def prepared(data: xr.Dataset, chain: Mapping, order: Order, facts: Mapping) -> tuple[xr.Dataset, dict[str, dict]]:
     """The data with every attribute, and the encoding of each variable (without what only one format knows)."""
     bounds = bounds_names(data)
-    data = data.drop_encoding().reset_coords([n for n in bounds if n in data.coords])
+    data = without_labels(data).drop_encoding().reset_coords([n for n in bounds if n in data.coords])
     attributes = global_attributes(data, chain, order, facts)
     variables: dict[str, xr.Variable] = {}
     encoding: dict[str, dict] = {}
@@ -361,5 +361,5 @@ def open_cube(path: Path, lazy: bool = True) -> xr.Dataset:
     """A NetCDF file or Zarr store as written here; `lazy` gives dask arrays, else values are read when indexed."""
     options: dict[str, Any] = {"chunks": {} if lazy else None, "decode_timedelta": None}
     if path.is_dir():
-        return xr.open_dataset(path, engine="zarr", consolidated=False, **options)
-    return xr.open_dataset(path, engine="netcdf4", cache=False, **options)
+        return with_labels(xr.open_dataset(path, engine="zarr", consolidated=False, **options))
+    return with_labels(xr.open_dataset(path, engine="netcdf4", cache=False, **options))

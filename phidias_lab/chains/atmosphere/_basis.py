@@ -1,0 +1,147 @@
+"""A basis of spectra as a product: what was learnt, and how often clean spectra have which score."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from phidias_lab.chains.atmosphere._spectra import Level, Strata
+from phidias_lab.errors import InputError
+from phidias_lab.methods import alarms, screening
+
+#: Detectors beside the gases: what no gas explains in the whole spectrum, and in the window where it is most.
+BESIDE = ("unexplained", "window")
+#: All of them as one.
+COMBINED = "combined"
+#: Points that a curve from score to false-alarm rate is kept at, even in the logarithm of the rate.
+POINTS = 256
+_TAIL = alarms.Tail._fields
+
+
+@dataclass(frozen=True)
+class Learnt:
+    """A basis, the strata it tells apart, and for each detector the false-alarm rate of a score."""
+
+    basis: screening.Basis
+    level: Level
+    strata: Strata
+    scale: np.ndarray  # (gas, stratum) standard deviation of the SNR of usual spectra
+    rates: dict[str, alarms.Calibrated]
+    dead: np.ndarray  # (rows, m) channels that a row never has
+    stripe: np.ndarray  # (rows, m) what a row adds to the mean
+    quantity: str
+    facts: dict[str, Any]
+
+    @property
+    def detectors(self) -> tuple[str, ...]:
+        return (*self.basis.gases, *BESIDE)
+
+
+def detected(found: screening.Scores) -> np.ndarray:
+    """The scores of all detectors (..., detector), those of the gases first."""
+    window = np.where(np.isfinite(found.windows), found.windows, -np.inf).max(axis=-1, initial=-np.inf)
+    window[~np.isfinite(window)] = np.nan
+    return np.concatenate([found.snr, found.unexplained[..., None], window[..., None]], axis=-1)
+
+
+def to_dataset(learnt: Learnt) -> xr.Dataset:
+    """All that is learnt, as labelled arrays."""
+    basis, channel = learnt.basis, "spectral_channel"
+    names = [*learnt.strata.names, "all"]
+    detectors = [*learnt.detectors, COMBINED]
+    curves = [[*learnt.rates[name].curves, learnt.rates[name].together] for name in detectors]
+    packed = [[_packed(curve) for curve in row] for row in curves]
+    found = {
+        "mean": (channel, basis.mean),
+        "noise": (channel, basis.noise),
+        "shape": ((channel, "component"), basis.shapes),
+        "variance": ("component", np.where(np.isfinite(basis.values), basis.values, -1.0)),
+        "signature": (("gas", channel), basis.signatures.T),
+        "window_channels": (("window", channel), basis.channels.T.astype(np.int8)),
+        "factor": ((channel, "factor_number"), basis.factors),
+        "white": (channel, basis.white),
+        "snr_deviation": (("gas", "stratum"), np.column_stack([learnt.scale, np.full(len(basis.gases), np.nan)])),
+        "dead": (("ground_pixel", channel), learnt.dead.astype(np.int8)),
+        "stripe": (("ground_pixel", channel), learnt.stripe),
+        "curve_score": (("detector", "stratum", "point"), np.array([[c[0] for c in row] for row in packed])),
+        "curve_rate": (("detector", "stratum", "point"), np.array([[c[1] for c in row] for row in packed])),
+        "curve_tail": (("detector", "stratum", "tail"), np.array([[c[2] for c in row] for row in packed])),
+        "curve_number": (("detector", "stratum"), np.array([[c[3] for c in row] for row in packed])),
+    }
+    coords = {
+        "wavelength": (channel, basis.wavelength, {"units": "nm", "standard_name": "radiation_wavelength"}),
+        "gas": list(basis.gases),
+        "window": list(basis.windows),
+        "detector": detectors,
+        "stratum": names,
+        "tail": list(_TAIL),
+    }
+    facts = {
+        "spectra": basis.spectra,
+        "rows": list(learnt.strata.rows),
+        "brightness": list(learnt.strata.brightness),
+        "level": [list(learnt.level.brightness), list(learnt.level.level)],
+        "quantity": learnt.quantity,
+        **learnt.facts,
+    }
+    return xr.Dataset(found, coords, {"screening_basis": json.dumps(facts, sort_keys=True)})
+
+
+def of_dataset(data: xr.Dataset) -> Learnt:
+    """What `to_dataset` wrote; an InputError for anything else."""
+    try:
+        facts = json.loads(data.attrs["screening_basis"])
+        data = data.load()
+        gases, windows = (tuple(map(str, np.atleast_1d(data[n].values))) for n in ("gas", "window"))
+        variance = data["variance"].values
+        basis = screening.Basis(
+            wavelength=data["wavelength"].values.astype(float),
+            mean=data["mean"].values.astype(float),
+            noise=data["noise"].values.astype(float),
+            shapes=data["shape"].transpose("spectral_channel", "component").values.astype(float),
+            values=np.where(variance < 0, np.inf, variance),
+            gases=gases,
+            signatures=data["signature"].transpose("spectral_channel", "gas").values.astype(float),
+            windows=windows,
+            channels=data["window_channels"].transpose("spectral_channel", "window").values.astype(bool),
+            factors=data["factor"].transpose("spectral_channel", "factor_number").values.astype(float),
+            white=data["white"].values.astype(float),
+            spectra=int(facts.pop("spectra")),
+        )
+        strata = Strata(tuple(facts.pop("rows")), tuple(facts.pop("brightness")))
+        level = Level(*map(tuple, facts.pop("level")))
+        scale = data["snr_deviation"].transpose("gas", "stratum").values[:, :-1]
+        rates = {str(name): _calibrated(data.sel(detector=name)) for name in data["detector"].values}
+        return Learnt(basis, level, strata, scale, rates, data["dead"].values.astype(bool), data["stripe"].values, facts.pop("quantity"), facts)
+    except (KeyError, ValueError, TypeError, AttributeError) as error:
+        raise InputError(
+            f"The input 'basis' is no basis of spectra ({type(error).__name__}: {error}). Give a product of "
+            "atmosphere.screening_basis."
+        ) from None
+
+
+def _packed(curve: alarms.Curve | None) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
+    if curve is None:
+        none = np.full(POINTS, np.nan)
+        return none, none, np.full(len(_TAIL), np.nan), 0
+    rates = np.geomspace(1.0, max(curve.rates[-1], alarms.TINY), POINTS)
+    order = np.argsort(curve.rates, kind="stable")
+    scores = np.interp(np.log(rates), np.log(curve.rates[order]), curve.scores[order])
+    return np.maximum.accumulate(scores), rates, np.array(curve.tail, float), curve.number
+
+
+def _calibrated(one: xr.Dataset) -> alarms.Calibrated:
+    curves = []
+    for s in range(one.sizes["stratum"]):
+        number = int(one["curve_number"].values[s])
+        if not number:
+            curves.append(None)
+            continue
+        tail = alarms.Tail(*one["curve_tail"].values[s].tolist())
+        tail = tail._replace(excesses=int(tail.excesses))
+        curves.append(alarms.Curve(number, one["curve_score"].values[s], one["curve_rate"].values[s], tail))
+    return alarms.Calibrated(curves[:-1], curves[-1])
