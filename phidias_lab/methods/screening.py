@@ -1,6 +1,6 @@
 """How unusual each of many spectra is, and which gas it tells of.
 
-A basis holds what is usual: normalised spectra x = (y - mean) / noise, with y from `log_shape`, are described by
+A basis holds what is usual: normalised spectra x = (y - mean) / noise, with y from `log_shapes.log_shape`, are described by
 
     x = F c + K a + r
 
@@ -73,26 +73,6 @@ def reflectance(radiance, irradiance, distance, solar_zenith) -> np.ndarray:
     return radiance * (np.asarray(scale, np.float32)[..., None] / irradiance)
 
 
-def log_shape(spectra: np.ndarray) -> np.ndarray:
-    """The logarithm less its mean over the channels, which takes a factor such as the albedo out; NaN where none is.
-
-    Where channels are missing the mean is one over the others, which shifts the spectrum by a constant. A basis of such
-    spectra therefore has a constant among its components.
-    """
-    with np.errstate(divide="ignore", invalid="ignore"):
-        y = np.log(spectra, dtype=np.float32)
-    mean = y.mean(axis=-1, keepdims=True)
-    odd = ~np.isfinite(mean[..., 0])
-    if odd.any():
-        some = y[odd]
-        some[~np.isfinite(some)] = np.nan
-        number = np.isfinite(some).sum(axis=-1, keepdims=True)
-        mean[odd] = np.nansum(some, axis=-1, keepdims=True) / np.where(number, number, np.nan)
-        y[odd] = some
-    y -= mean
-    return y
-
-
 @dataclass(frozen=True)
 class Basis:
     """What spectra usually look like, on a grid of wavelengths; all in units of the noise but `mean` and `noise`."""
@@ -123,7 +103,7 @@ def learn(
     """A basis from the moments of spectra y that are not normalised yet.
 
     `number` of components, else those above the noise edge; `gases` are the changes of y per unit of each gas that is looked
-    for, which no component hides; `windows` are masks of channels; `constant` adds a constant for spectra of `log_shape`.
+    for, which no component hides; `windows` are masks of channels; `constant` adds a constant for spectra of `log_shapes.log_shape`.
     """
     noise = np.asarray(noise, float)
     size = noise.size
@@ -306,6 +286,22 @@ class Scorer:
         with threads.crew(number) as crew:
             list(crew.map(work.run, range(len(work.strips))))
         return work.scores(), work.extrema()
+
+    def residual(self, spectra: np.ndarray, components: np.ndarray, row: np.ndarray) -> np.ndarray:
+        """Residuals r of some scored spectra y (p, m) of given rows, NaN where a channel is missing."""
+        row = np.zeros(len(spectra), int) if self.rows == 1 else np.asarray(row, int)
+        found = np.full(spectra.shape, np.nan, np.float32)
+        for one in np.unique(row):
+            here, channel = row == one, ~self.dead[one]
+            r = spectra[here] - self._mean[one] - components[here] @ self._synthesis[one]
+            found[np.ix_(here, channel)] = (r / self._noise[one].astype(np.float32))[:, channel]
+        return found
+
+    def channel(self, spectra: np.ndarray, components: np.ndarray, channel: int) -> np.ndarray:
+        """Residuals (lines, rows) of one channel of a scored block."""
+        r = spectra[..., channel] - self._mean[:, 0, channel]
+        r = r - np.einsum("lrk,rk->lr", components, np.broadcast_to(self._synthesis[:, :, channel], (r.shape[1], self.k)))
+        return np.where(self.dead[:, channel], np.nan, r / self._noise[:, channel])
 
     def examine(self, spectra: np.ndarray, row: np.ndarray) -> Examination:
         """Residuals of some spectra y (p, m) of given rows, and what is unexplained by the gases."""

@@ -498,25 +498,3 @@ def test_reflectance_of_a_white_surface_is_one():
     found = screening.reflectance(radiance.astype(np.float32), irradiance.astype(np.float32), distance, zenith)
     np.testing.assert_allclose(found, 1, rtol=1e-6)
     assert found.dtype == np.float32
-
-
-def test_a_log_shape_has_no_mean_and_does_not_know_the_albedo():
-    random = np.random.default_rng(25)
-    spectra = random.uniform(0.1, 1, (6, 3, 20)).astype(np.float32)
-    found = screening.log_shape(spectra)
-    wanted = np.log(spectra.astype(float))
-    np.testing.assert_allclose(found, wanted - wanted.mean(axis=-1, keepdims=True), atol=1e-6)
-    np.testing.assert_allclose(screening.log_shape(spectra * np.float32(7)), found, atol=1e-6)
-
-
-def test_a_log_shape_is_missing_where_there_is_no_logarithm():
-    spectra = np.full((4, 6), 2.0, np.float32)
-    spectra[0, 2], spectra[1, 3], spectra[2, 4] = np.nan, 0, -1
-    spectra[3] = -1
-    spectra[0, 0] = 4
-    found = screening.log_shape(spectra)
-    assert np.isnan(found[[0, 1, 2], [2, 3, 4]]).all()
-    assert np.isnan(found[3]).all()
-    np.testing.assert_allclose(np.nansum(found[:3], axis=1), 0, atol=1e-6)
-    assert np.isfinite(found[:3]).sum() == 15
-    np.testing.assert_allclose(found[1, :3], 0, atol=1e-7)

@@ -29,7 +29,7 @@ class Learnt:
     basis: screening.Basis
     level: Level
     strata: Strata
-    scale: np.ndarray  # (gas, stratum) standard deviation of the SNR of usual spectra
+    usual: tuple[np.ndarray, np.ndarray]  # (gas, stratum) middle and standard deviation of the SNR of usual spectra
     rates: dict[str, alarms.Calibrated]
     dead: np.ndarray  # (rows, m) channels that a row never has
     stripe: np.ndarray  # (rows, m) what a row adds to the mean
@@ -54,6 +54,7 @@ def to_dataset(learnt: Learnt) -> xr.Dataset:
     names = [*learnt.strata.names, "all"]
     detectors = [*learnt.detectors, COMBINED]
     curves = [[*learnt.rates[name].curves, learnt.rates[name].together] for name in detectors]
+    none = np.full(len(basis.gases), np.nan)
     packed = [[_packed(curve) for curve in row] for row in curves]
     found = {
         "mean": (channel, basis.mean),
@@ -64,7 +65,8 @@ def to_dataset(learnt: Learnt) -> xr.Dataset:
         "window_channels": (("window", channel), basis.channels.T.astype(np.int8)),
         "factor": ((channel, "factor_number"), basis.factors),
         "white": (channel, basis.white),
-        "snr_deviation": (("gas", "stratum"), np.column_stack([learnt.scale, np.full(len(basis.gases), np.nan)])),
+        "snr_middle": (("gas", "stratum"), np.column_stack([learnt.usual[0], none])),
+        "snr_deviation": (("gas", "stratum"), np.column_stack([learnt.usual[1], none])),
         "dead": (("ground_pixel", channel), learnt.dead.astype(np.int8)),
         "stripe": (("ground_pixel", channel), learnt.stripe),
         "curve_score": (("detector", "stratum", "point"), np.array([[c[0] for c in row] for row in packed])),
@@ -114,9 +116,9 @@ def of_dataset(data: xr.Dataset) -> Learnt:
         )
         strata = Strata(tuple(facts.pop("rows")), tuple(facts.pop("brightness")))
         level = Level(*map(tuple, facts.pop("level")))
-        scale = data["snr_deviation"].transpose("gas", "stratum").values[:, :-1]
+        usual = tuple(data[f"snr_{n}"].transpose("gas", "stratum").values[:, :-1] for n in ("middle", "deviation"))
         rates = {str(name): _calibrated(data.sel(detector=name)) for name in data["detector"].values}
-        return Learnt(basis, level, strata, scale, rates, data["dead"].values.astype(bool), data["stripe"].values, facts.pop("quantity"), facts)
+        return Learnt(basis, level, strata, usual, rates, data["dead"].values.astype(bool), data["stripe"].values, facts.pop("quantity"), facts)
     except (KeyError, ValueError, TypeError, AttributeError) as error:
         raise InputError(
             f"The input 'basis' is no basis of spectra ({type(error).__name__}: {error}). Give a product of "

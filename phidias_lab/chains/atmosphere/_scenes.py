@@ -16,27 +16,34 @@ DETECTOR = dataclasses.replace(spectra.TROPOMI_BAND_7, rows=64)
 PARAMETERS = {"learning_size": 6000, "components": 12, "row_strata": 1, "brightness_strata": 2}
 
 
-def granule(orbit: int = 1, scanlines: int = 150, events: tuple[spectra.Event, ...] = ()) -> spectra.Scene:
-    """Scanlines northwards from the equator, in sunlight."""
-    start = spectra.EPOCH + np.timedelta64(int(DETECTOR.period * orbit * 1e9), "ns")
-    return spectra.Scene(DETECTOR, start, scanlines, events=events)
+def granule(
+    orbit: float = 1, scanlines: int = 150, events: tuple[spectra.Event, ...] = (), of: spectra.Instrument = DETECTOR
+) -> spectra.Scene:
+    """Scanlines northwards, in sunlight: from the equator for a whole number of orbits, and before or after it for parts."""
+    start = spectra.EPOCH + np.timedelta64(int(of.period * orbit * 1e9), "ns")
+    return spectra.Scene(of, start, scanlines, events=events)
+
+
+def spread(of: spectra.Instrument = DETECTOR, granules: int = 12, scanlines: int = 24) -> list[spectra.Scene]:
+    """Short granules from all over two days, what is usual in them differs."""
+    return [granule(2.3 * n + 0.16 * (n % 3 - 1), scanlines, of=of) for n in range(granules)]
 
 
 @cache
 def _learnt() -> tuple[xr.Dataset, xr.Dataset]:
     from phidias_lab.chains.atmosphere.screening_basis import ScreeningBasis
 
-    cube = spectra.cube([granule(1), granule(2)]).load()
+    cube = spectra.cube(spread()).load()
     return cube, ScreeningBasis(**PARAMETERS)(spectra=cube)
 
 
 def screening_basis() -> dict[str, Any]:
-    """Two granules to learn from."""
-    return {"inputs": {"spectra": spectra.cube([granule(1), granule(2)])}, "parameters": PARAMETERS}
+    """Short granules to learn from."""
+    return {"inputs": {"spectra": spectra.cube(spread())}, "parameters": PARAMETERS}
 
 
 def screening() -> dict[str, Any]:
-    """A granule with a fire and a gas that is in no dictionary, and a basis of two others."""
+    """A granule with a fire and a gas that is in no dictionary, and a basis of others."""
     plain = granule(1, 120)
     fire = spectra.Event("fire", "fire", *plain.place(30, 20), 6.0, length=150.0, width=25.0)
     other = spectra.Event("unknown", "unknown", *plain.place(90, 45), 2.0, length=150.0, width=25.0)

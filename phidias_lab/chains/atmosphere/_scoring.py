@@ -24,6 +24,8 @@ PLACES = ("latitude", "longitude", "solar_zenith_angle", "ground_pixel_quality")
 _HIT = 6 * 1.5**0.5
 #: Below this share more than usual, what is left of a spectrum is not searched for hits.
 _SUSPECT = 1.1
+#: The extrema of so many channels are looked up one by one; of more all are.
+_MANY = 60
 
 
 class Pixels(NamedTuple):
@@ -112,24 +114,55 @@ def scores(
     radiance: np.ndarray, pixels: Pixels, light: _spectra.Light, scorer: screening.Scorer, level: _spectra.Level
 ) -> tuple[screening.Scores, screening.Extrema, np.ndarray]:
     """The scores of a block and how bright its pixels are; channels that particles hit are taken for missing."""
-    y, brightness = _spectra.shapes(radiance, light.irradiance)
+    y, brightness = _spectra.shapes(radiance, light.sun)
     y[~pixels.good] = np.nan
     y = level.even(y, light.mean, brightness, light.stripe)
     found, extrema = scorer.score(y, cores=1)
-    at = np.nonzero(found.unexplained > _SUSPECT)
-    if at[0].size:
-        some = y[at]
-        hit = hits(scorer.examine(some, at[1]).residual)
-        some[hit] = np.nan
-        y[at] = some
-        lines = np.unique(at[0][hit.any(axis=1)])
-        if lines.size:
-            again, _ = scorer.score(y[lines], cores=1)
-            for mine, new in zip(found, again, strict=True):
-                mine[lines] = new
-            # The extrema are those of all lines, so the few are not enough.
-            extrema = scorer.score(y, cores=1)[1]
+    line, row = np.nonzero(found.unexplained > _SUSPECT)
+    hit = hits(scorer.residual(y[line, row], found.components[line, row], row))
+    changed = hit.any(axis=1)
+    line, row, hit = line[changed], row[changed], hit[changed]
+    if line.size:
+        y[line, row] = np.where(hit, np.nan, y[line, row])
+        _again(scorer, y, line, row, found)
+        extrema = _without(scorer, y, line, row, found, extrema)
     return found, extrema, brightness
+
+
+def _again(scorer, y: np.ndarray, line: np.ndarray, row: np.ndarray, found: screening.Scores) -> None:
+    """Score some spectra of a block once more."""
+    for mine, other in zip(found, some(scorer, y[line, row], row), strict=True):
+        mine[line, row] = other
+
+
+def some(scorer: screening.Scorer, y: np.ndarray, row: np.ndarray) -> screening.Scores:
+    """Scores of spectra (p, m) of given rows: those of each row stand one below the other in a block."""
+    if scorer.rows == 1:
+        found, _ = scorer.score(y[:, None], cores=1)
+        return screening.Scores(*(values[:, 0] for values in found))
+    order = np.argsort(row, kind="stable")
+    place = np.empty(row.size, int)
+    place[order] = np.arange(row.size) - np.searchsorted(row[order], row[order])
+    block = np.full((place.max(initial=-1) + 1, scorer.rows, scorer.m), np.nan, np.float32)
+    block[place, row] = y
+    found, _ = scorer.score(block, cores=1)
+    return screening.Scores(*(values[place, row] for values in found))
+
+
+def _without(scorer, y, line, row, found: screening.Scores, extrema: screening.Extrema) -> screening.Extrema:
+    """Extrema of a block some spectra of which have changed: of the channels in which one of these had them."""
+    changed = line * y.shape[1] + row
+    values = [np.array(values) for values in extrema]
+    if np.isin(values[2:], changed).sum() > _MANY:
+        return scorer.score(y, cores=1)[1]
+    for value, at, best in ((values[0], values[2], np.nanargmax), (values[1], values[3], np.nanargmin)):
+        for channel in np.flatnonzero(np.isin(at, changed)):
+            r = scorer.channel(y, found.components, channel)
+            value[channel], at[channel] = np.nan, -1
+            if np.isfinite(r).any():
+                at[channel] = best(r)
+                value[channel] = r.flat[at[channel]]
+    return screening.Extrema(*values)
 
 
 def hits(residual: np.ndarray) -> np.ndarray:
@@ -141,9 +174,10 @@ def hits(residual: np.ndarray) -> np.ndarray:
     return (np.abs(apart) > _HIT) & (np.abs(filled) > _HIT / 2)
 
 
-def snr(found: np.ndarray, scale: np.ndarray, stratum: np.ndarray) -> np.ndarray:
-    """SNRs (..., gas) of unit variance in usual spectra of each stratum."""
-    return found / np.where(stratum[..., None] < 0, np.nan, scale.T[stratum])
+def snr(found: np.ndarray, usual: tuple[np.ndarray, np.ndarray], stratum: np.ndarray) -> np.ndarray:
+    """SNRs (..., gas) of middle 0 and unit variance in usual spectra of each stratum."""
+    middle, deviation = (values.T.astype(np.float32)[stratum] for values in usual)
+    return np.where(stratum[..., None] < 0, np.nan, (found - middle) / deviation)
 
 
 def judged(detectors: np.ndarray, stratum: np.ndarray, learnt: Learnt) -> np.ndarray:

@@ -13,7 +13,7 @@ from scipy.interpolate import CubicSpline
 
 from phidias_lab.contract import Input, Var
 from phidias_lab.errors import InputError
-from phidias_lab.methods import screening, strata
+from phidias_lab.methods import log_shapes, screening, strata
 
 #: Scanlines of a block, counted from the first of each granule: what is read, scored and kept on disk at once.
 LINES = 100
@@ -125,7 +125,7 @@ class Light(NamedTuple):
     """What turns the radiances of a granule into reflectances, but for factors that are the same for all channels."""
 
     wavelength: np.ndarray  # (rows, m)
-    irradiance: np.ndarray | None  # (rows, m), mean 1
+    sun: np.ndarray | None  # (rows, m), ln of the irradiance
     mean: np.ndarray | None = None  # (rows, m), the mean of a basis
     stripe: np.ndarray | None = None  # (rows, m), what each row of the detector adds to it
 
@@ -153,7 +153,7 @@ def light(
                 f"There is no irradiance for {names(spectra)[granule]}. Put the file of irradiances (S5P_..._L1B_IR_...) that "
                 "was measured before it into the same folder, or set 'quantity' to radiance."
             )
-        sun = (sun / np.nanmean(sun, axis=1, keepdims=True)).astype(np.float32)
+        sun = np.log(np.where(sun > 0, sun, np.nan) / np.nanmean(sun)).astype(np.float32)
     wavelength, mean = of("wavelength"), None
     if basis is not None:
         inside = np.clip(wavelength, basis.wavelength[0], basis.wavelength[-1])
@@ -162,17 +162,8 @@ def light(
 
 
 def shapes(radiance: np.ndarray, sun: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-    """Spectra of `screening.log_shape` (..., rows, m), and the logarithm of the radiance of each pixel.
-
-    The factors of the reflectance that all channels share are no part of a shape, so they are left out: with the Sun's
-    distance and zenith angle, pi I d^2 / (cos E) has the shape of I / E.
-    """
-    radiance = np.asarray(radiance, np.float32)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        brightness = np.log(np.nanmean(radiance[..., ::8], axis=-1)) if radiance.size else radiance[..., 0]
-        relative = radiance if sun is None else radiance / sun
-        relative = np.where(relative > 0, relative, np.nan)
-    return screening.log_shape(relative), brightness.astype(np.float32)
+    """Spectra less what all their channels share (..., rows, m), and how bright they are; `sun` is ln of the irradiance."""
+    return log_shapes.log_shape(radiance, sun), log_shapes.brightness(radiance)
 
 
 def on_grid(y: np.ndarray, wavelength: np.ndarray, grid: np.ndarray) -> np.ndarray:
@@ -206,13 +197,13 @@ class Level:
     def of(self, brightness: np.ndarray) -> np.ndarray:
         return np.interp(brightness, self.brightness, self.level).astype(np.float32)
 
-    def even(self, y: np.ndarray, mean: np.ndarray, brightness: np.ndarray, stripe: np.ndarray | None = None) -> np.ndarray:
+    def even(
+        self, y: np.ndarray, mean: np.ndarray, brightness: np.ndarray, stripe: np.ndarray | None = None
+    ) -> np.ndarray:
         """Spectra (..., m) without stripes and with the same noise for all: their distances from the mean over the level.
 
         `y` is changed."""
-        y -= mean if stripe is None else mean + stripe
-        y *= (1 / self.of(brightness))[..., None]
-        y += mean
+        log_shapes.scaled(y, mean if stripe is None else mean + stripe, 1 / self.of(brightness), mean)
         return y
 
     @classmethod

@@ -210,7 +210,7 @@ class Screening(Chain):
             level = learnt.level.of(brightness)[..., None]
             with np.errstate(invalid="ignore", divide="ignore"):
                 deviation = np.abs(found.amplitude / found.snr) * level
-            found = found._replace(snr=_scoring.snr(found.snr, learnt.scale, stratum), amplitude=found.amplitude * level)
+            found = found._replace(snr=_scoring.snr(found.snr, learnt.usual, stratum), amplitude=found.amplitude * level)
 
             def first(values):
                 return np.moveaxis(values, -1, 0).astype(np.float32)
@@ -219,7 +219,7 @@ class Screening(Chain):
                 "false_alarm_rate": _scoring.judged(detected(found), stratum, learnt).astype(np.float32),
                 "snr": first(found.snr),
                 "amplitude": first(found.amplitude),
-                "deviation": first(deviation * np.where(stratum[..., None] < 0, np.nan, learnt.scale.T[stratum])),
+                "deviation": first(deviation * np.where(stratum[..., None] < 0, np.nan, learnt.usual[1].T[stratum])),
                 "reconstruction_score": found.reconstruction.astype(np.float32),
                 "unexplained_score": found.unexplained.astype(np.float32),
                 "window_score": first(found.windows),
@@ -493,7 +493,7 @@ def _looked_at(
     for one in np.unique(granule):
         mine = np.flatnonzero(granule == one)
         light = rows.light(int(one))
-        y, brightness = _spectra.shapes(radiance[mine], None if light.irradiance is None else light.irradiance[row[mine]])
+        y, brightness = _spectra.shapes(radiance[mine], None if light.sun is None else light.sun[row[mine]])
         stripe = None if light.stripe is None else light.stripe[row[mine]]
         y = learnt.level.even(y, light.mean[row[mine]], brightness, stripe)
         scorer = rows.scorer(int(one)).compute()
@@ -502,7 +502,7 @@ def _looked_at(
         found = scorer.examine(y, row[mine])
         level = learnt.level.of(brightness)[:, None]
         amplitude[mine] = found.amplitude * level
-        snr[mine] = _scoring.snr(found.amplitude / found.deviation, learnt.scale, stratum[line[mine], row[mine]])
+        snr[mine] = _scoring.snr(found.amplitude / found.deviation, learnt.usual, stratum[line[mine], row[mine]])
         for i, values in zip(mine, found.residual, strict=True):
             good = np.isfinite(values)
             if good.any():

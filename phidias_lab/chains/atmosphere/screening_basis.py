@@ -32,6 +32,8 @@ _LEAST = 5
 _ROUNDS = 3
 #: Fewer spectra of a row tell nothing of what it adds to the mean.
 _ENOUGH = 50
+#: A channel of a row that stands out alone in a larger share of its spectra flickers, and is taken for dead.
+_FLICKERS = 0.01
 #: Pixels of so many lines and rows depend on each other: they are the clusters of the thresholds' intervals.
 _TOGETHER = 10
 _PIXEL = ("scanline", "ground_pixel")
@@ -76,6 +78,7 @@ class ScreeningBasis(Chain):
         "snr_deviation": Var(
             "1", long_name="standard deviation of the SNR of usual spectra, by which it is divided", dims=("gas", "stratum")
         ),
+        "snr_middle": Var("1", long_name="median of the SNR of usual spectra, which is taken off", dims=("gas", "stratum")),
         "curve_score": Var("1", long_name="scores of the curves from score to false-alarm rate"),
         "curve_rate": Var("1", long_name="false-alarm rates of the curves from score to false-alarm rate"),
         "curve_tail": Var("1", long_name="generalised Pareto distribution behind each curve"),
@@ -189,24 +192,23 @@ class ScreeningBasis(Chain):
         y = self._gathered(spectra, kept)
         brightness = y["brightness"].values
         signatures = self._signatures(grid, absorption)
-        use, level = np.isfinite(brightness), Level((0.0,), (1.0,))
+        use, level, dead = np.isfinite(brightness), Level((0.0,), (1.0,)), y["dead"].values > 0
         basis = self._learn(y, level, use, grid, signatures, first=True)
         for round_ in range(_ROUNDS):
             self.report(0.3 + 0.1 * round_, "taking unusual spectra out of the learning set")
             use, level = self._usual(y, level, basis)
             noise = self._noise(y, level, use, basis)
-            self._striped(y, level, use, basis)
+            dead = self._detector(y, level, use, basis, dead)
             basis = self._learn(y, level, use, grid, signatures, noise=noise, first=round_ < _ROUNDS - 1)
         if self.components is None and self.choose == "coherence":
-            basis = self._by_coherence(spectra, y, level, use, grid, signatures, noise)
+            basis = self._by_coherence(spectra, y, level, use, grid, signatures, noise, dead)
         # Onto one grid white noise is interpolated, which lowers it; on the rows' own grids it is whole.
         lost = np.mean([_spectra.lost(wavelength, grid) for wavelength in self._wavelength])
         basis = dataclasses.replace(basis, white=basis.white / (1 - lost))
         edges = np.quantile(brightness[np.isfinite(brightness)], np.linspace(0, 1, self.brightness_strata + 1))
         edges = np.maximum.accumulate(edges + 1e-6 * np.arange(edges.size))
         cut = Strata(_spectra.equal_rows(spectra.sizes["ground_pixel"], self.row_strata), tuple(map(float, edges)))
-        dead = y["dead"].values > 0
-        scale, rates = self._calibrated(spectra, basis, level, cut, dead)
+        usual, rates = self._calibrated(spectra, basis, level, cut, dead)
         facts = {
             "gases": list(self._gases()),
             "largest_zenith": self.largest_zenith,
@@ -214,7 +216,7 @@ class ScreeningBasis(Chain):
             "learning_set": _spectra.names(spectra)[:1000],
             "taken_out": int((~use).sum()),
         }
-        learnt = Learnt(basis, level, cut, scale, rates, dead, self._stripe, self.quantity, facts)
+        learnt = Learnt(basis, level, cut, usual, rates, dead, self._stripe, self.quantity, facts)
         return self._told(learnt, coverage, y)
 
     # The learning set ---------------------------------------------------------------------------------------------------
@@ -342,22 +344,29 @@ class ScreeningBasis(Chain):
                 self._mean = held.mean(axis=0)
             yield part, level.even(held, self._mean, y["brightness"].values[part])
 
-    def _striped(self, y: xr.Dataset, level: Level, use: np.ndarray, basis: screening.Basis) -> None:
-        """Learn what each row adds to the mean: the median of its residuals, of channels of which it has enough."""
-        rows = _scoring.Rows(self._light, basis, y["dead"].values > 0, self._stripe, True)
+    def _detector(self, y: xr.Dataset, level: Level, use: np.ndarray, basis: screening.Basis, dead: np.ndarray) -> np.ndarray:
+        """Learn what each row adds to the mean, the median of its residuals; and which of its channels flicker.
+
+        Both are told of channels of which a row has enough spectra."""
+        rows = _scoring.Rows(self._light, basis, dead, self._stripe, True)
         light, scorer = rows.light(0), rows.scorer(0).compute()
         noise = CubicSpline(basis.wavelength, basis.noise)(np.clip(light.wavelength, basis.wavelength[0], basis.wavelength[-1]))
         left = np.full((y.sizes["learning"], basis.wavelength.size), np.nan, np.float32)
+        hit = np.zeros((2, *dead.shape), np.int32)
         for part, values in self._stored(y):
             row, brightness = y["row"].values[part], y["brightness"].values[part]
-            looked = scorer.examine(level.even(values, light.mean[row], brightness), row)
-            left[part] = looked.residual * (noise[row] * level.of(brightness)[:, None])
-        found = self._stripe.copy()
+            values = level.even(values, light.mean[row], brightness)
+            residual = scorer.residual(values, _scoring.some(scorer, values, row).components, row)
+            np.add.at(hit[0], row, _scoring.hits(residual))
+            np.add.at(hit[1], row, np.isfinite(residual))
+            left[part] = residual * (noise[row] * level.of(brightness)[:, None])
+        stripe = self._stripe.copy()
         for one in np.unique(y["row"].values):
             mine = left[use & (y["row"].values == one)]
             enough = np.isfinite(mine).sum(axis=0) >= _ENOUGH
-            found[one, enough] += np.nanmedian(mine[:, enough], axis=0)
-        self._stripe = found
+            stripe[one, enough] += np.nanmedian(mine[:, enough], axis=0)
+        self._stripe = stripe
+        return dead | ((hit[1] >= _ENOUGH) & (hit[0] > _FLICKERS * hit[1]))
 
     def _learn(
         self,
@@ -386,8 +395,10 @@ class ScreeningBasis(Chain):
     def _noise(self, y: xr.Dataset, level: Level, use: np.ndarray, basis: screening.Basis) -> np.ndarray:
         """The noise of each channel: 1.4826 times the median distance of what neither components nor gases explain."""
         part, values = next(self._parts(y, level, basis.wavelength))
-        looked = screening.Scorer(basis).examine(values[use[part]], np.zeros(int(use[part].sum()), int))
-        left = looked.residual - looked.amplitude @ basis.signatures.T
+        scorer, values = screening.Scorer(basis), values[use[part]]
+        row = np.zeros(len(values), int)
+        found = _scoring.some(scorer, values, row)
+        left = scorer.residual(values, found.components, row) - found.amplitude @ basis.signatures.T
         away = np.nanmedian(np.abs(left - np.nanmedian(left, axis=0)), axis=0)
         return basis.noise * 1.4826 * np.maximum(away, 0.05 * np.nanmedian(away))
 
@@ -397,17 +408,17 @@ class ScreeningBasis(Chain):
         worst, left = np.full((2, y.sizes["learning"]), np.nan)
         brightness = y["brightness"].values
         for part, values in self._parts(y, level, basis.wavelength):
-            found, _ = scorer.score(values[:, None])
-            worst[part] = _rank_score(detected(found)[:, 0])
-            left[part] = found.unexplained[:, 0] * level.of(brightness[part])
+            found = _scoring.some(scorer, values, np.zeros(len(values), int))
+            worst[part] = _rank_score(detected(found))
+            left[part] = found.unexplained * level.of(brightness[part])
         use = np.isfinite(brightness)
         return use & (worst <= np.quantile(worst[use], 1 - self.clean)), Level.learnt(brightness, left, self.accuracy / float(np.median(basis.noise)))
 
-    def _by_coherence(self, spectra, y, level, use, grid, signatures, noise) -> screening.Basis:
+    def _by_coherence(self, spectra, y, level, use, grid, signatures, noise, dead) -> screening.Basis:
         """The number of components whose scores are alike side by side, from a few whole blocks."""
         most = min(150, grid.size // 4)
         wide = self._learn(y, level, use, grid, signatures, most, noise)
-        rows = _scoring.Rows(spectra, wide, y["dead"].values > 0, self._stripe, self.quantity == "radiance")
+        rows = _scoring.Rows(spectra, wide, dead, self._stripe, self.quantity == "radiance")
         some = [(b, p) for b, p in _spectra.iterate(spectra, _scoring.PLACES) if _spectra.usable(p, self.largest_zenith).any()]
         scores, lines, columns = [], [], []
         for block, places in some[:: max(1, len(some) // 4)][:4]:
@@ -426,7 +437,7 @@ class ScreeningBasis(Chain):
 
     def _calibrated(
         self, spectra: xr.Dataset, basis: screening.Basis, level: Level, cut: Strata, dead: np.ndarray
-    ) -> tuple[np.ndarray, dict[str, alarms.Calibrated]]:
+    ) -> tuple[tuple[np.ndarray, np.ndarray], dict[str, alarms.Calibrated]]:
         """Score all spectra, and learn how often each detector gives which score in each stratum."""
         names, g = [*basis.gases, *BESIDE], len(basis.gases)
         rows = _scoring.Rows(spectra, basis, dead, self._stripe, self.quantity == "radiance")
@@ -454,20 +465,20 @@ class ScreeningBasis(Chain):
                 where = line * (1 + values.shape[1] // _TOGETHER) + np.arange(values.shape[1]) // _TOGETHER
                 yield values, stratum, where
 
-        scale = _deviations(parts(), len(cut.names), g)
+        usual = _usual_snr(parts(), len(cut.names), g)
         learnt = [alarms.Scores(len(cut.names)) for _ in names]
         sign = np.where(np.arange(len(names)) < g, -1.0 if self.null == "mirrored" else 1.0, 1.0)
         for values, stratum, where in parts():
-            values[..., :g] = _scoring.snr(values[..., :g], scale, stratum)
+            values[..., :g] = _scoring.snr(values[..., :g], usual, stratum)
             for i, one in enumerate(learnt):
                 one.add(sign[i] * values[..., i], stratum, where)
         rates = {name: alarms.calibrate(one) for name, one in zip(names, learnt, strict=True)}
         together = alarms.Scores(len(cut.names))
         for values, stratum, where in parts():
-            values[..., :g] = _scoring.snr(values[..., :g], scale, stratum)
+            values[..., :g] = _scoring.snr(values[..., :g], usual, stratum)
             each = [rates[name].false_alarm_rate(sign[i] * values[..., i], stratum) for i, name in enumerate(names)]
             together.add(np.where(stratum < 0, np.nan, alarms.combined(np.stack(each, axis=-1))), stratum, where)
-        return scale, {**rates, COMBINED: alarms.calibrate(together)}
+        return usual, {**rates, COMBINED: alarms.calibrate(together)}
 
     def _told(self, learnt: Learnt, coverage: list[Coverage], y: xr.Dataset) -> xr.Dataset:
         found = to_dataset(learnt)
@@ -488,21 +499,26 @@ class ScreeningBasis(Chain):
         ).assign_coords(kind=names)
 
 
-def _deviations(parts: Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]], strata_: int, gases: int) -> np.ndarray:
-    """Of each gas and stratum the standard deviation of the SNR as its lower half tells it, in which no event is."""
+def _usual_snr(
+    parts: Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]], strata_: int, gases: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Of each gas and stratum the middle and the standard deviation of the SNR of usual spectra.
+
+    The deviation is that of the lower half, in which no event is. The middle is not 0: how bright a pixel is goes with how far
+    light went, and so with columns."""
     values, stratum = [], []
     for some, where, _ in parts:
         good = where >= 0
         values.append(some[good][::7, :gases])
         stratum.append(where[good][::7])
     values, stratum = np.concatenate(values), np.concatenate(stratum)
-    found = np.ones((gases, strata_))
+    middle, deviation = np.zeros((gases, strata_)), np.ones((gases, strata_))
     for s in range(strata_):
         mine = values[stratum == s]
         if len(mine) >= 30:
-            low, middle = np.quantile(mine, [norm.cdf(-1), 0.5], axis=0)
-            found[:, s] = np.maximum(middle - low, 1e-6)
-    return found
+            low, middle[:, s] = np.quantile(mine, [norm.cdf(-1), 0.5], axis=0)
+            deviation[:, s] = np.maximum(middle[:, s] - low, 1e-6)
+    return middle, deviation
 
 
 def _block(array: xr.DataArray, lines: slice, now: bool = False) -> Any:
@@ -515,7 +531,7 @@ def _block(array: xr.DataArray, lines: slice, now: bool = False) -> Any:
 def _gather(line, row, light, rows, radiance, noise=None) -> dict[str, np.ndarray]:
     """Chosen spectra of a block on the grids of their rows."""
     some = np.asarray(radiance)[line, row]
-    y, brightness = _spectra.shapes(some, None if light.irradiance is None else light.irradiance[row])
+    y, brightness = _spectra.shapes(some, None if light.sun is None else light.sun[row])
     squares = np.full((1, y.shape[1]), np.nan)
     if noise is not None:
         with np.errstate(invalid="ignore", divide="ignore"):
@@ -547,9 +563,10 @@ def _shared(there: np.ndarray, size: int) -> np.ndarray:
 
 def _rank_score(scores: np.ndarray) -> np.ndarray:
     """The largest of the detectors' scores of each spectrum, each in robust deviations from its median."""
-    middle = np.nanmedian(scores, axis=0)
-    spread = 1.4826 * np.nanmedian(np.abs(scores - middle), axis=0)
-    return np.nan_to_num(np.nanmax((scores - middle) / np.where(spread > 0, spread, 1), axis=1), nan=np.inf)
+    scores = np.where(np.isfinite(scores), scores, np.inf)
+    middle = np.median(scores, axis=0)
+    spread = 1.4826 * np.median(np.abs(scores - middle), axis=0)
+    return ((scores - middle) / np.where(spread > 0, spread, 1)).max(axis=1)
 
 
 def _masks(windows: str, grid: np.ndarray | None) -> dict[str, np.ndarray]:
