@@ -287,14 +287,22 @@ class Scorer:
             list(crew.map(work.run, range(len(work.strips))))
         return work.scores(), work.extrema()
 
-    def residual(self, spectra: np.ndarray, components: np.ndarray, row: np.ndarray) -> np.ndarray:
-        """Residuals r of some scored spectra y (p, m) of given rows, NaN where a channel is missing."""
+    def residual(
+        self, spectra: np.ndarray, components: np.ndarray, row: np.ndarray, without_gases: bool = False
+    ) -> np.ndarray:
+        """Residuals r of some scored spectra y (p, m) of given rows, NaN where a channel is missing.
+
+        `without_gases` also takes out what any amplitudes of the gases explain, by least squares."""
         row = np.zeros(len(spectra), int) if self.rows == 1 else np.asarray(row, int)
         found = np.full(spectra.shape, np.nan, np.float32)
         for one in np.unique(row):
             here, channel = row == one, ~self.dead[one]
             r = spectra[here] - self._mean[one] - components[here] @ self._synthesis[one]
-            found[np.ix_(here, channel)] = (r / self._noise[one].astype(np.float32))[:, channel]
+            r /= self._noise[one].astype(np.float32)
+            if without_gases:
+                gases = self._free.design[one][:, self.k : self.k + self.g].astype(float)
+                r -= (np.nan_to_num(r) @ np.linalg.pinv(gases).T @ gases.T).astype(np.float32)
+            found[np.ix_(here, channel)] = r[:, channel]
         return found
 
     def channel(self, spectra: np.ndarray, components: np.ndarray, channel: int) -> np.ndarray:

@@ -13,7 +13,7 @@ from phidias_lab.testing.scenes import spectra
 
 #: A detector of few rows, and few scanlines of a summer's day.
 DETECTOR = dataclasses.replace(spectra.TROPOMI_BAND_7, rows=64)
-PARAMETERS = {"learning_size": 6000, "components": 12, "row_strata": 1, "brightness_strata": 2}
+PARAMETERS = {"learning_size": 10_000, "components": 25, "row_strata": 1, "brightness_strata": 2}
 
 
 def granule(
@@ -24,9 +24,9 @@ def granule(
     return spectra.Scene(of, start, scanlines, events=events)
 
 
-def spread(of: spectra.Instrument = DETECTOR, granules: int = 12, scanlines: int = 24) -> list[spectra.Scene]:
+def spread(of: spectra.Instrument = DETECTOR, granules: int = 16, scanlines: int = 20) -> list[spectra.Scene]:
     """Short granules from all over two days, what is usual in them differs."""
-    return [granule(2.3 * n + 0.16 * (n % 3 - 1), scanlines, of=of) for n in range(granules)]
+    return [granule(1 + 2 * n + 0.16 * (n % 3 - 1), scanlines, of=of) for n in range(granules)]
 
 
 @cache

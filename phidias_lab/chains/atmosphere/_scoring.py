@@ -119,7 +119,7 @@ def scores(
     y = level.even(y, light.mean, brightness, light.stripe)
     found, extrema = scorer.score(y, cores=1)
     line, row = np.nonzero(found.unexplained > _SUSPECT)
-    hit = hits(scorer.residual(y[line, row], found.components[line, row], row))
+    hit = hits(scorer.residual(y[line, row], found.components[line, row], row, without_gases=True))
     changed = hit.any(axis=1)
     line, row, hit = line[changed], row[changed], hit[changed]
     if line.size:
@@ -166,7 +166,7 @@ def _without(scorer, y, line, row, found: screening.Scores, extrema: screening.E
 
 
 def hits(residual: np.ndarray) -> np.ndarray:
-    """Which channels (..., m) of residuals stand out alone."""
+    """Which channels (..., m) of residuals without gases, whose lines may be strong, stand out alone."""
     filled = np.nan_to_num(residual)
     apart = np.zeros_like(filled)
     apart[..., 1:-1] = filled[..., 1:-1] - (filled[..., :-2] + filled[..., 2:]) / 2

@@ -25,8 +25,8 @@ NOT_SCREENED, USUAL, ALONE, UNKNOWN = 0, 1, 2, 3
 LOCAL = 5
 #: Whether no gas explains an event: its mean residual, less the gases, has a chi-square that noise has this seldom.
 _UNEXPLAINED = 1e-4
-#: Share of the noise that a mean of many spectra keeps: how well the natural variability is known.
-_VAGUE = 1e-3
+#: Share of a spectrum's noise variance that a mean of many keeps: so well factors and signatures describe strong lines.
+_VAGUE = 0.5
 #: Channels that may flicker in a row of the detector.
 _FLICKERING = 3
 
@@ -283,7 +283,7 @@ class Screening(Chain):
         line, row = np.nonzero(keep)
         selected = _selected(spectra, line, row)
         residual, looked = _looked_at(rows, learnt, scored["stratum"].values.astype(int), spectra, selected, line, row)
-        kinds, facts = self._attributed(learnt, residual, event[line, row])
+        kinds, facts = self._attributed(learnt, residual, looked["level"], event[line, row])
         groups = int(event.max())
         event[~np.isin(event, list(kinds))] = 0
         stay = np.flatnonzero(event[line, row] > 0) if self.keep_alone == "no" else np.arange(line.size)
@@ -357,7 +357,7 @@ class Screening(Chain):
         return limit
 
     def _attributed(
-        self, learnt: Learnt, residual: np.ndarray, event: np.ndarray
+        self, learnt: Learnt, residual: np.ndarray, level: np.ndarray, event: np.ndarray
     ) -> tuple[dict[int, int], dict[str, np.ndarray]]:
         """What each event is: the gas that explains its mean residual, or unknown where something is left that none explains.
 
@@ -386,7 +386,8 @@ class Screening(Chain):
             else:
                 continue
             facts["snr"].append(snr)
-            facts["amplitude"].append(of_mean.amplitude[0])
+            # Residuals are over the level of their pixels, so this is a mean that brighter pixels weigh more in.
+            facts["amplitude"].append(of_mean.amplitude[0] / np.mean(1 / level[mine]))
             facts["unexplained"].append(unexplained)
         return kinds, {
             "snr": np.array(facts["snr"], float).reshape(-1, g),
@@ -487,6 +488,7 @@ def _looked_at(
     """Residuals of the selected spectra on the basis' grid, amplitudes of gases and their SNR."""
     grid, g = learnt.basis.wavelength, len(learnt.basis.gases)
     residual = np.full((line.size, grid.size), np.nan, np.float32)
+    levels = np.full(line.size, np.nan, np.float32)
     amplitude, snr = np.full((2, line.size, g), np.nan, np.float32)
     granule = _spectra.granules(spectra)[line]
     radiance = selected["selected_radiance"][1]
@@ -497,17 +499,17 @@ def _looked_at(
         stripe = None if light.stripe is None else light.stripe[row[mine]]
         y = learnt.level.even(y, light.mean[row[mine]], brightness, stripe)
         scorer = rows.scorer(int(one)).compute()
+        shapes = _scoring.some(scorer, y, row[mine]).components
+        y[_scoring.hits(scorer.residual(y, shapes, row[mine], without_gases=True))] = np.nan
         found = scorer.examine(y, row[mine])
-        y[_scoring.hits(found.residual)] = np.nan
-        found = scorer.examine(y, row[mine])
-        level = learnt.level.of(brightness)[:, None]
-        amplitude[mine] = found.amplitude * level
+        levels[mine] = learnt.level.of(brightness)
+        amplitude[mine] = found.amplitude * levels[mine, None]
         snr[mine] = _scoring.snr(found.amplitude / found.deviation, learnt.usual, stratum[line[mine], row[mine]])
         for i, values in zip(mine, found.residual, strict=True):
             good = np.isfinite(values)
             if good.any():
                 residual[i] = np.interp(grid, light.wavelength[row[i]][good], values[good])
-    return residual, {"amplitude": amplitude, "snr": snr}
+    return residual, {"amplitude": amplitude, "snr": snr, "level": levels}
 
 
 def _local(residual: np.ndarray) -> np.ndarray:

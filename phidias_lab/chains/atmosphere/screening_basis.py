@@ -356,8 +356,9 @@ class ScreeningBasis(Chain):
         for part, values in self._stored(y):
             row, brightness = y["row"].values[part], y["brightness"].values[part]
             values = level.even(values, light.mean[row], brightness)
-            residual = scorer.residual(values, _scoring.some(scorer, values, row).components, row)
-            np.add.at(hit[0], row, _scoring.hits(residual))
+            components = _scoring.some(scorer, values, row).components
+            residual = scorer.residual(values, components, row)
+            np.add.at(hit[0], row, _scoring.hits(scorer.residual(values, components, row, without_gases=True)))
             np.add.at(hit[1], row, np.isfinite(residual))
             left[part] = residual * (noise[row] * level.of(brightness)[:, None])
         stripe = self._stripe.copy()
