@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import shapely
 import xarray as xr
-from scipy.interpolate import CubicSpline
 
 from phidias_lab.contract import Input, Var
 from phidias_lab.errors import InputError
@@ -36,8 +35,10 @@ SPECTRA = Input(
         "ground_pixel_quality": Var(optional=True),
     },
 )
-#: What no spectrum that is used may have, by the meanings of the flags.
-UNUSABLE = ("solar_eclipse", "night", "geolocation_error")
+#: The Earth shines by the Sun's light up to this wavelength, and by its heat beyond (nm).
+HEAT = 4000.0
+#: What no spectrum that is used may have, by the meanings of the flags; and no spectrum of sunlight.
+UNUSABLE, DARK = ("geolocation_error",), ("solar_eclipse", "night")
 
 
 #: Where the radiation belt reaches down to satellites and hits detectors: corners (longitude, latitude) of a rough outline.
@@ -95,10 +96,11 @@ def names(spectra: xr.Dataset) -> list[str]:
 def usable(part: xr.Dataset, largest_zenith: float, region: Any = None) -> np.ndarray:
     """Which pixels (lines, rows) of a few scanlines are screened: sunlit, in place, within the region."""
     good = np.isfinite(part["latitude"].values) & np.isfinite(part["longitude"].values)
-    if "solar_zenith_angle" in part and "irradiance" in part:
+    flags = (*UNUSABLE, *DARK) if part.attrs["sunlight"] else UNUSABLE
+    if "solar_zenith_angle" in part and part.attrs["sunlight"]:
         good &= part["solar_zenith_angle"].values <= largest_zenith
     if "ground_pixel_quality" in part:
-        good &= (part["ground_pixel_quality"].values & _mask(part["ground_pixel_quality"].attrs, UNUSABLE)) == 0
+        good &= (part["ground_pixel_quality"].values & _mask(part["ground_pixel_quality"].attrs, flags)) == 0
     if region is not None:
         from phidias_lab.contract.parameters import region_contains
 
@@ -157,7 +159,7 @@ def light(
     wavelength, mean = of("wavelength"), None
     if basis is not None:
         inside = np.clip(wavelength, basis.wavelength[0], basis.wavelength[-1])
-        mean = CubicSpline(basis.wavelength, basis.mean)(inside).astype(np.float32)
+        mean = screening.curve(basis.wavelength, basis.mean)(inside).astype(np.float32)
     return Light(wavelength, sun, mean, None if stripe is None else stripe.astype(np.float32))
 
 
@@ -166,25 +168,27 @@ def shapes(radiance: np.ndarray, sun: np.ndarray | None) -> tuple[np.ndarray, np
     return log_shapes.log_shape(radiance, sun), log_shapes.brightness(radiance)
 
 
-def on_grid(y: np.ndarray, wavelength: np.ndarray, grid: np.ndarray) -> np.ndarray:
-    """Spectra (n, m) of one row of the detector on the common grid, gaps bridged."""
-    y = np.asarray(y, float)
-    good = np.isfinite(y)
+def on_grid(y: np.ndarray, wavelength: np.ndarray, grid: np.ndarray, mean: np.ndarray) -> np.ndarray:
+    """Spectra (n, m) of one row of the detector on the common grid, gaps bridged.
+
+    What is interpolated, and bridged by straight lines, is the distance from the mean, which is given on the grid and is far
+    less rough.
+    """
+    inside = np.clip(wavelength, grid[0], grid[-1])
+    away = np.asarray(y, float) - screening.curve(grid, mean)(inside)
+    good = np.isfinite(away)
     for i in np.flatnonzero(~good.all(axis=1)):
         some = good[i]
-        y[i] = np.interp(wavelength, wavelength[some], y[i, some]) if some.any() else 0.0
-    inside = np.clip(grid, wavelength[0], wavelength[-1])
-    return CubicSpline(wavelength, y, axis=1)(inside).astype(np.float32)
+        away[i] = np.interp(wavelength, wavelength[some], away[i, some]) if some.any() else 0.0
+    if not np.array_equal(wavelength, grid):
+        away = screening.curve(wavelength, away, axis=1)(np.clip(grid, wavelength[0], wavelength[-1]))
+    return (mean + away).astype(np.float32)
 
 
 def lost(wavelength: np.ndarray, grid: np.ndarray) -> float:
-    """By how much `on_grid` lowers the variance of white noise, as a mean over the channels: 1 - the sum of the squared weights
-    of a cubic through four neighbours (Lagrange), which a spline is close to."""
-    grid = np.clip(grid, wavelength[0], wavelength[-1])
-    at = np.clip(np.searchsorted(wavelength, grid) - 1, 0, wavelength.size - 2)
-    u = (grid - wavelength[at]) / (wavelength[at + 1] - wavelength[at])
-    weights = [-u * (u - 1) * (u - 2) / 6, (u + 1) * (u - 1) * (u - 2) / 2, -(u + 1) * u * (u - 2) / 2, (u + 1) * u * (u - 1) / 6]
-    return float(np.mean(1 - np.sum(np.square(weights), axis=0)))
+    """By how much `on_grid` lowers the variance of white noise, as a mean over the channels."""
+    weights = screening.curve(wavelength, np.eye(wavelength.size))(np.clip(grid, wavelength[0], wavelength[-1]))
+    return float(np.mean(1 - np.sum(np.square(weights), axis=1)))
 
 
 @dataclass(frozen=True)
@@ -249,5 +253,6 @@ def equal_rows(number: int, parts: int) -> tuple[float, ...]:
 def iterate(spectra: xr.Dataset, needed: tuple[str, ...]) -> Iterator[tuple[Block, xr.Dataset]]:
     """The blocks with these variables in memory, one after the other."""
     some = spectra[[name for name in needed if name in spectra]]
+    some = some.assign_attrs(sunlight=bool(np.nanmin(np.asarray(spectra["wavelength"].values)) < HEAT))
     for block in blocks(spectra):
         yield block, some.isel(scanline=block.lines).compute()

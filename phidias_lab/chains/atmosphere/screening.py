@@ -418,13 +418,14 @@ class Screening(Chain):
             rate = some["selected_false_alarm_rate"].values
             time = some["selected_time"].values
             bounds = [some[f"selected_{name}_bounds"].values for name in ("latitude", "longitude")]
-            peak = int(np.argmin(rate))
+            kind = int(result["event_class"].values[i]) - UNKNOWN
+            peak = int(np.nanargmax(some["selected_snr"].values[:, kind - 1]) if kind else np.argmin(rate))
             snr = result["event_snr"].values[i]
             rows.append(
                 {
                     "time": pd.Timestamp(time.min(), tz="UTC"),
                     "time_end": pd.Timestamp(time.max(), tz="UTC"),
-                    "kind": names[int(result["event_class"].values[i]) - UNKNOWN],
+                    "kind": names[kind],
                     "geometry": clusters.outline(*bounds),
                     "quality": float(np.clip(result["event_unexplained"].values[i] / 0.05, 0, 1)),
                     "false_alarm_rate": float(rate.min()),

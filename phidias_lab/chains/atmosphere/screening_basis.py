@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -11,7 +12,6 @@ import dask
 import dask.array as da
 import numpy as np
 import xarray as xr
-from scipy.interpolate import CubicSpline
 from scipy.stats import norm
 
 from phidias_lab.chains.atmosphere import _scoring, _spectra
@@ -32,7 +32,8 @@ _LEAST = 5
 _ROUNDS = 3
 #: Fewer spectra of a row tell nothing of what it adds to the mean.
 _ENOUGH = 50
-#: A channel of a row that stands out alone in a larger share of its spectra flickers, and is taken for dead.
+#: A channel of a row that stands out alone in a larger share of its spectra, and ten times as often as most of the row's do,
+#: flickers, and is taken for dead.
 _FLICKERS = 0.01
 #: Pixels of so many lines and rows depend on each other: they are the clusters of the thresholds' intervals.
 _TOGETHER = 10
@@ -183,13 +184,14 @@ class ScreeningBasis(Chain):
         return f"Screening basis of {whose}, {self.learning_size} spectra"
 
     def run(self, spectra: xr.Dataset, absorption: xr.Dataset | None = None) -> xr.Dataset:
-        self._mean, self._light = None, spectra[["wavelength", "radiance"]].isel(scanline=slice(0, 1))
+        self._light = spectra[["wavelength", "radiance"]].isel(scanline=slice(0, 1))
         self._wavelength = _spectra.light(spectra, 0, True).wavelength
         self._stripe = np.zeros(self._wavelength.shape, np.float32)
         self.report(0.0, "choosing the learning set")
         kept, coverage = self._drawn(spectra)
         grid = _grid(spectra)
         y = self._gathered(spectra, kept)
+        self._mean = self._first_mean(y, grid)
         brightness = y["brightness"].values
         signatures = self._signatures(grid, absorption)
         use, level, dead = np.isfinite(brightness), Level((0.0,), (1.0,)), y["dead"].values > 0
@@ -198,12 +200,13 @@ class ScreeningBasis(Chain):
             self.report(0.3 + 0.1 * round_, "taking unusual spectra out of the learning set")
             use, level = self._usual(y, level, basis)
             noise = self._noise(y, level, use, basis)
-            dead = self._detector(y, level, use, basis, dead)
+            dead = self._detector(y, level, use, basis, y["dead"].values > 0)
             basis = self._learn(y, level, use, grid, signatures, noise=noise, first=round_ < _ROUNDS - 1)
         if self.components is None and self.choose == "coherence":
             basis = self._by_coherence(spectra, y, level, use, grid, signatures, noise, dead)
         # Onto one grid white noise is interpolated, which lowers it; on the rows' own grids it is whole.
-        lost = np.mean([_spectra.lost(wavelength, grid) for wavelength in self._wavelength])
+        some = np.unique(np.linspace(0, len(self._wavelength) - 1, 9).round().astype(int))
+        lost = np.mean([_spectra.lost(wavelength, grid) for wavelength in self._wavelength[some]])
         basis = dataclasses.replace(basis, white=basis.white / (1 - lost))
         edges = np.quantile(brightness[np.isfinite(brightness)], np.linspace(0, 1, self.brightness_strata + 1))
         edges = np.maximum.accumulate(edges + 1e-6 * np.arange(edges.size))
@@ -334,40 +337,57 @@ class ScreeningBasis(Chain):
             part = slice(start, min(start + _AT_ONCE, y.sizes["learning"]))
             yield part, y["y"][part].values - self._stripe[y["row"].values[part]]
 
+    def _first_mean(self, y: xr.Dataset, grid: np.ndarray) -> np.ndarray:
+        """The middle of spectra of the rows that are nearest to the grid, bridged where these rows have gaps."""
+        near = np.argsort(np.abs(self._wavelength - grid).max(axis=1), kind="stable")
+        _, values = next(self._stored(y))
+        row = y["row"].values[: len(values)]
+        for number_ in range(1, near.size + 1):
+            some = values[np.isin(row, near[:number_])]
+            if np.isfinite(some).sum(axis=0).min(initial=0) >= _ENOUGH:
+                break
+        with warnings.catch_warnings(action="ignore", category=RuntimeWarning):
+            mean = np.nanmedian(some, axis=0)
+        good = np.isfinite(mean)
+        return np.interp(grid, grid[good], mean[good])
+
     def _parts(self, y: xr.Dataset, level: Level, grid: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
         """The learning set on one grid, some spectra at a time, with the same noise for all."""
         for part, values in self._stored(y):
             row, held = y["row"].values[part], np.empty((part.stop - part.start, grid.size), np.float32)
             for one in np.unique(row):
-                held[row == one] = _spectra.on_grid(values[row == one], self._wavelength[one], grid)
-            if self._mean is None:
-                self._mean = held.mean(axis=0)
+                held[row == one] = _spectra.on_grid(values[row == one], self._wavelength[one], grid, self._mean)
             yield part, level.even(held, self._mean, y["brightness"].values[part])
 
-    def _detector(self, y: xr.Dataset, level: Level, use: np.ndarray, basis: screening.Basis, dead: np.ndarray) -> np.ndarray:
-        """Learn what each row adds to the mean, the median of its residuals; and which of its channels flicker.
+    def _detector(
+        self, y: xr.Dataset, level: Level, use: np.ndarray, basis: screening.Basis, dead: np.ndarray
+    ) -> np.ndarray:
+        """Learn what each row adds to the mean, the median of its residuals; gives the channels that flicker about it.
 
         Both are told of channels of which a row has enough spectra."""
         rows = _scoring.Rows(self._light, basis, dead, self._stripe, True)
         light, scorer = rows.light(0), rows.scorer(0).compute()
-        noise = CubicSpline(basis.wavelength, basis.noise)(np.clip(light.wavelength, basis.wavelength[0], basis.wavelength[-1]))
+        noise = np.interp(light.wavelength, basis.wavelength, basis.noise)
         left = np.full((y.sizes["learning"], basis.wavelength.size), np.nan, np.float32)
-        hit = np.zeros((2, *dead.shape), np.int32)
+        levels = level.of(y["brightness"].values)
         for part, values in self._stored(y):
-            row, brightness = y["row"].values[part], y["brightness"].values[part]
-            values = level.even(values, light.mean[row], brightness)
-            components = _scoring.some(scorer, values, row).components
-            residual = scorer.residual(values, components, row)
-            np.add.at(hit[0], row, _scoring.hits(scorer.residual(values, components, row, without_gases=True)))
-            np.add.at(hit[1], row, np.isfinite(residual))
-            left[part] = residual * (noise[row] * level.of(brightness)[:, None])
-        stripe = self._stripe.copy()
+            row = y["row"].values[part]
+            values = level.even(values, light.mean[row], y["brightness"].values[part])
+            left[part] = scorer.residual(values, _scoring.some(scorer, values, row).components, row)
+            left[part] *= levels[part, None]
+        stripe, flickers = self._stripe.copy(), np.zeros(dead.shape, bool)
         for one in np.unique(y["row"].values):
-            mine = left[use & (y["row"].values == one)]
-            enough = np.isfinite(mine).sum(axis=0) >= _ENOUGH
-            stripe[one, enough] += np.nanmedian(mine[:, enough], axis=0)
+            mine = y["row"].values == one
+            there = np.isfinite(left[mine]).sum(axis=0)
+            enough = there >= _ENOUGH
+            middle = np.zeros(left.shape[1], np.float32)
+            middle[enough] = np.nanmedian(left[use & mine][:, enough], axis=0)
+            stripe[one] += middle * noise[one]
+            hit = _scoring.hits((left[mine] - middle) / levels[mine, None]).sum(axis=0)
+            share = np.where(enough, hit / np.maximum(there, 1), 0)
+            flickers[one] = share > max(_FLICKERS, 10 * np.median(share))
         self._stripe = stripe
-        return dead | ((hit[1] >= _ENOUGH) & (hit[0] > _FLICKERS * hit[1]))
+        return dead | flickers
 
     def _learn(
         self,
