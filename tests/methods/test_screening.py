@@ -77,7 +77,7 @@ def at_row(basis: screening.Basis, wavelength: np.ndarray) -> screening.Basis:
 
     nearest = np.abs(wavelength[:, None] - basis.wavelength).argmin(axis=1)
     arrays = {name: np.interp(wavelength, GRID, getattr(basis, name)) for name in ("noise", "white")}
-    arrays["mean"] = smooth(basis.mean)
+    arrays["mean"] = np.where((wavelength >= GRID[0]) & (wavelength <= GRID[-1]), smooth(basis.mean), np.nan)
     for name in ("shapes", "signatures", "factors"):
         arrays[name] = smooth(getattr(basis, name) * basis.noise[:, None]) / arrays["noise"][:, None]
     return dataclasses.replace(basis, wavelength=wavelength, channels=basis.channels[nearest], **arrays)
@@ -85,7 +85,7 @@ def at_row(basis: screening.Basis, wavelength: np.ndarray) -> screening.Basis:
 
 def dense(basis: screening.Basis, y: np.ndarray) -> dict[str, np.ndarray]:
     """All scores of one spectrum with NaN where a channel is missing."""
-    o = np.isfinite(y)
+    o = np.isfinite(y - basis.mean)
     x = ((y - basis.mean) / basis.noise)[o]
     f, kernels = basis.shapes[o], basis.signatures[o]
     k, g = f.shape[1], kernels.shape[1]
@@ -181,7 +181,8 @@ def test_a_basis_on_a_rows_grid_says_what_interpolated_spectra_say(basis):
     on_grid, _ = screening.Scorer(basis).score(exact.astype(np.float32))
     np.testing.assert_allclose(on_rows.components[..., :4], on_grid.components[..., :4], atol=0.1)
     np.testing.assert_allclose(on_rows.amplitude, on_grid.amplitude, atol=0.02)
-    np.testing.assert_allclose(on_rows.reconstruction, on_grid.reconstruction, rtol=0.01)
+    # Rows do not have all the channels of the grid.
+    np.testing.assert_allclose(on_rows.reconstruction, on_grid.reconstruction, rtol=0.02)
 
 
 def with_gaps(y: np.ndarray, seed: int = 5) -> np.ndarray:

@@ -303,9 +303,8 @@ class ScreeningBasis(Chain):
         gaps = gathered["gaps"].data.sum(axis=0)
         gaps = np.asarray(gaps.compute() if hasattr(gaps, "compute") else gaps)
         dead = (gaps[0] > 0.5 * gaps[1]) & (gaps[1] >= 3)
-        counts = np.array([block.shape[0] for block in parts["y"]])
-        weight = counts / counts.sum()
-        noise = np.sqrt((gathered["noise"].values * weight[:, None]).sum(axis=0))
+        # Medians, since the relative noise of dark spectra has no bound.
+        noise = np.nanmedian(gathered["noise"].values, axis=0) if noisy else np.full(m, np.nan)
         return gathered.assign(
             noise=(channel, noise), dead=(("ground_pixel", channel), dead), row=("learning", row)
         ).drop_vars("gaps")
@@ -553,14 +552,14 @@ def _gather(line, row, light, rows, radiance, noise=None) -> dict[str, np.ndarra
     """Chosen spectra of a block on the grids of their rows."""
     some = np.asarray(radiance)[line, row]
     y, brightness = _spectra.shapes(some, None if light.sun is None else light.sun[row])
-    squares = np.full((1, y.shape[1]), np.nan)
+    relative = np.full((1, y.shape[1]), np.nan)
     if noise is not None:
-        with np.errstate(invalid="ignore", divide="ignore"):
-            squares = np.nanmean(np.square(np.asarray(noise)[line, row] / some, dtype=float), axis=0)[None]
+        with warnings.catch_warnings(action="ignore", category=RuntimeWarning):
+            relative = np.nanmedian(np.asarray(noise)[line, row] / some, axis=0)[None]
     gaps = np.zeros((1, 2, rows, y.shape[1]), np.int32)
     np.add.at(gaps[0, 0], row, ~np.isfinite(y))
     np.add.at(gaps[0, 1], row, 1)
-    return {"y": y, "brightness": brightness, "noise": squares, "gaps": gaps}
+    return {"y": y, "brightness": brightness, "noise": relative, "gaps": gaps}
 
 
 def _grid(spectra: xr.Dataset) -> np.ndarray:
