@@ -111,6 +111,17 @@ def test_the_command_line_shows_its_help_without_screens_and_chains():
     assert [name for name in found if name.startswith("phidias_lab.chains.")] == []
 
 
+def test_the_compiler_is_brought_in_by_the_first_scorer_only():
+    assert "numba" not in modules_after("from phidias_lab.methods import screening")
+    code = """
+import numpy as np
+from phidias_lab.methods import pca, screening
+y = np.random.default_rng(0).standard_normal((99, 20))
+screening.Scorer(screening.learn(pca.Moments(20).add(y), np.arange(20.0), np.ones(20), 2))
+"""
+    assert "numba" in modules_after(code)
+
+
 def declared() -> dict[str, str]:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     return project["entry-points"]["phidias_lab.chains"]

@@ -39,10 +39,7 @@ Princeton Stat. Res. Group Memo. Rep. 42; Hager 1989, SIAM Rev. 31, 221-239, eq.
 
 from __future__ import annotations
 
-import itertools
-import math
 from dataclasses import dataclass
-from queue import SimpleQueue
 from typing import NamedTuple
 
 import numpy as np
@@ -53,14 +50,8 @@ from phidias_lab.methods import pca, threads
 
 #: A spectrum with a smaller share of its channels is not judged.
 LEAST_OBSERVED = 0.5
-#: Lines and spectra worked on at once: small products are made without copies of what they multiply, and the cache of a core
-#: holds what belongs together.
-_LINES, _SPECTRA = 64, 448
-#: Lines whose highest and lowest residuals are known before one is looked for among them.
-_NEAR = 16
-#: A product with fewer numbers than this is fastest with both operands' channels in a line (OpenBLAS for AVX-512; no matter
-#: elsewhere).
-_SMALL = 1200
+#: Spectra that a thread takes at once, some hundred times what it takes to hand them out.
+_SPECTRA = 1024
 #: Spectra with gaps whose systems are solved at once.
 _WITH_GAPS = 256
 #: So many components beyond those that are taken out may stand in the covariance; more say nothing.
@@ -236,20 +227,22 @@ class Scorer:
         self._prepare(wavelength)
 
     def _prepare(self, wavelength: np.ndarray) -> None:
+        from phidias_lab.methods import scoring  # brings in the compiler
+
         basis, rows, m, k, g = self.basis, self.rows, self.m, self.k, self.g
         w, q = len(basis.windows), basis.factors.shape[1]
         # Lines are smooth, noise is not, nor is a line in units of the noise.
         lines = np.column_stack([basis.shapes, basis.signatures, basis.factors]) * basis.noise[:, None]
         curves = curve(basis.wavelength, np.column_stack([basis.mean, lines]))
         middles = (basis.wavelength[1:] + basis.wavelength[:-1]) / 2
-        self._mean = np.zeros((rows, 1, m), np.float32)
+        self._mean = np.full((rows, m), np.nan, np.float32)  # as are all spectra of a row that is not judged
         self._noise = np.ones((rows, m))
-        self._analysis = np.zeros((rows, m, k + 2 * g), np.float32)  # y - mean to c, a, and a by S
-        self._synthesis = np.zeros((rows, k, m), np.float32)  # c to y - mean
-        self._sums = np.zeros((rows, 1 + w, m), np.float32)  # squares of y - mean - F c to sums over channels
+        analysis = np.zeros((rows, m, k + 2 * g), np.float32)  # x to c, a, and a by S
+        shapes = np.zeros((rows, m, k), np.float32)  # c to x
+        windows = np.zeros((rows, m, w), bool)
         self._expected = np.zeros((rows, m, w), np.float32)  # expected square of r, where the channel is in the window
-        self._gram = np.zeros((rows, g, g), np.float32)
-        self._deviation = np.ones((rows, g), np.float32)
+        gram = np.zeros((rows, g, g), np.float32)
+        deviation = np.ones((rows, g), np.float32)
         design = np.zeros((rows, m, k + g + q), np.float32)
         self._plain = _Fits(design[..., : k + g])
         self._weighted = _Fits(design[..., k:])
@@ -258,7 +251,6 @@ class Scorer:
         for row in range(rows):
             here = ~self.dead[row]
             if not self._judged(row, m - self._observed[row]):
-                self._mean[row] = np.nan  # and so are all of its spectra
                 continue
             inside = np.where(here, wavelength[row], basis.wavelength[0])
             at = curves(inside)
@@ -268,20 +260,20 @@ class Scorer:
             plain = self._plain.put(row, h[:, : k + g], np.ones(m))
             weighted = self._weighted.put(row, h[:, k:], white, q)
             f, kernels, v = np.split(h, [k, k + g], axis=1)
-            self._mean[row, 0], self._noise[row] = mean, noise
-            self._analysis[row] = np.column_stack([plain, weighted[:, :g]]) / noise[:, None]
-            self._synthesis[row] = (f * noise[:, None]).T
-            self._gram[row] = kernels.T @ kernels
-            self._deviation[row] = np.sqrt(self._weighted.variance[row, :g])
+            self._mean[row], self._noise[row], shapes[row] = mean, noise, f
+            analysis[row] = np.column_stack([plain, weighted[:, :g]])
+            gram[row] = kernels.T @ kernels
+            deviation[row] = np.sqrt(self._weighted.variance[row, :g])
             # The variance of r = (1 - F A') x in usual spectra.
             by = plain[:, :k]
             variance = np.square(v - f @ (by.T @ v)).sum(axis=1) + white * (1 - 2 * np.sum(f * by, axis=1))
             variance += np.sum(f @ (by.T @ (white[:, None] * by)) * f, axis=1)
-            windows = basis.channels[np.searchsorted(middles, wavelength[row])] & here[:, None]
-            self._sums[row] = np.column_stack([here, windows]).T / noise**2
-            self._expected[row] = windows * variance[:, None]
-        self._window = self._expected.sum(axis=1)
-        self._analysis = _in_lines(self._analysis)
+            windows[row] = basis.channels[np.searchsorted(middles, wavelength[row])] & here[:, None]
+            self._expected[row] = windows[row] * variance[:, None]
+        freedom = (self._observed - k).astype(np.float32)
+        self._window, self._gram = self._expected.sum(axis=1), gram
+        self._norms = scoring.Norms.of(freedom, self._window, gram, deviation)
+        self._tables = scoring.tables(self._mean, self._noise, self.dead, analysis, shapes, windows, basis.values)
 
     # Blocks ---------------------------------------------------------------------------------------------------------------
 
@@ -293,13 +285,14 @@ class Scorer:
                 f"Spectra of shape {block.shape} were given to a basis of {self.rows} rows and {self.m} channels. Give "
                 "lines, rows and channels."
             )
-        work = _Work(self, block)
+        lines, rows, m = block.shape
+        if self.rows == 1:  # all spectra are lines of the one row
+            block = block.reshape(lines * rows, 1, m)
+        work = _Work(self, np.ascontiguousarray(block))
         number = max(min(cores or threads.cores(), len(work.strips)), 1)
-        for _ in range(number):
-            work.spaces.put(np.empty((2, max(_SPECTRA, _LINES) * self.m), np.float32))
         with threads.crew(number) as crew:
             list(crew.map(work.run, range(len(work.strips))))
-        return work.scores(), work.extrema()
+        return work.scores((lines, rows)), work.extrema()
 
     def residual(
         self, spectra: np.ndarray, components: np.ndarray, row: np.ndarray, without_gases: bool = False
@@ -330,7 +323,7 @@ class Scorer:
         spectra = np.asarray(spectra, np.float32)
         row = np.zeros(len(spectra), int) if self.rows == 1 else np.asarray(row, int)
         k, g, q = self.k, self.g, self.basis.factors.shape[1]
-        x = (spectra - self._mean[row, 0]) / self._noise[row]
+        x = (spectra - self._mean[row]) / self._noise[row]
         gap = ~np.isfinite(x) | self.dead[row]
         judged = self._judged(row, gap.sum(axis=1))
         n = len(x)
@@ -361,33 +354,6 @@ class Scorer:
         """Whether enough channels are there."""
         observed = self.m - missing
         return (observed >= LEAST_OBSERVED * self.m) & (observed > self.k + self.g)
-
-    def _derive(self, fits, sums, freedom, window, gram, deviation, found: dict[str, np.ndarray]) -> None:
-        """Scores into `found` (..., rows, lines) from fits (rows, lines, ...) and sums of squares (..., rows, lines).
-
-        What stands between them holds for each row. Lines come last, because short loops are slow.
-        """
-        k, g = self.k, self.g
-        c, square = fits[..., :k], sums[0]
-        a, by_s = np.moveaxis(fits[..., k:], 2, 0).reshape(2, g, *square.shape)
-        along = np.matmul(gram, a.swapaxes(0, 1)).swapaxes(0, 1)  # K'r
-        left = np.maximum(square - np.multiply(along, a).sum(axis=0), 0)
-        np.sqrt(square / freedom[:, None], out=found["reconstruction"])
-        np.sqrt(left / (freedom - g)[:, None], out=found["unexplained"])
-        np.matmul(c * c, (1 / self.basis.values).astype(np.float32), out=found["hotelling"])
-        np.divide(sums[1:], window.T[..., None], out=found["windows"])
-        np.sqrt(found["windows"], out=found["windows"])
-        found["amplitude"][...] = by_s
-        np.divide(by_s, deviation.T[..., None], out=found["snr"])
-        length = np.sqrt(square) * np.sqrt(np.diagonal(gram, axis1=1, axis2=2)).T[..., None]
-        np.divide(along, length, out=found["cosine"])
-
-
-def _in_lines(weights: np.ndarray) -> np.ndarray:
-    """Weights of channels (rows, m, n), stored so that products with spectra are fast."""
-    if weights.shape[2] * _LINES > _SMALL:
-        return weights
-    return np.ascontiguousarray(weights.swapaxes(1, 2)).swapaxes(1, 2)
 
 
 class _Fits:
@@ -455,236 +421,82 @@ def _alike(judged: np.ndarray, gaps: np.ndarray):
         yield order[start : start + _WITH_GAPS]
 
 
-@dataclass(frozen=True)
-class _Strip:
-    """A portion of a block for one thread: some rows, or some spectra where all rows share a grid, in equal groups."""
-
-    span: slice
-    groups: int | None = None
-
-    def view(self, array: np.ndarray, axis: int = 0) -> np.ndarray:
-        """Of an array with rows and lines, or spectra, from this axis on: the strip's rows or groups, and their lines."""
-        part = array[(slice(None),) * axis + (self.span,)]
-        if self.groups is None:
-            return part
-        lines = (self.span.stop - self.span.start) // self.groups
-        return part.reshape(*array.shape[:axis], self.groups, lines, *array.shape[axis + 1 :])
-
-    def near(self, extremes: np.ndarray) -> np.ndarray:
-        """Of an array over (rows, lines / _NEAR, m) or (spectra / _NEAR, m), likewise."""
-        if self.groups is None:
-            return extremes[self.span]
-        part = extremes[self.span.start // _NEAR : -(-self.span.stop // _NEAR)]
-        return part.reshape(self.groups, -1, extremes.shape[-1])
-
-    def rows(self, start: int, stop: int) -> slice:
-        """The scorer's rows of some of the strip's."""
-        return slice(self.span.start + start, self.span.start + stop) if self.groups is None else slice(0, 1)
-
-
-def _strips(per_row: bool, lines: int, rows: int) -> list[_Strip]:
-    if per_row:
-        step = max(2 * _SPECTRA // max(lines, 1), 1)
-        return [_Strip(slice(a, min(a + step, rows))) for a in range(0, rows, step)] if lines else []
-    whole = lines * rows // _LINES * _LINES
-    step = 2 * _SPECTRA // _LINES * _LINES
-    strips = [
-        _Strip(slice(a, min(a + step, whole)), (min(a + step, whole) - a) // _LINES) for a in range(0, whole, step)
+def _strips(lines: int, rows: int) -> list[tuple[tuple[int, int], tuple[int, int]]]:
+    """Lines and rows that a thread takes at once."""
+    step = max(_SPECTRA // max(lines, 1), 1)
+    return [
+        ((line, min(line + _SPECTRA, lines)), (row, min(row + step, rows)))
+        for row in range(0, rows, step)
+        for line in range(0, lines, _SPECTRA)
     ]
-    return strips + ([_Strip(slice(whole, lines * rows), 1)] if whole < lines * rows else [])
-
-
-class _Gaps(NamedTuple):
-    """Spectra of a strip that lack channels, and what holds for each of them instead of for its row."""
-
-    where: tuple[np.ndarray, np.ndarray]
-    missing: np.ndarray
-    freedom: np.ndarray
-    window: np.ndarray
-    gram: np.ndarray
-    deviation: np.ndarray
 
 
 class _Work:
-    """One block on its way: what is found, per row and line or, on one grid for all rows, per spectrum."""
+    """One block on its way."""
 
     def __init__(self, scorer: Scorer, block: np.ndarray):
-        self.scorer, self.block = scorer, block
-        self.lines, self.rows, m = block.shape
-        self.per_row = scorer.rows > 1
-        layout = (self.rows, self.lines) if self.per_row else (self.lines * self.rows,)
+        from phidias_lab.methods import scoring
+
+        self.scorer, self.block, self.loops = scorer, scoring.constant(block), scoring
+        lines, rows, m = block.shape
         k, g, w = scorer.k, scorer.g, len(scorer.basis.windows)
-        first = {"windows": (w,), "amplitude": (g,), "snr": (g,), "cosine": (g,)}
-        first |= dict.fromkeys(("reconstruction", "hotelling", "unexplained"), ())
-        self.found = {name: np.empty(size + layout, np.float32) for name, size in first.items()}
-        self.fits = np.empty((*layout, k + 2 * g), np.float32)
-        self.missing = np.empty(layout, np.int32)
-        near = (self.rows, -(-self.lines // _NEAR)) if self.per_row else (-(-self.lines * self.rows // _NEAR),)
-        self.extremes = np.empty((2, *near, m), np.float32)
-        self.spaces = SimpleQueue()
-        self.spectra = block.transpose(1, 0, 2) if self.per_row else block.reshape(-1, m)
-        self.strips = _strips(self.per_row, self.lines, self.rows)
+        sizes = {"windows": (w,), "components": (k,)} | dict.fromkeys(("amplitude", "snr", "cosine"), (g,))
+        found = {name: np.empty((lines, rows, *sizes.get(name, ())), np.float32) for name in scoring.Found._fields}
+        self.found = scoring.Found(**found)
+        self.missing = np.empty((lines, rows), np.int32)
+        self.strips = _strips(lines, rows)
+        self.extremes = [scoring.Extremes.none(m) for _ in self.strips]
+        self.tables, self.norms = scoring.constant(scorer._tables), scoring.constant(scorer._norms)
 
     def run(self, number: int) -> None:
-        """Score a strip in one of the spaces."""
-        space = self.spaces.get()
-        try:
-            self._run(self.strips[number], space)
-        finally:
-            self.spaces.put(space)
+        """Score a strip."""
+        (first, last), (start, stop) = strip = self.strips[number]
+        extremes = self.extremes[number]
+        given = (self.tables, self.norms, self.loops.Space.of(self.tables), self.found, extremes)
+        self.loops.whole(self.block, *strip, *given, self.missing)
+        line, row = np.nonzero(self.missing[first:last, start:stop])
+        if line.size:
+            self._gapped(line + first, row + start, extremes)
 
-    def _run(self, strip: _Strip, space: np.ndarray) -> None:
-        """Score a strip, tile by tile; a tile and its residuals stay in the cache."""
+    def _gapped(self, line: np.ndarray, row: np.ndarray, extremes) -> None:
+        """Fit spectra to the channels they have, where these are enough, and score them."""
         scorer = self.scorer
-        spectra, fits = strip.view(self.spectra), strip.view(self.fits)
-        rows, lines, m = spectra.shape
-        edges = [*range(0, lines, _LINES), lines]
-        step = max(_SPECTRA // min(lines, _LINES), 1)
-        sums = np.empty((scorer._sums.shape[1], rows, lines), np.float32)
-        gaps = []
-        with np.errstate(invalid="ignore", over="ignore"):
-            for first in range(0, rows, step):
-                part = slice(first, min(first + step, rows))
-                own = strip.rows(part.start, part.stop)
-                dead = np.nonzero(scorer.dead[own])
-                for start, stop in itertools.pairwise(edges):
-                    shape = (part.stop - first, stop - start, m)
-                    y, z = (one[: math.prod(shape)].reshape(shape) for one in space)
-                    np.subtract(spectra[part, start:stop], scorer._mean[own], out=y)
-                    if dead[0].size and self.per_row:
-                        y[dead[0], :, dead[1]] = 0
-                    elif dead[0].size:
-                        y[..., dead[1]] = 0
-                    c = fits[part, start:stop]
-                    np.matmul(y, scorer._analysis[own], out=c)
-                    odd = None
-                    if not np.isfinite(c[..., 0].sum()):  # what is missing spreads into every score of its spectrum
-                        odd = np.nonzero(~np.isfinite(c[..., 0]))
-                        there, gap = self._complete(y, c, odd, own)
-                        gaps.append(gap._replace(where=(odd[0] + first, odd[1] + start)))
-                    np.matmul(c[..., : scorer.k], scorer._synthesis[own], out=z)
-                    np.subtract(y, z, out=y)
-                    if odd:
-                        y[odd] = np.where(there, y[odd], 0)
-                    near = slice(start // _NEAR, -(-stop // _NEAR))
-                    for kind, extreme in enumerate((np.maximum, np.minimum)):
-                        _along(extreme, y, strip.near(self.extremes[kind])[part, near])
-                    np.multiply(y, y, out=z)
-                    into = sums[:, part, start:stop].swapaxes(0, 1)
-                    np.matmul(scorer._sums[own], z.swapaxes(1, 2), out=into)
-            self._finish(strip, fits, sums, gaps)
-
-    def _complete(self, y, c, odd, own) -> tuple[np.ndarray, _Gaps]:
-        """Fit the odd spectra of a tile to the channels they have; the others are set to zero, and so is all of a spectrum
-        that is not judged. Also tells which channels count."""
-        scorer = self.scorer
-        k, g = scorer.k, scorer.g
-        row = odd[0] + own.start if self.per_row else np.zeros(len(odd[0]), int)
-        values = y[odd]
-        gap = ~np.isfinite(values) & ~scorer.dead[row]
-        lost = gap.sum(axis=1)
-        missing = lost + scorer.m - scorer._observed[row]
-        judged = scorer._judged(row, missing)
-        there = ~gap & judged[:, None]
-        values = np.where(there, values, 0)
-        y[odd] = values
-        fits = np.full((len(row), k + 2 * g), np.nan)
-        gram, deviation = scorer._gram[row].astype(float), np.full((len(row), g), np.nan)
-        window = scorer._window[row].astype(float)
+        g = scorer.g
+        lost = self.missing[line, row]
+        judged = scorer._judged(row, lost + scorer.m - scorer._observed[row])
         for some in _alike(judged, lost):
-            here, x = row[some], values[some] / scorer._noise[row[some]]
-            at, used = _places(gap[some])
+            here = row[some]
+            x = (self.block[line[some], here] - scorer._mean[here]) / scorer._noise[here]
+            gap = ~np.isfinite(x) & ~scorer.dead[here]
+            x[gap | scorer.dead[here]] = 0
+            at, used = _places(gap)
             plain, _ = scorer._plain.without(x, here, at, used)
             weighted, variance = scorer._weighted.without(x, here, at, used)
-            fits[some] = np.column_stack([plain, weighted[:, :g]])
             gone = scorer._weighted.design[here[:, None], at][..., :g].astype(float) * used[..., None]
-            gram[some] -= np.matmul(gone.transpose(0, 2, 1), gone)
-            deviation[some] = np.sqrt(variance[:, :g])
-            window[some] -= (scorer._expected[here[:, None], at] * used[..., None]).sum(axis=1)
-        c[odd] = fits
-        # A window that has lost all its channels keeps the rounding of the difference only.
-        window[window < 1e-5 * scorer._window[row]] = np.nan
-        return there, _Gaps(odd, missing, scorer.m - missing - k, window, gram, deviation)
+            gram = scorer._gram[here] - np.matmul(gone.transpose(0, 2, 1), gone)
+            window = scorer._window[here] - (scorer._expected[here[:, None], at] * used[..., None]).sum(axis=1)
+            # A window that has lost all its channels keeps the rounding of the difference only.
+            window[window < 1e-5 * scorer._window[here]] = np.nan
+            own = (scorer._norms.freedom[here] - gap.sum(axis=1), window, gram, np.sqrt(variance[:, :g]))
+            fits = np.column_stack([plain, weighted[:, :g]])
+            norms = self.loops.constant(self.loops.Norms.of(*own))
+            fits = self.loops.constant(fits.astype(np.float32))
+            given = (self.tables, norms, self.loops.Space.of(self.tables), self.found, extremes)
+            self.loops.gapped(self.block, line[some], here, fits, *given)
 
-    def _finish(self, strip: _Strip, fits, sums, gaps: list[_Gaps]) -> None:
-        """Scores of a strip, for whole spectra by its rows and for those with gaps one by one."""
-        scorer = self.scorer
-        own = strip.rows(0, len(fits))
-        found = {name: strip.view(values, values.ndim - self.fits.ndim + 1) for name, values in self.found.items()}
-        freedom = (scorer._observed[own] - scorer.k).astype(np.float32)
-        per_row = (freedom, scorer._window[own], scorer._gram[own], scorer._deviation[own])
-        scorer._derive(fits, sums, *per_row, found)
-        strip.view(self.missing)[...] = (scorer.m - scorer._observed[own])[:, None]
-        for gap in gaps:
-            one = fits[gap.where][:, None]
-            some = {name: np.empty((*values.shape[:-2], *one.shape[:2]), np.float32) for name, values in found.items()}
-            scorer._derive(one, sums[:, *gap.where][..., None], gap.freedom, gap.window, gap.gram, gap.deviation, some)
-            unjudged = np.isnan(one[:, 0, 0])
-            for name, values in some.items():
-                values[..., unjudged, :] = np.nan
-                found[name][..., *gap.where] = values[..., 0]
-            strip.view(self.missing)[gap.where] = gap.missing
-
-    def scores(self) -> Scores:
-        shape = (self.lines, self.rows)
-
-        def ordered(values: np.ndarray, axis: int) -> np.ndarray:
-            """As (lines, rows, ...), of an array with rows and lines, or spectra, from this axis on."""
-            if self.per_row:
-                values = values.swapaxes(axis, axis + 1)
-            else:
-                values = values.reshape(*values.shape[:axis], *shape, *values.shape[axis + 1 :])
-            return np.moveaxis(values, 0, -1) if axis else values
-
-        found = {name: ordered(values, values.ndim - self.fits.ndim + 1) for name, values in self.found.items()}
-        return Scores(
-            **found,
-            components=ordered(self.fits[..., : self.scorer.k], 0),
-            missing=ordered(self.missing, 0),
-        )
+    def scores(self, shape: tuple[int, int]) -> Scores:
+        """As (lines, rows, ...)."""
+        self.missing += (self.scorer.m - self.scorer._observed).astype(np.int32)
+        found = self.found._asdict() | {"missing": self.missing}
+        return Scores(**{name: values.reshape(*shape, *values.shape[2:]) for name, values in found.items()})
 
     def extrema(self) -> Extrema:
-        """The extrema of the block; which line has one is looked up among the few that are known to have it."""
-        scorer, rows, lines = self.scorer, self.rows, self.lines
-        m, k = scorer.m, scorer.k
-        channel = np.arange(m)
-        fits = self.fits.reshape(-1, self.fits.shape[-1])
-        value, spectrum = np.full((2, m), np.nan, np.float32), np.full((2, m), -1)
-        if not self.strips:
-            return Extrema(*value, *spectrum)
-        # Spectra in the order of the fits: a row's one after the other, or all where the rows share a grid.
-        length = lines if self.per_row else lines * rows
-        for kind, sign in enumerate((1, -1)):
-            known = self.extremes[kind].reshape(-1, self.extremes.shape[-2], m)  # rows or one, groups, channels
-            highest = (known.max(axis=1) if kind == 0 else known.min(axis=1)) / scorer._noise
-            row = _where(highest, sign)
-            value[kind] = highest[row, channel]
-            group = _where(known[row, :, channel].T, sign)
-            line = np.minimum(group[:, None] * _NEAR + np.arange(_NEAR), length - 1)
-            c = fits[row[:, None] * length + line][..., :k]
-            place = line * rows + row[:, None] if self.per_row else line
-            r = self.block[*np.divmod(place, rows), channel[:, None]] - scorer._mean[row, 0, channel][:, None]
-            r -= np.matmul(c, scorer._synthesis[row, :, channel][..., None])[..., 0]
-            there = np.isfinite(r) & (value[kind] != 0)[:, None]
-            best = np.where(there, sign * r, -np.inf).argmax(axis=1)
-            some = there[channel, best]
-            spectrum[kind, some] = place[channel, best][some]
-        value[spectrum < 0] = np.nan
+        """Of all strips."""
+        m = self.scorer.m
+        every = self.extremes or [self.loops.Extremes.none(m)]
+        high, low, high_at, low_at = (np.stack(values)[:, :m] for values in zip(*every, strict=True))
+        best = (high.argmax(axis=0), np.arange(m)), (low.argmin(axis=0), np.arange(m))
+        value, spectrum = [high[best[0]], low[best[1]]], [high_at[best[0]].astype(int), low_at[best[1]].astype(int)]
+        for one, at in zip(value, spectrum, strict=True):
+            one[at < 0] = np.nan
         return Extrema(*value, *spectrum)
-
-
-def _where(values: np.ndarray, sign: int) -> np.ndarray:
-    """Per column the row of the highest value, or the lowest; many times faster than argmax along the first axis."""
-    rows, columns = np.nonzero(values == (values.max(axis=0) if sign > 0 else values.min(axis=0)))
-    at = np.zeros(values.shape[1], int)
-    at[columns] = rows
-    return at
-
-
-def _along(extreme: np.ufunc, y: np.ndarray, out: np.ndarray) -> None:
-    """Of residuals (rows, lines, m), the extreme ones of each few lines."""
-    rows, lines, m = y.shape
-    whole = lines // _NEAR
-    extreme.reduce(y[:, : whole * _NEAR].reshape(rows, whole, _NEAR, m), axis=2, out=out[:, :whole])
-    if whole * _NEAR < lines:
-        extreme.reduce(y[:, whole * _NEAR :], axis=1, out=out[:, whole])

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import math
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 from scipy.interpolate import BSpline
 
 from phidias_lab.errors import InputError, ParameterError
-from phidias_lab.methods import pca, screening
+from phidias_lab.methods import pca, scoring, screening
 
 M = 96
 GRID = np.linspace(2305.0, 2314.5, M)
@@ -328,6 +330,77 @@ def test_how_many_threads_work_changes_nothing(basis):
             np.testing.assert_array_equal(values, getattr(b, name), err_msg=name)
 
 
+@pytest.mark.parametrize("channels", [23, 48, 49, 95])
+def test_any_number_of_channels_will_do_and_gaps_stay_in_their_spectra(channels):
+    """Spectra fill vectors and tiles or do not, and a spectrum with gaps stands among whole ones."""
+    grid = GRID[:channels]
+    here = truth(grid)
+    moments = pca.Moments(channels).add(draw((5000,), grid, seed=1))
+    gases = dict(zip(("CO", "CH4"), here["gases"].T, strict=True))
+    masks = {"odd": np.arange(channels) % 2 == 1, "last": np.arange(channels) >= channels - 3}
+    found = screening.learn(moments, grid, here["noise"], 4, gases, masks)
+    y = draw((29, 2), grid, seed=27)
+    y[[0, 9, 17], 0, 5], y[12, 1, channels - 1] = np.nan, np.inf
+    scores, extrema = screening.Scorer(found).score(y)
+    y[~np.isfinite(y)] = np.nan
+    wanted = {place: dense(found, y[place].astype(float)) for place in np.ndindex(29, 2)}
+    for place, one in wanted.items():
+        same(scores, *place, one, 1e-3)
+    residual = np.array([one["residual"] for one in wanted.values()])
+    np.testing.assert_array_equal(extrema.high_at, np.nanargmax(residual, axis=0))
+    np.testing.assert_array_equal(extrema.low_at, np.nanargmin(residual, axis=0))
+    np.testing.assert_allclose(extrema.low, np.nanmin(residual, axis=0), atol=1e-3)
+
+
+def test_a_missing_channel_is_no_extreme_even_where_all_others_are_to_one_side(basis):
+    y = draw((30, 2), smile(2), seed=28)
+    y[..., 40] += 1
+    y[..., 41] -= 1
+    y[3:9, :, 40:42] = np.nan
+    y[9] = np.nan
+    dead = np.zeros((2, M), bool)
+    dead[1, 40:42] = True
+    found, extrema = screening.Scorer(basis, smile(2), dead).score(y)
+    alone = np.array(
+        [dense(at_row(basis, smile(2)[0]), one.astype(float))["residual"] for one in np.delete(y, 9, 0)[:, 0]]
+    )
+    assert extrema.low[40] == pytest.approx(np.nanmin(alone[:, 40]), rel=1e-3)
+    assert extrema.high[41] == pytest.approx(np.nanmax(alone[:, 41]), rel=1e-3)
+    assert extrema.low[40] > 1
+    assert extrema.high[41] < -1
+    np.testing.assert_array_equal(found.missing[[0, 3, 9]], [[0, 2], [2, 2], [M, M]])
+
+
+def test_threads_of_the_caller_do_not_disturb_each_other(basis):
+    scorer = screening.Scorer(basis, smile(7))
+    blocks = [draw((900, 7), smile(7), seed=seed) for seed in range(30, 34)] * 4
+    alone = [scorer.score(block, cores=1) for block in blocks]
+    with ThreadPoolExecutor(4) as executor:
+        together = list(executor.map(lambda block: scorer.score(block, cores=1), blocks))
+    for one, other in zip(alone, together, strict=True):
+        for a, b in zip([*one[0], *one[1]], [*other[0], *other[1]], strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("rows", [1, 4])
+def test_spectra_may_lie_in_any_order_or_be_read_only_and_nothing_is_compiled_again(basis, rows):
+    scorer = screening.Scorer(basis, None if rows == 1 else smile(rows))
+    y = with_gaps(draw((20, 4), smile(4), seed=29))
+    whole = scorer.score(y)
+    turned = np.asfortranarray(y)
+    y.flags.writeable = False
+    for given, by in ((y, scorer), (turned, scorer), (y, copy.deepcopy(scorer))):
+        for a, b in zip([*whole[0], *whole[1]], [*by.score(given)[0], *by.score(given)[1]], strict=True):
+            np.testing.assert_array_equal(a, b)
+    assert [len(loop.signatures) for loop in (scoring.whole, scoring.gapped)] == [1, 1]
+
+
+def test_loops_that_cannot_be_kept_on_disk_are_compiled_all_the_same():
+    scope = {}
+    exec("def more(number):\n    return number + 1", scope)  # has no file, beside which a folder could be
+    assert scoring._compiled(scope["more"])(1) == 2
+
+
 @pytest.mark.parametrize("shape", [(0, 4), (4, 0)])
 def test_no_spectra_have_no_scores_and_no_extrema(basis, shape):
     found, extrema = screening.Scorer(basis).score(np.empty((*shape, M), np.float32))
@@ -350,9 +423,9 @@ def test_an_error_in_one_thread_ends_the_work(basis, monkeypatch):
     def broken(*_):
         raise MemoryError
 
-    monkeypatch.setattr(screening.Scorer, "_derive", broken)
+    monkeypatch.setattr(screening._Work, "_gapped", broken)
     with pytest.raises(MemoryError):
-        screening.Scorer(basis).score(np.zeros((3000, 10, M)), cores=1)
+        screening.Scorer(basis).score(np.full((3000, 10, M), np.nan), cores=1)
 
 
 # What the numbers mean --------------------------------------------------------------------------------------------------
