@@ -304,19 +304,19 @@ class Scorer:
         found = np.full(spectra.shape, np.nan, np.float32)
         for one in np.unique(row):
             here, channel = row == one, ~self.dead[one]
-            r = spectra[here] - self._mean[one] - components[here] @ self._synthesis[one]
-            r /= self._noise[one].astype(np.float32)
+            shapes, gases = np.split(self._free.design[one, :, : self.k + self.g], [self.k], axis=1)
+            r = (spectra[here] - self._mean[one]) / self._noise[one].astype(np.float32) - components[here] @ shapes.T
             if without_gases:
-                gases = self._free.design[one][:, self.k : self.k + self.g].astype(float)
                 r -= (np.nan_to_num(r) @ np.linalg.pinv(gases).T @ gases.T).astype(np.float32)
             found[np.ix_(here, channel)] = r[:, channel]
         return found
 
     def channel(self, spectra: np.ndarray, components: np.ndarray, channel: int) -> np.ndarray:
         """Residuals (lines, rows) of one channel of a scored block."""
-        r = spectra[..., channel] - self._mean[:, 0, channel]
-        r = r - np.einsum("lrk,rk->lr", components, np.broadcast_to(self._synthesis[:, :, channel], (r.shape[1], self.k)))
-        return np.where(self.dead[:, channel], np.nan, r / self._noise[:, channel])
+        r = (spectra[..., channel] - self._mean[:, channel]) / self._noise[:, channel]
+        shapes = self._free.design[:, channel, : self.k]
+        r = r - np.einsum("lrk,rk->lr", components, np.broadcast_to(shapes, (r.shape[1], self.k)))
+        return np.where(self.dead[:, channel], np.nan, r)
 
     def examine(self, spectra: np.ndarray, row: np.ndarray) -> Examination:
         """Residuals of some spectra y (p, m) of given rows, and what is unexplained by the gases."""
