@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+import uuid
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -65,8 +68,22 @@ class Rows:
             )
         key = wavelength.tobytes()
         if key not in self._scorers:
-            self._scorers[key] = dask.delayed(screening.Scorer, pure=False)(self.basis, wavelength, self.dead)
+            self._scorers[key] = dask.delayed(_ready, pure=False)(uuid.uuid4().hex, self.basis, wavelength, self.dead)
         return self._scorers[key]
+
+
+_lock, _scorers = threading.Lock(), OrderedDict()
+
+
+def _ready(name: str, *of: Any) -> screening.Scorer:
+    """A scorer that each process makes once; the two of most recent use are kept."""
+    with _lock:
+        if name not in _scorers:
+            _scorers[name] = screening.Scorer(*of)
+        _scorers.move_to_end(name)
+        while len(_scorers) > 2:
+            _scorers.popitem(last=False)
+        return _scorers[name]
 
 
 def lazy(
