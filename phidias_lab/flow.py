@@ -46,8 +46,9 @@ if TYPE_CHECKING:
     from phidias_lab.products import Product
 
 
-#: What a run can be exported as.
-FORMS = ("notebook", "script", "seadatanet")
+#: What a run can be exported as: a text, one file, or a folder of files.
+TEXTS = ("notebook", "script")
+FORMS = (*TEXTS, "seadatanet", "l1b")
 
 
 def run(
@@ -307,7 +308,8 @@ def export(
     """Write a run or product into a file; returns what there is to say of it, one sentence each.
 
     `form` is "notebook" or "script", which make the product again, or "seadatanet": a gridded field with its error, masks,
-    counts and observations as one NetCDF file in SeaDataNet's manner, to which `attributes` are added as global ones.
+    counts and observations as one NetCDF file in SeaDataNet's manner, or "l1b": selected spectra as files of level 1B of
+    Sentinel-5P, one for each granule they are from, in the folder `path`. `attributes` are added to files as global ones.
     """
     from phidias_lab.products import Product
 
@@ -323,18 +325,21 @@ def export(
     except (OSError, ValueError, TypeError) as error:
         said = as_sentence(error)
         raise ProductError(f"{path!r:.120} cannot be the name of a file: {said} Choose another.") from None
-    if path.is_dir():
+    files = form == "l1b"
+    if path.is_dir() and not files:
         raise ProductError(f"{path} is a folder, and a file is to be written. Name a file in it.")
-    if path.exists() and not path.is_file():
+    if files and path.is_file():
+        raise ProductError(f"{path} is a file, and a folder of files is to be written. Name a folder.")
+    if path.exists() and not (path.is_file() or files):
         raise ProductError(f"{path} is no regular file, and would be replaced by one. Name another.")
     _check_apart(path, source.folder if isinstance(source, Run) else source.path)
-    if path.exists() and not overwrite:
+    if path.exists() and not overwrite and not files:
         raise ProductError(
             f"{path} exists already. Choose another name, or allow it to be replaced (--overwrite, overwrite=True)."
         )
     if not path.parent.is_dir():
         raise ProductError(f"The folder {path.parent} does not exist. Make it, or choose another place.")
-    if form != "seadatanet":
+    if form in TEXTS:
         if attributes:
             raise ParameterError(f"Attributes are those of a NetCDF file; a {form} has none. Leave them out.")
         try:
@@ -342,10 +347,12 @@ def export(
         except OSError as error:
             raise ProductError(f"{path} cannot be written: {error.strerror}. Choose another place.") from None
         return []
-    from phidias_lab.products import seadatanet
+    from phidias_lab.products import l1b, seadatanet
 
     product = source.product if isinstance(source, Run) else source
     _check_apart(path, product.path)
+    if files:
+        return l1b.export(product, path, attributes, overwrite)
     seadatanet.check(product, attributes)
     remarks, uses = [], None
     try:

@@ -8,6 +8,7 @@ another way is read by the library.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections import deque
@@ -611,6 +612,13 @@ _PLACES = (
     "viewing_zenith_angle", "viewing_azimuth_angle", "ground_pixel_quality", "spectral_channel_quality", "selected",
 )  # fmt: skip
 _DIMS = {"ncorner": "corner", "pixel": "ground_pixel"}
+#: What the cube has of the files exactly as it is stored, so that a selection of pixels can be written as a file again.
+_AS_STORED = {
+    "radiance": "radiance_stored", "radiance_int16": "radiance_stored", "radiance_scaling": "radiance_scaling",
+    "radiance_noise": "radiance_noise_stored", "radiance_error": "radiance_error_stored", "quality_level": "quality_level",
+    "delta_time": "delta_time", "satellite_latitude": "satellite_latitude", "satellite_longitude": "satellite_longitude",
+    "satellite_altitude": "satellite_altitude",
+}  # fmt: skip
 
 
 def open_spectra(
@@ -729,6 +737,18 @@ def _cube(parts: list[_Part], suns: list[np.ndarray | None]) -> xr.Dataset:
             dims = tuple(_DIMS.get(dim, dim) for dim in stored_as.dims[1:])
             arrays = [_dask(file, name, stored_as.dtype) for file in files]
             data[name] = (dims, da.concatenate(arrays), stored_as.attributes(name))
+    for name, called in _AS_STORED.items():
+        # Files that store a variable in several ways have it in none here.
+        ways = {(f.variables[name].dtype, str(f.variables[name].fill)) if name in f else None for f in files}
+        if len(ways) == 1 and None not in ways:
+            variable, stored_as = files[0].variables[name], l1b.RADIANCE[name]
+            dims = tuple(_DIMS.get(dim, dim) for dim in stored_as.dims[1:])
+            words = stored_as.attributes(name) | ({} if variable.fill is None else {"stored_fill": variable.fill})
+            data[called] = (
+                dims,
+                da.concatenate([_dask(file, name, variable.dtype, raw=True) for file in files]),
+                words,
+            )
     if all("measurement_quality" in file for file in files):
         quality = np.concatenate([stored(file, "measurement_quality") for file in files])
         data["measurement_quality"] = (
@@ -753,7 +773,14 @@ def _cube(parts: list[_Part], suns: list[np.ndarray | None]) -> xr.Dataset:
     words = l1b.RADIANCE["earth_sun_distance"].attributes("earth_sun_distance")
     data["earth_sun_distance"] = ("granule", np.array([part.distance for part in parts], "f4"), words)
     orbits = [int(f.attributes.get("orbit", f.name.orbit if f.name else -1)) for f in files]
-    coords = {"granule_name": ("granule", [f.path.name for f in files]), "orbit": ("granule", np.array(orbits, "i4"))}
+    coords = {
+        "granule_name": ("granule", [f.path.name for f in files]),
+        "orbit": ("granule", np.array(orbits, "i4")),
+        "granule_attributes": (
+            "granule", [json.dumps(f.attributes, default=_of_numpy) for f in files],
+            {"long_name": "global attributes of the file, as JSON"},
+        ),
+    }  # fmt: skip
     synthetic = any(str(f.attributes.get("synthetic", "")).lower() == "true" for f in files)
     attributes = {
         "title": f"{'Synthetic level' if synthetic else 'Level'} 1B spectra of Sentinel-5P/TROPOMI, band {files[0].band}",
@@ -762,6 +789,10 @@ def _cube(parts: list[_Part], suns: list[np.ndarray | None]) -> xr.Dataset:
         "source": "Sentinel-5P/TROPOMI level 1B",
     }
     return xr.Dataset(data, coords, attributes | ({"synthetic": "true"} if synthetic else {}))
+
+
+def _of_numpy(value: Any) -> Any:
+    return value.tolist() if isinstance(value, np.ndarray | np.generic) else str(value)
 
 
 def _noise(radiance: np.ndarray, decibel: np.ndarray, file: File) -> np.ndarray:

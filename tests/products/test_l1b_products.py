@@ -166,3 +166,30 @@ def test_a_fill_value_of_a_file_is_kept_through_a_selection(tmp_path):
     assert (np.asarray(chosen["radiance"])[0, 0, 0] == -999).all()
     write(chosen, tmp_path / "selected.nc")
     assert np.isnan(source.open_spectra(tmp_path / "selected.nc")["radiance"].values[0, 0]).all()
+
+
+@pytest.mark.parametrize("encoding", ["float", "integer"])
+def test_from_the_selected_pixels_alone_the_same_file_is_made_but_for_their_neighbours(tmp_path, encoding):
+    content, _ = granule(40, 20, 50, encoding=encoding)
+    pixels = np.zeros((40, 20), bool)
+    pixels[[30, 7, 7, 9], [5, 2, 19, 0]] = True
+    chosen = l1b.select(content, pixels)
+    line, row = (part[[2, 0, 3, 1]] for part in np.nonzero(pixels))  # in any order
+    along = {n: a[0][line, row] if "ground_pixel" in l1b.RADIANCE[n].dims else a[0][line] for n, a in content.arrays.items()
+             if l1b.RADIANCE[n].dims[:2] == ("time", "scanline") and n != "instrument_configuration"}  # fmt: skip
+    whole = {n: content[n] for n in ("time", "nominal_wavelength", "earth_sun_distance")}
+    made = l1b.of_pixels(7, along, line, row, whole, content.attributes, {})
+    assert np.asarray(made["radiance_noise"]).shape == (1, 3, 20, 50)
+    back = source.granule(written(tmp_path, made))
+    missing = {"instrument_configuration", "instrument_settings"}
+    assert chosen.arrays.keys() - back.arrays.keys() == missing
+    for name in back.arrays.keys() - missing:
+        found, wanted = np.asarray(back[name]), np.asarray(chosen[name])
+        if (
+            l1b.RADIANCE[name].dims[1:3] == ("scanline", "ground_pixel")
+            and not l1b.RADIANCE[name].spectral
+            and name != "selected"
+        ):
+            found, wanted = found[0][pixels[[7, 9, 30]]], wanted[0][pixels[[7, 9, 30]]]
+        assert (found.dtype, found.tobytes()) == (wanted.dtype, wanted.tobytes()), name
+    assert np.isnan(source.open_spectra(written(tmp_path, made))["latitude"].values[~pixels[[7, 9, 30]]]).all()

@@ -120,6 +120,8 @@ def test_a_run_is_exported_as_a_script_that_does_the_same_and_as_a_notebook(run,
         (["seadatanet", "--attribute", "license=", "--output", tmp_path / "b.nc"], "as in license=CC-BY-4.0"),
         (["seadatanet", "--output", tmp_path / "b.nc"], "Give a run of ocean.gridding"),
         (["seadatanet"], "Add --output FILE"),
+        (["l1b"], "Add --output FOLDER"),
+        (["l1b", "--output", tmp_path / "b.d"], "This product holds no selected spectra"),
         (["seadata"], "Did you mean 'seadatanet'"),
     ):
         refused = command("export", "last", "--as", *words)

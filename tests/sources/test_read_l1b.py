@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 import re
@@ -81,6 +82,37 @@ def test_a_cube_is_what_the_file_means(tmp_path, encoding, sense):
     assert (loaded["orbit"].item(), loaded["granule_name"].item()) == (24394, name())
     assert (cube.attrs["instrument"], cube.attrs["band"], cube.attrs["synthetic"]) == ("TROPOMI", 7, "true")
     assert "irradiance" not in cube
+
+
+@pytest.mark.parametrize("encoding", ["float", "integer"])
+def test_a_cube_has_what_the_file_stores_too_and_reads_no_more_of_it_than_is_asked_for(tmp_path, monkeypatch, encoding):
+    content, _ = granule(200, encoding=encoding)
+    cube = source.open_spectra(written(tmp_path, content))
+    held = {"radiance_noise": "radiance_noise_stored", "radiance_error": "radiance_error_stored"}
+    held["radiance" if encoding == "float" else "radiance_int16"] = "radiance_stored"
+    held |= {n: n for n in ("quality_level", "delta_time", "satellite_latitude", "satellite_altitude")}
+    held |= {"radiance_scaling": "radiance_scaling"} if encoding == "integer" else {}
+    for key, called in held.items():
+        found = cube[called].values
+        assert (found.dtype, found.tobytes()) == (content[key].dtype, content[key][0].tobytes()), key
+    assert cube["radiance_stored"].attrs["stored_fill"] == content.fill(
+        "radiance" if encoding == "float" else "radiance_int16"
+    )
+    assert json.loads(str(cube["granule_attributes"].values[0]))["processor_version"] == "02.00.00"
+    asked = []
+    stored = source.stored
+    monkeypatch.setattr(source, "stored", lambda file, *what: asked.append(what) or stored(file, *what))
+    cube[["quality_level"]].isel(scanline=slice(70, 73)).compute()
+    assert asked == [("quality_level", 70, 73)]
+
+
+def test_files_that_store_radiances_in_two_ways_are_one_cube_without_what_they_store(tmp_path):
+    one, later = FIRST, FIRST + HOUR
+    paths = [written(tmp_path, granule(3, encoding=e, start=t)[0], t) for e, t in [("float", one), ("integer", later)]]
+    cube = source.open_spectra(paths)
+    assert "radiance_stored" not in cube
+    assert "radiance_scaling" not in cube
+    assert cube["quality_level"].shape == cube["radiance"].shape == (6, 5, 16)
 
 
 @pytest.mark.parametrize("bit", range(8))

@@ -41,6 +41,11 @@ def _grows(sizes: Mapping, parameters: Mapping) -> Mapping:
 KEPT = {
     "radiance": (None, "radiance as it was delivered"),
     "radiance_noise": (None, "standard deviation of the noise of the radiance"),
+    "radiance_stored": (None, "radiance as the file stores it, of bad channels too"),
+    "radiance_scaling": (None, "factor of a radiance that is stored in whole numbers"),
+    "radiance_noise_stored": (None, "noise of the radiance as the file stores it"),
+    "radiance_error_stored": (None, "systematic error of the radiance as the file stores it"),
+    "quality_level": ("1", "quality level of each channel, 0 to 100"),
     "spectral_channel_quality": ("1", "quality of each channel, in bits"),
     "ground_pixel_quality": ("1", "quality of the pixel, in bits"),
     "measurement_quality": ("1", "quality of the measurement, in bits"),
@@ -52,10 +57,19 @@ KEPT = {
     "solar_azimuth_angle": ("degree", "azimuth angle of the Sun"),
     "viewing_zenith_angle": ("degree", "zenith angle of the instrument"),
     "viewing_azimuth_angle": ("degree", "azimuth angle of the instrument"),
+    "satellite_latitude": ("degrees_north", "latitude below the satellite"),
+    "satellite_longitude": ("degrees_east", "longitude below the satellite"),
+    "satellite_altitude": ("m", "altitude of the satellite"),
     "time": (None, "time of the measurement"),
+    "delta_time": (None, "time of the measurement since the reference time of its file"),
     "granule": ("1", "number of the granule"),
     "scanline_number": ("1", "number of the scanline in its granule"),
 }
+#: What is kept of the granules that selected pixels are from, by its name in the cube.
+OF_GRANULES = {
+    "wavelength": "nominal_wavelength", "earth_sun_distance": "earth_sun_distance", "granule_name": "granule_name",
+    "orbit": "orbit", "granule_attributes": "granule_attributes",
+}  # fmt: skip
 
 
 class Screening(Chain):
@@ -112,6 +126,8 @@ class Screening(Chain):
             "1", long_name="chance that usual spectra differ as much from what the gases explain", dims=("event_number",)
         ),
         **{f"selected_{name}": Var(units, long_name=words, optional=True) for name, (units, words) in KEPT.items()},
+        "nominal_wavelength": Var("nm", long_name="wavelengths of each row of the spectra that are kept", optional=True),
+        "earth_sun_distance": Var(long_name="distance of the Earth from the Sun", optional=True),
         "residual": Var("1", long_name="residual of each spectrum that is kept, over the noise", dims=("selected", CHANNEL)),
         "signature": Var("1", long_name="what one standard column more of each gas adds, over the noise"),
         "local_component": Var(
@@ -332,6 +348,8 @@ class Screening(Chain):
         )
         if line.size >= LOCAL:
             made["local_component"] = (("local", CHANNEL), _local(residual))
+        granules = _of_granules(spectra, line)
+        made = made.assign(granules.data_vars).assign_coords(granules.coords)
         coords = {
             name: (PIXEL, np.asarray(spectra[name].values), dict(spectra[name].attrs)) for name in ("latitude", "longitude")
         }
@@ -469,17 +487,31 @@ def _corners(middle: np.ndarray) -> np.ndarray:
 
 
 def _selected(spectra: xr.Dataset, line: np.ndarray, row: np.ndarray) -> dict[str, Any]:
-    """What the cube has of some pixels, as it was delivered."""
-    lines, back = np.unique(line, return_inverse=True)
-    found: dict[str, Any] = {}
-    for name in KEPT:
-        if name not in spectra or spectra[name].dims[:1] != ("scanline",):
-            continue
-        array = spectra[name].variable
-        part = np.asarray(spectra[name].isel(scanline=lines).compute().values)
-        values = part[back, row] if array.dims[1:2] == ("ground_pixel",) else part[back]
-        found[f"selected_{name}"] = (("selected", *array.dims[1 + (array.dims[1:2] == ("ground_pixel",)) :]), values, dict(array.attrs))
-    return found
+    """What the cube has of some pixels, in the order of their scanlines, as it was delivered; no other scanline is read."""
+    names = [name for name in KEPT if name in spectra and spectra[name].dims[:1] == ("scanline",)]
+    cube = xr.Dataset({f"selected_{name}": spectra[name].variable for name in names})
+    # Scanlines that follow each other within a block are read together.
+    block = np.digitize(line, [b.lines.start for b in _spectra.blocks(spectra)])
+    runs = np.split(np.arange(line.size), np.flatnonzero((np.diff(line) > 1) | (np.diff(block) > 0)) + 1)
+    parts = []
+    for run in runs:
+        first, last = (int(line[run[0]]), int(line[run[-1]]) + 1) if run.size else (0, 0)
+        read = cube.isel(scanline=slice(first, last)).compute()
+        at = {"scanline": ("selected", line[run] - first), "ground_pixel": ("selected", row[run])}
+        parts.append(read.isel(at, missing_dims="ignore"))
+    found = xr.concat(parts, "selected", data_vars="all")
+    return {str(name): (array.dims, array.values, dict(array.attrs)) for name, array in found.data_vars.items()}
+
+
+def _of_granules(spectra: xr.Dataset, line: np.ndarray) -> xr.Dataset:
+    """What the cube has of the granules of some scanlines."""
+    if "granule" not in spectra or spectra["granule"].dims != ("scanline",):
+        return xr.Dataset()
+    used = np.unique(_spectra.granules(spectra)[line])
+    found = {new: spectra[old].variable for old, new in OF_GRANULES.items() if old in spectra}
+    found = {name: array.isel(granule=used) for name, array in found.items() if array.dims[:1] == ("granule",)}
+    told = xr.Dataset(found).set_coords([name for name in ("granule_name", "orbit", "granule_attributes") if name in found])
+    return told.assign_coords(granule=("granule", used.astype(np.int32), {"long_name": "number of the granule", "units": "1"}))
 
 
 def _looked_at(

@@ -363,12 +363,93 @@ def select(granule: Granule, pixels: np.ndarray) -> Granule:
         if "scanline" in stored.dims:
             array = array[(slice(None),) * stored.dims.index("scanline") + (lines,)]
         if stored.spectral:
-            # A channel without a spectrum is flagged as missing.
-            filled = granule.fill(name)
-            filled = CHANNEL_QUALITY.bits["missing"] if filled is None else filled
-            array = np.where(kept[None, :, :, None], array, np.array(filled, array.dtype))
+            array = np.where(kept[None, :, :, None], array, np.array(_nothing(granule, name), array.dtype))
         arrays[name] = array
     if "scanline" not in arrays:
         arrays["scanline"] = lines.astype("i4")
     arrays["selected"] = kept.astype("u1")[None]
     return replace(granule, arrays=arrays)
+
+
+#: What stands where nothing was kept of a variable without a fill value.
+_NOTHING = {
+    "spectral_channel_quality": CHANNEL_QUALITY.bits["missing"],
+    "ground_pixel_quality": GROUND_PIXEL_QUALITY.bits["geolocation_error"],
+}
+
+
+def _nothing(granule: Granule, name: str) -> Any:
+    fill = granule.fill(name)
+    return _NOTHING.get(name, 0) if fill is None else fill
+
+
+@dataclass(frozen=True)
+class Scattered:
+    """The values of some pixels, in the order of their scanlines, as an array (1, scanline, ground_pixel, ...) that has
+    `fill` elsewhere; scanlines are put together when they are asked for."""
+
+    values: Any  # (pixel, ...), perhaps lazy
+    line: np.ndarray
+    row: np.ndarray
+    shape: tuple[int, ...]
+    fill: Any
+
+    @property
+    def dtype(self) -> np.dtype:
+        return self.values.dtype
+
+    @property
+    def size(self) -> int:
+        return int(np.prod(self.shape))
+
+    def __getitem__(self, key: tuple[slice, slice]) -> np.ndarray:
+        start, stop, _ = key[1].indices(self.shape[1])
+        mine = slice(*np.searchsorted(self.line, [start, stop]))
+        made = np.full((1, stop - start, *self.shape[2:]), self.fill, self.dtype)
+        made[0, self.line[mine] - start, self.row[mine]] = np.asarray(self.values[mine])
+        return made
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return self[:, :].astype(dtype or self.dtype, copy=False)
+
+
+def of_pixels(band: int, pixels: dict[str, Any], line: np.ndarray, row: np.ndarray, whole: dict[str, Any],
+    attributes: dict[str, Any], fills: dict[str, Any]) -> Granule:  # fmt: skip
+    """The granule that `select` gives of a file, from what was kept of its selected pixels alone: what stands for the others
+    of their scanlines is filled too.
+
+    `pixels` holds values of each pixel, one after the other, of variables along scanline; `line` and `row` are their
+    numbers; `whole` holds variables without scanlines as they are. Floating-point numbers that are missing (NaN) are filled.
+    """
+    order = np.lexsort((row, line))
+    line, row = line[order], row[order]
+    numbers, first, at = np.unique(line, return_index=True, return_inverse=True)
+    rows, channels = whole["nominal_wavelength"].shape[1:]
+    empty = Granule(band, {}, attributes, fills)
+    arrays: dict[str, Any] = {
+        **whole,
+        "scanline": numbers.astype("i4"),
+        "ground_pixel": np.arange(rows, dtype="i4"),
+        "spectral_channel": np.arange(channels, dtype="i4"),
+    }
+    selected = np.zeros((1, numbers.size, rows), "u1")
+    selected[0, at, row] = 1
+    for name, values in pixels.items():
+        stored = RADIANCE[name]
+        if not np.array_equal(order, np.arange(order.size)):
+            values = values[order]
+        if stored.spectral:
+            arrays[name] = Scattered(values, at, row, (1, numbers.size, rows, channels), _nothing(empty, name))
+            continue
+        values = np.asarray(values)
+        if values.dtype.kind == "f":
+            values = np.where(np.isnan(values), values.dtype.type(empty.fill(name)), values)
+        if "ground_pixel" in stored.dims:
+            arrays[name] = np.full((1, numbers.size, rows, *values.shape[1:]), _nothing(empty, name), values.dtype)
+            arrays[name][0, at, row] = values
+        else:
+            arrays[name] = values[first][None]
+    arrays["nominal_wavelength"] = np.where(
+        np.isnan(whole["nominal_wavelength"]), np.float32(FILL), whole["nominal_wavelength"]
+    )
+    return replace(empty, arrays=arrays | {"selected": selected})
