@@ -72,13 +72,19 @@ def place(shape: Any) -> str:
 
 
 def facts(event: Mapping[str, Any]) -> dict[str, str]:
-    """What is known of an event beside its place and time, as texts."""
+    """What is known of an event beside its place and time, as texts; spectra and the like stay in the table."""
     found = {n: f"{event[n]:g}" for n in ("quality", "false_alarm_rate") if np.isfinite(event[n])}
     found |= {
         n: v if isinstance(v, str) else json.dumps(v, ensure_ascii=False, sort_keys=True)
         for n, v in event["properties"].items()
+        if not _is_series(v)
     }
     return {**found, "run": event["run"], "synthetic": "true" if event["synthetic"] else "false"}
+
+
+def _is_series(value: Any) -> bool:
+    """Whether a value is a spectrum or the like, which is no text for a message."""
+    return isinstance(value, list) and len(value) > 20
 
 
 def _name(tag: str) -> str:

@@ -260,6 +260,15 @@ def event(found: Mapping[str, Any]) -> dict:
         "phidias:synthetic": bool(found["synthetic"]),
         "phidias:properties": dict(found["properties"]),
     }
+    links = []
+    if Path(found["product"]).is_absolute():
+        links.append(_derived(Path(found["product"]).as_uri(), f"product of run {found['run']}"))
+    for name, made in found["properties"].items():
+        # A property that tells a checksum is another product that the event rests on.
+        if isinstance(made, Mapping) and made.get("sha256"):
+            whose = f"run:{quote(str(made['id']))}" if made.get("id") else f"sha256:{made['sha256']}"
+            link = _derived(f"urn:phidias_lab:{whose}", f"{name} {made.get('id') or ''}".strip())
+            links.append({**link, "phidias:input": name, "phidias:checksum": f"sha256:{made['sha256']}"})
     for name in ("quality", "false_alarm_rate"):
         if np.isfinite(found[name]):
             properties[f"phidias:{name}"] = float(found[name])
@@ -271,11 +280,15 @@ def event(found: Mapping[str, Any]) -> dict:
         "geometry": json.loads(shapely.to_geojson(found["geometry"])),
         "bbox": _box_of(found["geometry"]),
         "properties": properties,
-        "links": [],
+        "links": links,
         "assets": {},
     }
     checked = pystac.Item.from_dict(json.loads(json.dumps(entry, allow_nan=False)))
     return checked.to_dict(include_self_link=False, transform_hrefs=False)
+
+
+def _derived(href: str, title: str) -> dict:
+    return {"rel": "derived_from", "href": href, "title": title}
 
 
 def _box_of(shape: Any) -> list[float]:

@@ -165,3 +165,21 @@ def test_an_event_is_a_valid_stac_item():
     )
     pystac.Item.from_dict(across).validate()
     assert across["bbox"] == [179, 0, -178, 3]
+
+
+def test_an_item_names_what_an_event_was_made_from():
+    basis = {"id": "20220501T000000-basis", "version": "1.0", "sha256": "ab" * 32}
+    item = stac.event(event(product="/runs/one/product/a b.nc", properties={"basis": basis, "gases": {"CO": 1.0}}))
+    pystac.Item.from_dict(item).validate()
+    assert [(link["rel"], link["href"]) for link in item["links"]] == [
+        ("derived_from", "file:///runs/one/product/a%20b.nc"),
+        ("derived_from", "urn:phidias_lab:run:20220501T000000-basis"),
+    ]
+    assert item["links"][1]["phidias:checksum"] == f"sha256:{'ab' * 32}"
+    assert stac.event(event(product="", properties={}))["links"] == []
+
+
+def test_a_message_leaves_spectra_to_the_table():
+    said = cap.facts(event(properties={"CO": 12.5, "signature": [0.5] * 480, "granules": ["one", "two"]}))
+    assert (said["CO"], said["granules"]) == ("12.5", '["one", "two"]')
+    assert "signature" not in said

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import dataclass
 from typing import Any
@@ -124,6 +125,28 @@ def of_dataset(data: xr.Dataset) -> Learnt:
             f"The input 'basis' is no basis of spectra ({type(error).__name__}: {error}). Give a product of "
             "atmosphere.screening_basis."
         ) from None
+
+
+def provenance(data: xr.Dataset) -> dict[str, Any]:
+    """What a result says of its basis: the run and version it is from, a checksum that follows from its values alone, and
+    what it was learnt from."""
+    facts = json.loads(data.attrs["screening_basis"])
+    digest = hashlib.sha256(data.attrs["screening_basis"].encode())
+    for name in sorted(map(str, data.variables)):
+        values = np.asarray(data[name].values)
+        values = values if values.dtype.kind in "biuf" else values.astype(str)
+        digest.update(f"{name}{data[name].dims}{values.dtype.kind}{values.shape}".encode() + values.tobytes())
+    told = {"id": "id", "version": "product_version", "created": "date_created"}
+    return {
+        **{name: str(data.attrs[attribute]) for name, attribute in told.items() if attribute in data.attrs},
+        "sha256": digest.hexdigest(),
+        "learnt_from": {
+            "spectra": facts["spectra"],
+            "taken_out": facts["taken_out"],
+            "granules": len(facts["learning_set"]),
+            "names": facts["learning_set"],
+        },
+    }
 
 
 def _packed(curve: alarms.Curve | None) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,7 +13,7 @@ import xarray as xr
 from scipy.stats import chi2, norm
 
 from phidias_lab.chains.atmosphere import _scoring, _spectra
-from phidias_lab.chains.atmosphere._basis import COMBINED, Learnt, detected, of_dataset
+from phidias_lab.chains.atmosphere._basis import COMBINED, Learnt, detected, of_dataset, provenance
 from phidias_lab.chains.atmosphere._spectra import SPECTRA
 from phidias_lab.contract import Chain, Input, Resources, Var, choice, count, number, period, region
 from phidias_lab.errors import InputError
@@ -29,6 +30,8 @@ _UNEXPLAINED = 1e-4
 _VAGUE = 0.5
 #: Channels that may flicker in a row of the detector.
 _FLICKERING = 3
+#: Of so many granules that a basis was learnt from the names stand with each event; the product has all.
+_NAMED = 10
 
 
 def _grows(sizes: Mapping, parameters: Mapping) -> Mapping:
@@ -122,6 +125,9 @@ class Screening(Chain):
         "event_amplitude": Var(
             "1", long_name="enhancement of each gas in the mean of the event, in standard columns", dims=("event_number", "gas")
         ),
+        "event_residual": Var(
+            "1", long_name="mean residual of the spectra of the event that are kept, over the noise", dims=("event_number", CHANNEL)
+        ),
         "event_unexplained": Var(
             "1", long_name="chance that usual spectra differ as much from what the gases explain", dims=("event_number",)
         ),
@@ -194,7 +200,8 @@ class Screening(Chain):
                 "another 'region' or 'period', or other granules."
             )
         event = self._events(spectra, rate)
-        return self._told(spectra, rows, learnt, scored, rate, event)
+        told = json.dumps(provenance(basis), sort_keys=True)
+        return self._told(spectra, rows, learnt, scored, rate, event).assign_attrs(basis=told)
 
     # Scores -------------------------------------------------------------------------------------------------------------
 
@@ -342,6 +349,7 @@ class Screening(Chain):
                 "event_class": ("event_number", np.array([kinds[n] for n in sorted(kinds)], np.int8), flags),
                 "event_snr": (("event_number", "gas"), facts["snr"]),
                 "event_amplitude": (("event_number", "gas"), facts["amplitude"]),
+                "event_residual": (("event_number", CHANNEL), _means(residual, event[line, row], sorted(kinds))),
                 "event_unexplained": ("event_number", facts["unexplained"]),
                 **selected,
             }
@@ -426,6 +434,11 @@ class Screening(Chain):
         """One row for each event: when, where, which gas, and what tells of it."""
         number_ = result["selected_event"].values
         names = ["unknown", *map(str, result["gas"].values)]
+        basis = json.loads(result.attrs["basis"])
+        learnt = basis.pop("learnt_from")
+        learnt["names"] = learnt["names"][:_NAMED]
+        wavelength = np.round(result["wavelength"].values, 4).tolist()
+        granules = result["granule_name"].to_series() if "granule_name" in result.coords else None
         rows = []
         for i, event in enumerate(result["event_number"].values):
             mine = np.flatnonzero(number_ == event)
@@ -457,6 +470,12 @@ class Screening(Chain):
                         f"amplitude_{name}": float(result["event_amplitude"].values[i, j])
                         for j, name in enumerate(names[1:])
                     },
+                    "event": int(event),
+                    **({"granules": granules[some["selected_granule"].values].unique().tolist()} if granules is not None else {}),
+                    "wavelength": wavelength,
+                    "signature": np.round(result["event_residual"].values[i].astype(float), 3).tolist(),
+                    "basis": basis,
+                    "learnt_from": learnt,
                 }
             )
         columns = ["time", "time_end", "kind", "geometry", "quality", "false_alarm_rate", "pixels"]
@@ -501,6 +520,16 @@ def _selected(spectra: xr.Dataset, line: np.ndarray, row: np.ndarray) -> dict[st
         parts.append(read.isel(at, missing_dims="ignore"))
     found = xr.concat(parts, "selected", data_vars="all")
     return {str(name): (array.dims, array.values, dict(array.attrs)) for name, array in found.data_vars.items()}
+
+
+def _means(residual: np.ndarray, event: np.ndarray, numbers: list[int]) -> np.ndarray:
+    """The mean residual of each event; NaN in channels that none of its spectra has."""
+    found = np.full((len(numbers), residual.shape[1]), np.nan, np.float32)
+    for i, number_ in enumerate(numbers):
+        mine = residual[event == number_]
+        there = np.isfinite(mine)
+        np.divide(np.where(there, mine, 0).sum(axis=0), there.sum(axis=0), out=found[i], where=there.any(axis=0))
+    return found
 
 
 def _of_granules(spectra: xr.Dataset, line: np.ndarray) -> xr.Dataset:

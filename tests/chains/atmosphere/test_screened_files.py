@@ -7,17 +7,22 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import pystac
 import pytest
+import shapely
 import xarray as xr
 from click.testing import CliRunner
 
 from phidias_lab import flow
-from phidias_lab.chains.atmosphere import _scenes
+from phidias_lab.chains.atmosphere import _basis, _scenes
 from phidias_lab.chains.atmosphere.screening import Screening
 from phidias_lab.contract import Order
 from phidias_lab.errors import InputError, ProductError
+from phidias_lab.lake import events as lake
 from phidias_lab.methods.formats import l1b
-from phidias_lab.products import Product, writing
+from phidias_lab.products import Product, stac, writing
 from phidias_lab.products.l1b import write
 from phidias_lab.services.commands.export import command as export
 from phidias_lab.sources import l1b as source
@@ -174,3 +179,64 @@ def test_what_cannot_be_a_file_of_level_1b_is_refused_in_a_sentence(basis, tmp_p
     file.write_text("")
     with pytest.raises(ProductError, match="is a file, and a folder of files is to be written"):
         flow.export(quiet, file, "l1b")
+
+
+@pytest.mark.parametrize("kept", ["f4"], indirect=True)
+def test_an_event_tells_all_that_is_known_of_it_in_the_table_in_geoparquet_and_as_a_stac_item(kept, basis, tmp_path):
+    paths, made = kept
+    found, data = flow.events(made), made.open().load()
+    assert len(found) >= 2
+    lake.append(found, str(tmp_path))
+    stored = lake.read(root=str(tmp_path)).to_dict("records")
+    lake.write(found, tmp_path / "events.parquet")
+    texts = pq.read_table(tmp_path / "events.parquet", columns=["id", "properties"]).to_pylist()
+    texts = {row["id"]: json.loads(row["properties"]) for row in texts}
+    for event in stored:
+        told = event["properties"]
+        assert told == texts[event["id"]]
+        mine = data.isel(selected=data["selected_event"].values == told["event"])
+        assert (event["time"], event["time_end"]) == tuple(
+            pd.Timestamp(t(mine["selected_time"].values)).floor("us") for t in (np.min, np.max)
+        )
+        assert event["kind"] in ("CO", "CH4", "unknown")
+        assert {f"{what}_{gas}" for what in ("snr", "amplitude") for gas in ("CO", "CH4")} <= told.keys()
+        assert 0 <= event["quality"] <= 1
+        assert event["synthetic"]
+        peak = int(np.argmin(mine["selected_false_alarm_rate"].values))
+        place = [float(mine[f"selected_{name}"].values[peak]) for name in ("longitude", "latitude")]
+        assert [told["peak_longitude"], told["peak_latitude"]] == place
+        assert event["geometry"].buffer(1e-4).contains(shapely.Point(place))
+        # The signature is the mean residual, on the wavelengths of the basis.
+        np.testing.assert_allclose(told["wavelength"], basis["wavelength"].values, atol=1e-4)
+        np.testing.assert_allclose(told["signature"], np.nanmean(mine["residual"].values, axis=0), atol=1e-3)
+        assert told["granules"] == list(
+            dict.fromkeys(paths[{0: 0, 2: 1}[n]].name for n in mine["selected_granule"].values)
+        )
+        facts = json.loads(basis.attrs["screening_basis"])
+        assert told["basis"] == {"sha256": _basis.provenance(basis)["sha256"]}
+        assert told["learnt_from"]["spectra"] == facts["spectra"] > 1000
+        assert told["learnt_from"]["names"] == facts["learning_set"]
+        item = stac.event(event)
+        pystac.Item.from_dict(item).validate()
+        assert item["properties"]["phidias:run"] == FACTS["run"]
+        assert item["properties"]["phidias:properties"] == told
+        product_link, basis_link = item["links"]
+        assert product_link["rel"] == basis_link["rel"] == "derived_from"
+        assert product_link["href"] == made.path.as_uri()
+        assert (basis_link["phidias:input"], basis_link["href"]) == (
+            "basis",
+            f"urn:phidias_lab:sha256:{told['basis']['sha256']}",
+        )
+    assert max(event["properties"]["snr_CO"] for event in stored if event["kind"] == "CO") > 4
+
+
+def test_a_basis_is_known_by_its_values_wherever_it_lies(basis, tmp_path):
+    told = _basis.provenance(basis)
+    basis.assign_attrs(id="a run", product_version="1.0", date_created="2022-11-28T12:00:00Z").to_netcdf(
+        tmp_path / "basis.nc"
+    )
+    again = _basis.provenance(xr.open_dataset(tmp_path / "basis.nc"))
+    assert again == {**told, "id": "a run", "version": "1.0", "created": "2022-11-28T12:00:00Z"}
+    other = basis.assign(mean=basis["mean"] * (1 + 1e-12))
+    assert _basis.provenance(other)["sha256"] != told["sha256"]
+    assert told["learnt_from"]["granules"] == 2
