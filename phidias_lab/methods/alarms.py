@@ -254,6 +254,75 @@ def jackson_mudholkar(left: np.ndarray, rate: float) -> float:
     return one * (z * np.sqrt(2 * two * h**2) / one + 1 + two * h * (h - 1) / one**2) ** (1 / h)
 
 
+#: With fewer blocks than this a law of extremes is not learnt.
+LEAST_BLOCKS = 8
+
+
+class Gumbel(NamedTuple):
+    """The law of the largest of many values, per channel: P(X > x) = 1 - exp(-exp(-(x - mode) / scale)).
+
+    The largest of k times as many values has the same law with the mode higher by scale ln k (Gumbel 1958, Statistics of
+    Extremes), so blocks of any size are judged by one law. Smallest values are judged with their signs changed.
+    """
+
+    mode: np.ndarray  # of the largest of `number` values
+    scale: np.ndarray
+    number: float
+
+    @classmethod
+    def learnt(cls, extreme: np.ndarray, number: np.ndarray) -> Gumbel:
+        """From the extremes (block, channel) of blocks of so many values each, by their quartiles: a quarter of the blocks
+        may hold events without changing the law much. NaN in a channel that fewer than `LEAST_BLOCKS` have.
+
+        The quantile of p is mode - scale ln(-ln p).
+        """
+        extreme, number = np.asarray(extreme, float), np.asarray(number, float)
+        good = number > 0
+        extreme, number = extreme[good], number[good]
+        usual = float(np.median(number)) if number.size else 1.0
+        more = np.log(number / usual)[:, None]
+        enough = np.isfinite(extreme).sum(axis=0) >= LEAST_BLOCKS
+        mode, scale = np.full((2, extreme.shape[1]), np.nan)
+        some, spread = extreme[:, enough], np.zeros(enough.sum())
+        low, middle, high = -np.log(-np.log([0.25, 0.5, 0.75]))
+        # Blocks of other sizes are brought to the usual one, which takes the scale: a few rounds settle it.
+        for _ in range(20 if enough.any() else 0):
+            quartiles = np.nanquantile(some - spread * more, [0.25, 0.5, 0.75], axis=0)
+            spread = (quartiles[2] - quartiles[0]) / (high - low)
+        if enough.any():
+            mode[enough], scale[enough] = quartiles[1] - spread * middle, spread
+        return cls(mode, scale, usual)
+
+    def threshold(self, rate: float, number: np.ndarray | float) -> np.ndarray:
+        """What the largest of `number` values exceeds at this rate: (channel), or (block, channel) for several numbers."""
+        return self._of(number) - self.scale * np.log(-np.log1p(-rate))
+
+    def false_alarm_rate(self, extreme: np.ndarray, number: np.ndarray | float) -> np.ndarray:
+        """The share of usual blocks of `number` values with a larger extreme in that channel."""
+        return -np.expm1(-np.exp(-(np.asarray(extreme, float) - self._of(number)) / self.scale))
+
+    def _of(self, number: np.ndarray | float) -> np.ndarray:
+        with np.errstate(divide="ignore"):
+            return self.mode + self.scale * np.log(np.asarray(number, float) / self.number)[..., None]
+
+
+def unusual_channels(
+    highest: np.ndarray, lowest: np.ndarray, number: np.ndarray, laws: tuple[Gumbel, Gumbel], rate: float
+) -> np.ndarray:
+    """Which channels of blocks have unusual extremes: bit 1 where the highest is, bit 2 where the lowest is.
+
+    `highest` and `lowest` are (block, channel), `number` the values of each block, `laws` those of the highest and of the
+    lowest with their signs changed. Of usual blocks a share of at most `rate` has any such channel: each of the channels'
+    two tests gets its part of it (Bonferroni's inequality).
+    """
+    each = rate / (2 * highest.shape[-1])
+    tests = zip((highest, -np.asarray(lowest)), laws, (1, 2), strict=True)
+    with np.errstate(invalid="ignore"):
+        return sum((bit * (extreme > law.threshold(each, number)) for extreme, law, bit in tests), np.int8(0)).astype(
+            np.int8
+        )
+
+
 class Extrema:
     """Number, mean and squared deviations of the largest residuals of granules, per stratum and channel.
 

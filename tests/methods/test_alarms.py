@@ -10,7 +10,15 @@ from scipy import optimize, stats
 
 from phidias_lab.errors import InputError
 from phidias_lab.methods import alarms
-from phidias_lab.methods.alarms import Extrema, Scores, calibrate, combined, generalised_pareto, jackson_mudholkar
+from phidias_lab.methods.alarms import (
+    Extrema,
+    Gumbel,
+    Scores,
+    calibrate,
+    combined,
+    generalised_pareto,
+    jackson_mudholkar,
+)
 
 LAWS = {
     "Gaussian": stats.norm(),
@@ -327,6 +335,65 @@ def test_extremes_have_the_gumbel_law_of_their_moments():
         assert whole.thresholds(0.01)[0, channel] == pytest.approx(law.isf(0.01))
         rate = whole.false_alarm_rate(np.full((2, 3), 5.0), np.array([0, -1]))
         assert rate[:, channel] == pytest.approx(law.sf(5.0))
+
+
+def test_a_law_of_extremes_is_learnt_from_blocks_of_any_size_and_holds_for_others():
+    random = np.random.default_rng(2)
+    number = random.integers(50, 5000, 6000)
+    # The largest of n values of a Gumbel distribution has the same one, ln n scales higher.
+    mode, scale = np.array([1.0, -2.0, 0.0]), np.array([0.5, 2.0, 1.0])
+    extreme = mode + scale * (np.log(number)[:, None] + random.gumbel(size=(number.size, 3)))
+    law = Gumbel.learnt(extreme, number)
+    assert law.number == np.median(number)
+    assert law.scale == pytest.approx(scale, rel=0.05)
+    assert law.mode == pytest.approx(mode + scale * np.log(law.number), abs=0.1)
+    for n in (20, 20_000):
+        exact = stats.gumbel_r(law.mode + law.scale * np.log(n / law.number), law.scale)
+        assert law.threshold(1e-3, n) == pytest.approx(exact.isf(1e-3))
+        assert law.false_alarm_rate([5.0, 5.0, 5.0], n) == pytest.approx(exact.sf(5.0))
+    assert law.threshold(0.01, np.array([20, 30])).shape == (2, 3)
+
+
+def test_events_in_the_blocks_that_are_learnt_from_hardly_change_the_law():
+    random = np.random.default_rng(3)
+    extreme = random.normal(size=(400, 4, 1000)).max(axis=2)
+    clean = Gumbel.learnt(extreme, np.full(400, 1000))
+    extreme[::20, 1] += 20
+    law = Gumbel.learnt(extreme, np.full(400, 1000))
+    assert law.threshold(1e-4, 1000)[1] < clean.threshold(1e-4, 1000)[1] * 1.1
+    moments = Extrema(1, 4)
+    moments.add(extreme, np.zeros(400, int))
+    assert moments.thresholds(1e-4)[0, 1] > 2 * clean.threshold(1e-4, 1000)[1]
+
+
+def test_few_blocks_tell_no_law_and_empty_ones_are_not_asked():
+    extreme = np.arange(20.0).reshape(10, 2)
+    extreme[:4, 1] = np.nan
+    law = Gumbel.learnt(np.vstack([extreme, [[99.0, 99.0]]]), np.r_[np.full(10, 50), 0])
+    assert np.isfinite(law.scale).tolist() == [True, False]
+    assert law.mode[0] < 10
+    assert not alarms.unusual_channels(np.full((1, 2), 1e9), np.zeros((1, 2)), np.array([50]), (law, law), 0.1)[0, 1]
+    nothing = Gumbel.learnt(np.full((0, 2), np.nan), np.zeros(0))
+    assert np.isnan(nothing.threshold(0.1, 10)).all()
+
+
+def test_unusual_channels_are_those_of_an_event_and_in_usual_blocks_as_rare_as_asked_for():
+    random = np.random.default_rng(4)
+
+    def blocks(count, pixels=300, channels=20):
+        residual = random.normal(size=(count, pixels, channels)).astype(np.float32)
+        return residual.max(axis=1), residual.min(axis=1)
+
+    (high, low), number = blocks(1500), np.full(1500, 300)
+    laws = Gumbel.learnt(high, number), Gumbel.learnt(-low, number)
+    high, low = blocks(3000)
+    found = alarms.unusual_channels(high, low, np.full(3000, 300), laws, 0.2)
+    share = (found > 0).any(axis=1).mean()
+    # A Gaussian's extremes come near to Gumbel's law slowly: fewer exceed, never more.
+    assert 0.005 < share < 0.2
+    high[7, 3], low[7, 5], high[8, 4], low[8, 4] = 15.0, -15.0, 15.0, -15.0
+    found = alarms.unusual_channels(high, low, np.full(3000, 300), laws, 1e-4)
+    assert {(b, c): int(found[b, c]) for b, c in np.argwhere(found).tolist()} == {(7, 3): 1, (7, 5): 2, (8, 4): 3}
 
 
 def test_what_cannot_be_learnt_is_refused():

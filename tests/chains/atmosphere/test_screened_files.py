@@ -215,7 +215,8 @@ def test_an_event_tells_all_that_is_known_of_it_in_the_table_in_geoparquet_and_a
         facts = json.loads(basis.attrs["screening_basis"])
         assert told["basis"] == {"sha256": _basis.provenance(basis)["sha256"]}
         assert told["learnt_from"]["spectra"] == facts["spectra"] > 1000
-        assert told["learnt_from"]["names"] == facts["learning_set"]
+        assert told["learnt_from"]["granules"] == len(facts["learning_set"])
+        assert told["learnt_from"]["names"] == facts["learning_set"][:10]
         item = stac.event(event)
         pystac.Item.from_dict(item).validate()
         assert item["properties"]["phidias:run"] == FACTS["run"]
@@ -239,4 +240,4 @@ def test_a_basis_is_known_by_its_values_wherever_it_lies(basis, tmp_path):
     assert again == {**told, "id": "a run", "version": "1.0", "created": "2022-11-28T12:00:00Z"}
     other = basis.assign(mean=basis["mean"] * (1 + 1e-12))
     assert _basis.provenance(other)["sha256"] != told["sha256"]
-    assert told["learnt_from"]["granules"] == 2
+    assert told["learnt_from"]["names"] == json.loads(basis.attrs["screening_basis"])["learning_set"]
