@@ -288,8 +288,11 @@ class Gumbel(NamedTuple):
         # Blocks of other sizes are brought to the usual one, which takes the scale: a few rounds settle it.
         for _ in range(20 if enough.any() else 0):
             quartiles = np.nanquantile(some - spread * more, [0.25, 0.5, 0.75], axis=0)
-            spread = (quartiles[2] - quartiles[0]) / (high - low)
+            before, spread = spread, (quartiles[2] - quartiles[0]) / (high - low)
+            if (np.abs(spread - before) * np.abs(more).max() <= 1e-3 * spread).all():
+                break
         if enough.any():
+            spread = _not_too_small(spread, np.isfinite(some).sum(axis=0))
             mode[enough], scale[enough] = quartiles[1] - spread * middle, spread
         return cls(mode, scale, usual)
 
@@ -380,6 +383,22 @@ class Extrema:
         with np.errstate(invalid="ignore", divide="ignore"):
             beta = np.sqrt(6 * squares / (number - 1)) / np.pi
         return mean - np.euler_gamma * beta, beta
+
+
+def _not_too_small(scale: np.ndarray, number: np.ndarray) -> np.ndarray:
+    """Scales of Gumbel distributions from the quartiles of so many values. A few tell one badly, and what is too small by
+    chance would alarm: it is drawn towards the middle of all channels by as much as their spread is explained by their
+    errors (DerSimonian and Laird 1986, as in `calibrate`, of medians). One that is larger stays.
+
+    The variance of ln scale is 1.584 / n for a Gumbel density: that of the distance of two sample quantiles, which is
+    p(1 - p) / (n f^2) of each less twice their covariance p(1 - q) / (n f g) (David and Nagaraja 2003, Order Statistics,
+    section 10.3).
+    """
+    with np.errstate(divide="ignore"):
+        own, error = np.log(scale), 1.584 / number
+    middle = np.median(own)
+    between = max(float((1.4826 * np.median(np.abs(own - middle))) ** 2 - np.median(error)), 0.0)
+    return np.exp(np.maximum(own, middle + between / (between + error) * (own - middle)))
 
 
 # The inside ---------------------------------------------------------------------------------------------------------

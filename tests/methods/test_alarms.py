@@ -366,6 +366,23 @@ def test_events_in_the_blocks_that_are_learnt_from_hardly_change_the_law():
     assert moments.thresholds(1e-4)[0, 1] > 2 * clean.threshold(1e-4, 1000)[1]
 
 
+def test_a_law_of_few_blocks_does_not_alarm_in_channels_whose_scale_came_out_small():
+    random = np.random.default_rng(5)
+    share, bare = [], []
+    for _ in range(20):
+        extreme = random.gumbel(size=(16, 200)) * np.r_[np.ones(199), 3.0]
+        law = Gumbel.learnt(extreme, np.full(16, 100))
+        assert law.scale[-1] > 1.2  # what flickers keeps its own
+        others = random.gumbel(size=(200, 200)) * np.r_[np.ones(199), 3.0]
+        share.append((others[:, :-1] > law.threshold(0.05 / 200, 100)[:-1]).any(axis=1).mean())
+        low, high = np.quantile(extreme, [0.25, 0.75], axis=0)
+        bare.append(
+            (others > (law._replace(scale=(high - low) / 1.5725)).threshold(0.05 / 200, 100))[:, :-1].any(axis=1).mean()
+        )
+    assert np.mean(share) < 0.1
+    assert np.mean(bare) > 0.2
+
+
 def test_few_blocks_tell_no_law_and_empty_ones_are_not_asked():
     extreme = np.arange(20.0).reshape(10, 2)
     extreme[:4, 1] = np.nan
