@@ -5,6 +5,7 @@ It serves what was selected from real files, and synthetic spectra: their global
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import json
 import os
@@ -186,6 +187,8 @@ def selected(data: Any, attributes: Mapping[str, str] | None = None) -> dict[str
         }
         if "earth_sun_distance" in whole:
             arrays["earth_sun_distance"] = whole["earth_sun_distance"].values[None]
+        if "instrument_settings" in whole:
+            arrays["instrument_settings"] = _compound(whole["instrument_settings"])[None]
         fills, pixels = {}, {}
         for name, stored in l1b.RADIANCE.items():
             array = data.get(_CALLED.get(name, f"selected_{name}"))
@@ -195,7 +198,7 @@ def selected(data: Any, attributes: Mapping[str, str] | None = None) -> dict[str
                 continue
             if "stored_fill" in array.attrs:
                 fills[name] = array.dtype.type(array.attrs["stored_fill"])
-            pixels[name] = array.data[mine]
+            pixels[name] = array.data[mine] if stored.dtype else _compound(array[mine])
         source = str(whole["granule_name"].values)
         begins, ends = (np.datetime64(t(time[mine]), "s") for t in (np.min, np.max))
         name = _named(source, told, int(data.attrs["band"]), begins, ends, created)
@@ -210,6 +213,12 @@ def selected(data: Any, attributes: Mapping[str, str] | None = None) -> dict[str
         }
         found[str(name)] = l1b.of_pixels(name.bands[0], pixels, line[mine], row[mine], arrays, told, fills)
     return found
+
+
+def _compound(array: Any) -> np.ndarray:
+    """Values of a compound type from their bytes in the last dimension."""
+    kind = np.dtype(ast.literal_eval(array.attrs["stored_dtype"]))
+    return np.ascontiguousarray(array.values).view(kind)[..., 0]
 
 
 def _named(source: str, told: Mapping, band: int, begins: Any, ends: Any, created: Any) -> l1b.Name:

@@ -505,12 +505,16 @@ def _indexed(path: str | Path, band: int | None = None) -> File:
 
 
 class _Lazy:
-    """An array of a cube that is read when it is asked for; Dask cuts it into blocks of scanlines."""
+    """An array of a cube that is read when it is asked for; Dask cuts it into blocks of scanlines.
+
+    A compound type becomes bytes, in one dimension more."""
 
     def __init__(self, file: File, name: str, dtype: Any, raw: bool = False):
         self.file, self.name, self.raw = file, name, raw
         stored = file.variables["radiance_int16" if name == "radiance" and name not in file else name]
         self.shape, self.dtype = stored.shape[1:], np.dtype(dtype)
+        if stored.dtype.names:
+            self.shape, self.dtype = (*self.shape, repack_fields(stored.dtype).itemsize), np.dtype("u1")
         self.ndim = len(self.shape)
 
     def __getitem__(self, key: Any) -> np.ndarray:
@@ -526,6 +530,8 @@ class _Lazy:
             if self.raw
             else read(self.file, (self.name,), start, stop)[self.name]
         )
+        if get.dtype.names:
+            get = get.view("u1").reshape(*get.shape, -1)
         return get[(lines, *rest)]
 
 
@@ -537,7 +543,7 @@ def _dask(file: File, name: str, dtype: Any, raw: bool = False) -> da.Array:
     chunks = (lines_of(file), *lazy.shape[1:])
     token = tokenize(str(file.path.absolute()), file.stamp, file.band, name, raw)
     return da.from_array(
-        lazy, chunks, name=f"l1b-{name}-{token}", asarray=False, meta=np.empty((0,) * lazy.ndim, dtype)
+        lazy, chunks, name=f"l1b-{name}-{token}", asarray=False, meta=np.empty((0,) * lazy.ndim, lazy.dtype)
     )
 
 
@@ -612,12 +618,13 @@ _PLACES = (
     "viewing_zenith_angle", "viewing_azimuth_angle", "ground_pixel_quality", "spectral_channel_quality", "selected",
 )  # fmt: skip
 _DIMS = {"ncorner": "corner", "pixel": "ground_pixel"}
-#: What the cube has of the files exactly as it is stored, so that a selection of pixels can be written as a file again.
+#: What the cube has of the files exactly as it is stored, so that a selection of pixels can be written as a file again;
+#: of compound types the bytes, since no cube holds such.
 _AS_STORED = {
     "radiance": "radiance_stored", "radiance_int16": "radiance_stored", "radiance_scaling": "radiance_scaling",
     "radiance_noise": "radiance_noise_stored", "radiance_error": "radiance_error_stored", "quality_level": "quality_level",
     "delta_time": "delta_time", "satellite_latitude": "satellite_latitude", "satellite_longitude": "satellite_longitude",
-    "satellite_altitude": "satellite_altitude",
+    "satellite_altitude": "satellite_altitude", "instrument_configuration": "instrument_configuration",
 }  # fmt: skip
 
 
@@ -738,17 +745,16 @@ def _cube(parts: list[_Part], suns: list[np.ndarray | None]) -> xr.Dataset:
             arrays = [_dask(file, name, stored_as.dtype) for file in files]
             data[name] = (dims, da.concatenate(arrays), stored_as.attributes(name))
     for name, called in _AS_STORED.items():
-        # Files that store a variable in several ways have it in none here.
-        ways = {(f.variables[name].dtype, str(f.variables[name].fill)) if name in f else None for f in files}
-        if len(ways) == 1 and None not in ways:
-            variable, stored_as = files[0].variables[name], l1b.RADIANCE[name]
-            dims = tuple(_DIMS.get(dim, dim) for dim in stored_as.dims[1:])
-            words = stored_as.attributes(name) | ({} if variable.fill is None else {"stored_fill": variable.fill})
-            data[called] = (
-                dims,
-                da.concatenate([_dask(file, name, variable.dtype, raw=True) for file in files]),
-                words,
-            )
+        if (variable := _alike(files, name)) is None:
+            continue
+        dims, words = _described(name, variable)
+        lines = da.concatenate([_dask(file, name, variable.dtype, raw=True) for file in files])
+        data[called] = (dims, lines, words)
+    name = "instrument_settings"
+    if (variable := _alike(files, name)) is not None and len({f.variables[name].shape for f in files}) == 1:
+        dims, words = _described(name, variable)
+        settings = da.stack([_dask(file, name, variable.dtype, raw=True) for file in files])
+        data[name] = (("granule", *dims), settings, words)
     if all("measurement_quality" in file for file in files):
         quality = np.concatenate([stored(file, "measurement_quality") for file in files])
         data["measurement_quality"] = (
@@ -789,6 +795,23 @@ def _cube(parts: list[_Part], suns: list[np.ndarray | None]) -> xr.Dataset:
         "source": "Sentinel-5P/TROPOMI level 1B",
     }
     return xr.Dataset(data, coords, attributes | ({"synthetic": "true"} if synthetic else {}))
+
+
+def _alike(files: list[File], name: str) -> Variable | None:
+    """A variable that all files have and store in the same way; None where they do not."""
+    ways = {(f.variables[name].dtype, str(f.variables[name].fill)) if name in f else None for f in files}
+    variable = files[0].variables.get(name)
+    return variable if variable and len(ways) == 1 and not variable.dtype.hasobject else None
+
+
+def _described(name: str, variable: Variable) -> tuple[tuple[str, ...], dict[str, Any]]:
+    """Dimensions in a cube and attributes of what is there as it is stored."""
+    stored_as = l1b.RADIANCE[name]
+    dims = tuple(_DIMS.get(dim, dim) for dim in stored_as.dims[1:])
+    words = stored_as.attributes(name) | ({} if variable.fill is None else {"stored_fill": variable.fill})
+    if not variable.dtype.names:
+        return dims, words
+    return (*dims, f"{name}_byte"), {**words, "stored_dtype": repr(repack_fields(variable.dtype).descr)}
 
 
 def _of_numpy(value: Any) -> Any:

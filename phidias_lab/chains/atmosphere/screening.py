@@ -63,6 +63,7 @@ KEPT = {
     "satellite_latitude": ("degrees_north", "latitude below the satellite"),
     "satellite_longitude": ("degrees_east", "longitude below the satellite"),
     "satellite_altitude": ("m", "altitude of the satellite"),
+    "instrument_configuration": (None, "configuration of the instrument as the bytes of the file"),
     "time": (None, "time of the measurement"),
     "delta_time": (None, "time of the measurement since the reference time of its file"),
     "granule": ("1", "number of the granule"),
@@ -71,7 +72,7 @@ KEPT = {
 #: What is kept of the granules that selected pixels are from, by its name in the cube.
 OF_GRANULES = {
     "wavelength": "nominal_wavelength", "earth_sun_distance": "earth_sun_distance", "granule_name": "granule_name",
-    "orbit": "orbit", "granule_attributes": "granule_attributes",
+    "orbit": "orbit", "granule_attributes": "granule_attributes", "instrument_settings": "instrument_settings",
 }  # fmt: skip
 
 
@@ -134,6 +135,7 @@ class Screening(Chain):
         **{f"selected_{name}": Var(units, long_name=words, optional=True) for name, (units, words) in KEPT.items()},
         "nominal_wavelength": Var("nm", long_name="wavelengths of each row of the spectra that are kept", optional=True),
         "earth_sun_distance": Var(long_name="distance of the Earth from the Sun", optional=True),
+        "instrument_settings": Var(long_name="settings of the instrument as the bytes of the file", optional=True),
         "residual": Var("1", long_name="residual of each spectrum that is kept, over the noise", dims=("selected", CHANNEL)),
         "signature": Var("1", long_name="what one standard column more of each gas adds, over the noise"),
         "local_component": Var(
