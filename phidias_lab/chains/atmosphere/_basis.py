@@ -34,6 +34,7 @@ class Learnt:
     rates: dict[str, alarms.Calibrated]
     dead: np.ndarray  # (rows, m) channels that a row never has
     stripe: np.ndarray  # (rows, m) what a row adds to the mean
+    extremes: tuple[alarms.Gumbel, alarms.Gumbel]  # of the highest residual of a block, and of the lowest with its sign changed
     quantity: str
     facts: dict[str, Any]
 
@@ -70,6 +71,8 @@ def to_dataset(learnt: Learnt) -> xr.Dataset:
         "snr_deviation": (("gas", "stratum"), np.column_stack([learnt.usual[1], none])),
         "dead": (("ground_pixel", channel), learnt.dead.astype(np.int8)),
         "stripe": (("ground_pixel", channel), learnt.stripe),
+        "extreme_mode": (("side", channel), np.stack([law.mode for law in learnt.extremes])),
+        "extreme_scale": (("side", channel), np.stack([law.scale for law in learnt.extremes])),
         "curve_score": (("detector", "stratum", "point"), np.array([[c[0] for c in row] for row in packed])),
         "curve_rate": (("detector", "stratum", "point"), np.array([[c[1] for c in row] for row in packed])),
         "curve_tail": (("detector", "stratum", "tail"), np.array([[c[2] for c in row] for row in packed])),
@@ -82,6 +85,7 @@ def to_dataset(learnt: Learnt) -> xr.Dataset:
         "detector": detectors,
         "stratum": names,
         "tail": list(_TAIL),
+        "side": ["highest", "lowest"],
     }
     facts = {
         "spectra": basis.spectra,
@@ -89,6 +93,7 @@ def to_dataset(learnt: Learnt) -> xr.Dataset:
         "brightness": list(learnt.strata.brightness),
         "level": [list(learnt.level.brightness), list(learnt.level.level)],
         "quantity": learnt.quantity,
+        "extremes_of": learnt.extremes[0].number,
         **learnt.facts,
     }
     return xr.Dataset(found, coords, {"screening_basis": json.dumps(facts, sort_keys=True)})
@@ -119,7 +124,9 @@ def of_dataset(data: xr.Dataset) -> Learnt:
         level = Level(*map(tuple, facts.pop("level")))
         usual = tuple(data[f"snr_{n}"].transpose("gas", "stratum").values[:, :-1] for n in ("middle", "deviation"))
         rates = {str(name): _calibrated(data.sel(detector=name)) for name in data["detector"].values}
-        return Learnt(basis, level, strata, usual, rates, data["dead"].values.astype(bool), data["stripe"].values, facts.pop("quantity"), facts)
+        of = facts.pop("extremes_of")
+        extremes = tuple(alarms.Gumbel(*(data[f"extreme_{n}"].values[i] for n in ("mode", "scale")), of) for i in (0, 1))
+        return Learnt(basis, level, strata, usual, rates, data["dead"].values.astype(bool), data["stripe"].values, extremes, facts.pop("quantity"), facts)
     except (KeyError, ValueError, TypeError, AttributeError) as error:
         raise InputError(
             f"The input 'basis' is no basis of spectra ({type(error).__name__}: {error}). Give a product of "

@@ -141,6 +141,8 @@ class Screening(Chain):
         "local_component": Var(
             "1", long_name="leading shapes of the residuals that are kept", dims=("local", CHANNEL), optional=True
         ),
+        "unusual_channel": Var(long_name="channels of a block with unusual extremes", dims=("block", CHANNEL)),
+        "block_scanline": Var("1", long_name="first scanline of each block", dims=("block",)),
         "highest_residual": Var("1", long_name="highest residual of each channel in a block", dims=("block", CHANNEL)),
         "lowest_residual": Var("1", long_name="lowest residual of each channel in a block", dims=("block", CHANNEL)),
     }
@@ -170,6 +172,10 @@ class Screening(Chain):
     most = number(
         0.01, bounds=(1e-6, 1), scale="log", level="expert",
         doc="Share of the spectra that is kept at most; of more the most unusual ones are",
+    )  # fmt: skip
+    extreme_rate = number(
+        0.01, bounds=(1e-6, 0.5), scale="log", level="expert",
+        doc="Share of usual blocks of scanlines that may have a channel whose highest or lowest residual is called unusual",
     )  # fmt: skip
     largest_zenith = number(
         80.0, bounds=(20, 90), units="degree", doc="Pixels under a lower sun are left out", level="expert"
@@ -334,6 +340,7 @@ class Screening(Chain):
         made = outputs.assign(
             {
                 "detection_limit": (("gas", *PIXEL), limit),
+                **self._extremes(spectra, learnt, scored, rate),
                 "class": (PIXEL, kind, flags),
                 "event": (PIXEL, event, {"label_of": "event"}),
                 "selected_scanline": ("selected", line.astype(np.int32)),
@@ -371,6 +378,19 @@ class Screening(Chain):
             window=list(basis.windows),
             event_number=("event_number", np.array(sorted(kinds), np.int32), {"long_name": "number of the event", "units": "1"}),
         ).assign_attrs({n: spectra.attrs[n] for n in ("instrument", "band") if n in spectra.attrs})
+
+    def _extremes(self, spectra: xr.Dataset, learnt: Learnt, scored: xr.Dataset, rate: np.ndarray) -> dict[str, Any]:
+        """Which channels of each block have unusual extremes, and where the blocks begin."""
+        blocks = _spectra.blocks(spectra)
+        number = np.array([int(np.isfinite(rate[b.lines]).sum()) for b in blocks])
+        high, low = (scored[f"{n}_residual"].values for n in ("highest", "lowest"))
+        bits = {"flag_masks": np.array([1, 2], np.int8), "flag_meanings": "highest_residual lowest_residual"}
+        return {
+            "unusual_channel": (
+                ("block", CHANNEL), alarms.unusual_channels(high, low, number, learnt.extremes, self.extreme_rate), bits
+            ),
+            "block_scanline": ("block", np.array([b.lines.start for b in blocks], np.int32)),
+        }  # fmt: skip
 
     def _limit(self, learnt: Learnt, scored: xr.Dataset) -> np.ndarray:
         """Amplitude at which a gas alone brings a pixel to the requested rate, in the middle of its distribution."""
@@ -441,6 +461,7 @@ class Screening(Chain):
         learnt["names"] = learnt["names"][:_NAMED]
         wavelength = np.round(result["wavelength"].values, 4).tolist()
         granules = result["granule_name"].to_series() if "granule_name" in result.coords else None
+        first, unusual = result["block_scanline"].values, result["unusual_channel"].values
         rows = []
         for i, event in enumerate(result["event_number"].values):
             mine = np.flatnonzero(number_ == event)
@@ -474,6 +495,9 @@ class Screening(Chain):
                     },
                     "event": int(event),
                     **({"granules": granules[some["selected_granule"].values].unique().tolist()} if granules is not None else {}),
+                    "unusual_channels": [
+                        wavelength[c] for c in np.flatnonzero(unusual[np.searchsorted(first, line[peak], "right") - 1])
+                    ],
                     "wavelength": wavelength,
                     "signature": np.round(result["event_residual"].values[i].astype(float), 3).tolist(),
                     "basis": basis,

@@ -80,6 +80,8 @@ class ScreeningBasis(Chain):
             "1", long_name="standard deviation of the SNR of usual spectra, by which it is divided", dims=("gas", "stratum")
         ),
         "snr_middle": Var("1", long_name="median of the SNR of usual spectra, which is taken off", dims=("gas", "stratum")),
+        "extreme_mode": Var("1", long_name="most frequent highest residual, and lowest with its sign changed, of a block"),
+        "extreme_scale": Var("1", long_name="scale of the Gumbel distribution of the extremes of a block"),
         "curve_score": Var("1", long_name="scores of the curves from score to false-alarm rate"),
         "curve_rate": Var("1", long_name="false-alarm rates of the curves from score to false-alarm rate"),
         "curve_tail": Var("1", long_name="generalised Pareto distribution behind each curve"),
@@ -211,7 +213,7 @@ class ScreeningBasis(Chain):
         edges = np.quantile(brightness[np.isfinite(brightness)], np.linspace(0, 1, self.brightness_strata + 1))
         edges = np.maximum.accumulate(edges + 1e-6 * np.arange(edges.size))
         cut = Strata(_spectra.equal_rows(spectra.sizes["ground_pixel"], self.row_strata), tuple(map(float, edges)))
-        usual, rates = self._calibrated(spectra, basis, level, cut, dead)
+        usual, extremes, rates = self._calibrated(spectra, basis, level, cut, dead)
         facts = {
             "gases": list(self._gases()),
             "largest_zenith": self.largest_zenith,
@@ -219,7 +221,7 @@ class ScreeningBasis(Chain):
             "learning_set": _spectra.names(spectra)[:1000],
             "taken_out": int((~use).sum()),
         }
-        learnt = Learnt(basis, level, cut, usual, rates, dead, self._stripe, self.quantity, facts)
+        learnt = Learnt(basis, level, cut, usual, rates, dead, self._stripe, extremes, self.quantity, facts)
         return self._told(learnt, coverage, y)
 
     # The learning set ---------------------------------------------------------------------------------------------------
@@ -457,19 +459,25 @@ class ScreeningBasis(Chain):
 
     def _calibrated(
         self, spectra: xr.Dataset, basis: screening.Basis, level: Level, cut: Strata, dead: np.ndarray
-    ) -> tuple[tuple[np.ndarray, np.ndarray], dict[str, alarms.Calibrated]]:
-        """Score all spectra, and learn how often each detector gives which score in each stratum."""
+    ) -> tuple[tuple[np.ndarray, np.ndarray], tuple[alarms.Gumbel, alarms.Gumbel], dict[str, alarms.Calibrated]]:
+        """Score all spectra, and learn how often each detector gives which score in each stratum, and which extremes blocks
+        have."""
         names, g = [*basis.gases, *BESIDE], len(basis.gases)
         rows = _scoring.Rows(spectra, basis, dead, self._stripe, self.quantity == "radiance")
 
         def score(radiance, pixels, light, scorer):
-            found, _, brightness = _scoring.scores(radiance, pixels, light, scorer, level)
+            found, extrema, brightness = _scoring.scores(radiance, pixels, light, scorer, level)
             stratum = np.where(np.isfinite(found.unexplained), cut.of(brightness, pixels.anomaly), -1)
-            return {"score": detected(found).astype(np.float32), "stratum": stratum.astype(np.int16)}
+            return {
+                "score": detected(found).astype(np.float32),
+                "stratum": stratum.astype(np.int16),
+                "extreme": np.stack([extrema.high, -extrema.low])[None].astype(np.float32),
+            }
 
         outputs = {
             "score": ((*_PIXEL, "detector"), {"detector": len(names)}, np.float32),
             "stratum": (_PIXEL, {}, np.int16),
+            "extreme": (("block", "side", "spectral_channel"), {"side": 2, "spectral_channel": spectra.sizes["spectral_channel"]}, np.float32),
         }
         scored = self.keep(
             "scores",
@@ -498,7 +506,9 @@ class ScreeningBasis(Chain):
             values[..., :g] = _scoring.snr(values[..., :g], usual, stratum)
             each = [rates[name].false_alarm_rate(sign[i] * values[..., i], stratum) for i, name in enumerate(names)]
             together.add(np.where(stratum < 0, np.nan, alarms.combined(np.stack(each, axis=-1))), stratum, where)
-        return usual, {**rates, COMBINED: alarms.calibrate(together)}
+        number = np.array([int((scored["stratum"].isel(scanline=b.lines).values >= 0).sum()) for b in blocks])
+        extremes = tuple(alarms.Gumbel.learnt(scored["extreme"].isel(side=side).values, number) for side in (0, 1))
+        return usual, extremes, {**rates, COMBINED: alarms.calibrate(together)}
 
     def _told(self, learnt: Learnt, coverage: list[Coverage], y: xr.Dataset) -> xr.Dataset:
         found = to_dataset(learnt)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import pytest
 import shapely
 import xarray as xr
 from click.testing import CliRunner
+from scipy import stats
 
 from phidias_lab import flow
 from phidias_lab.chains.atmosphere import _basis, _scenes
@@ -240,3 +242,29 @@ def test_a_basis_is_known_by_its_values_wherever_it_lies(basis, tmp_path):
     other = basis.assign(mean=basis["mean"] * (1 + 1e-12))
     assert _basis.provenance(other)["sha256"] != told["sha256"]
     assert told["learnt_from"]["names"] == json.loads(basis.attrs["screening_basis"])["learning_set"]
+
+
+@pytest.mark.parametrize("kept", ["f4"], indirect=True)
+def test_channels_with_unusual_extremes_are_told_for_each_block_and_stand_with_its_events(kept, basis):
+    data = kept[1].open().load()
+    facts = json.loads(basis.attrs["screening_basis"])
+    rate, first = data["false_alarm_rate"].values, [*data["block_scanline"].values, data.sizes["scanline"]]
+    assert first == [0, 64, 84, 124]
+    number = [np.isfinite(rate[a:b]).sum() for a, b in itertools.pairwise(first)]
+    assert number[1] == 0, "the night"
+    more = np.log(np.maximum(number, 1)[:, None] / facts["extremes_of"])
+    # In units of the noise the largest of a thousand and more residuals is about three to either side.
+    assert (abs(basis["extreme_mode"] - 4) < 1.5).mean() > 0.95
+    found = np.zeros((3, 480), int)
+    for bit, side, extreme in ((1, "highest", data["highest_residual"]), (2, "lowest", -data["lowest_residual"])):
+        mode, scale = (basis[f"extreme_{n}"].sel(side=side).values for n in ("mode", "scale"))
+        found += bit * (extreme.values > stats.gumbel_r(mode + more * scale, scale).isf(0.01 / 960))
+    np.testing.assert_array_equal(data["unusual_channel"].values, found)
+    assert not found[1].any()
+    fire = flow.events(kept[1]).iloc[0]
+    assert fire["kind"] == "CO"
+    told = fire["properties"]["unusual_channels"]
+    assert told == np.round(basis["wavelength"].values, 4)[found[0] > 0].tolist()
+    # The strongest lines of CO are among them.
+    strongest = basis["wavelength"].values[np.argmin(basis["signature"].sel(gas="CO").values)]
+    assert min(abs(np.array(told) - strongest)) < 0.2
