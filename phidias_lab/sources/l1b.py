@@ -531,7 +531,7 @@ class _Lazy:
             else read(self.file, (self.name,), start, stop)[self.name]
         )
         if get.dtype.names:
-            get = get.view("u1").reshape(*get.shape, -1)
+            get = get.view("u1").reshape(*get.shape, get.dtype.itemsize)
         return get[(lines, *rest)]
 
 

@@ -57,7 +57,11 @@ def test_a_cube_is_what_the_file_means(tmp_path, encoding, sense):
     content, meant = granule(encoding=encoding, sense=sense)
     cube = source.open_spectra(written(tmp_path, content))
     sizes = {"scanline": 12, "ground_pixel": 5, "spectral_channel": 16, "granule": 1, "corner": 4}
-    assert dict(cube.sizes) == sizes | {"nsettings": 1, "instrument_settings_byte": 6, "instrument_configuration_byte": 6}
+    assert dict(cube.sizes) == sizes | {
+        "nsettings": 1,
+        "instrument_settings_byte": 6,
+        "instrument_configuration_byte": 6,
+    }
     loaded = cube.compute()
     assert loaded["radiance"].dtype == np.float32
     np.testing.assert_array_equal(loaded["radiance"], meant)
@@ -99,6 +103,7 @@ def test_a_cube_has_what_the_file_stores_too_and_reads_no_more_of_it_than_is_ask
     for key in ("instrument_configuration", "instrument_settings"):
         assert cube[key].values.tobytes() == content[key].tobytes()
         assert cube[key].attrs["stored_dtype"] == repr(content[key].dtype.descr)
+    assert cube["instrument_configuration"][:0].compute().shape == (0, 6)
     assert cube["radiance_stored"].attrs["stored_fill"] == content.fill(
         "radiance" if encoding == "float" else "radiance_int16"
     )
