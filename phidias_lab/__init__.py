@@ -40,6 +40,7 @@ _NAMES = {
     "run": "phidias_lab.flow",
     "export": "phidias_lab.flow",
     "watch": "phidias_lab.modes.watch",
+    "campaign": "phidias_lab.modes.campaign",
     "cluster": "phidias_lab.compute.cluster",
     "places": "phidias_lab.compute.cluster",
     "runs": "phidias_lab.compute.runs",

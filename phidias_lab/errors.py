@@ -36,6 +36,10 @@ class InputError(PhidiasError, ValueError):
     exit_code = 3
 
 
+class OutsideError(InputError):
+    """An input holds nothing of the region and period that were asked for: in a stream of many it is passed over."""
+
+
 class UnknownNameError(ParameterError, LookupError):
     """A chain, entry, variable or run of that name does not exist."""
 

@@ -82,8 +82,12 @@ def begin(
     on: Any = None,
     workers: int | None = None,
     noted: Callable[[Run], None] = lambda run: None,
+    launch: Callable[[Run, dict | None], None] | None = None,
 ) -> Run:
-    """Start the run of what `prepare` gave; `noted` is told of it before anything of it is there (see `runs.create`)."""
+    """Start the run of what `prepare` gave; `noted` is told of it before anything of it is there (see `runs.create`).
+
+    `launch` starts its worker, where that is not a process or a job of its own (compute/tasks.py).
+    """
     order, memory, headline = prepared
     where = None
     if on is not None or workers is not None:
@@ -97,7 +101,7 @@ def begin(
             order = order.with_(inputs={**order.inputs, **_store(started, memory)})
             runs.write_text(started.folder / "asked.json", order.dumps())
             runs.write_text(started.folder / "order.json", order.dumps())
-        runs.launch(started, where)
+        (launch or runs.launch)(started, where)
     except BaseException as error:
         started.clear_output(os.getpid())
         shutil.rmtree(started.folder, ignore_errors=True)

@@ -523,12 +523,12 @@ class Run:
         record.update(more)
         write_json(self.folder / "record.json", record)
 
-    def resume(self) -> Run:
+    def resume(self, start: Callable[[Run], None] | None = None) -> Run:
         """Go on with a run that failed, was cancelled or interrupted; finished pieces are not computed again."""
         with alone_in(self.folder):  # else two who ask at once would both find it ended
-            return self._resume()
+            return self._resume(start or launch)
 
-    def _resume(self) -> Run:
+    def _resume(self, start: Callable[[Run], None]) -> Run:
         status = self.status
         if status == DONE:
             raise ParameterError(
@@ -545,7 +545,7 @@ class Run:
             record.pop(key, None)
         record.setdefault("states", []).append({"state": WAITING, "time": now()})
         write_json(self.folder / "record.json", record)
-        launch(self)
+        start(self)
         return self
 
     def remove(self) -> int:
@@ -570,7 +570,8 @@ class Run:
         return total
 
 
-def _myself() -> dict:
+def myself() -> dict:
+    """This process, told from a later one of the same id by its birth."""
     return {"pid": os.getpid(), "born": psutil.Process().create_time(), "host": socket.gethostname()}
 
 
@@ -599,7 +600,7 @@ def create(
             except FileExistsError:
                 continue
         noted(Run(folder))
-        write_json(folder / "launched.json", {"asked": now(), "starter": _myself(), "title": title})
+        write_json(folder / "launched.json", {"asked": now(), "starter": myself(), "title": title})
         write_text(folder / "asked.json", asked.dumps())
         write_text(folder / "order.json", complete.dumps())
     except OSError as error:
@@ -635,7 +636,7 @@ def launch(run: Run, where: dict | None = None) -> None:
     environment["PYTHONHASHSEED"] = "0"
     environment["PYTHONUNBUFFERED"] = "1"
     before = read_json(run.folder / "launched.json")
-    known = {"asked": before.get("asked") or now(), "starter": _myself(), "title": before.get("title")}
+    known = {"asked": before.get("asked") or now(), "starter": myself(), "title": before.get("title")}
     where = where or before.get("where")
     more = {"where": where} if where else {}
     write_json(run.folder / "launched.json", {**known, **more})

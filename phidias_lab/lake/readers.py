@@ -6,12 +6,18 @@ A reader is an object with
     open(paths)     one lazy cube of these files, in any number
     beside(paths)   further files that `open` reads with them (a calibration); they belong to the identity of the data
 
+and, if it likes, with
+
+    companions      how such further files are called; in a folder of many they are no files of their own
+    period(name)    from when to when a file was measured, by its name alone; None where the name does not tell
+
 Its data are addressed by one file, by a folder that holds such files, or by a pattern of file names in a folder.
 """
 
 from __future__ import annotations
 
 import fnmatch
+from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -86,6 +92,22 @@ def _readers() -> list[Reader]:
                 f"{as_sentence(f'{type(error).__name__}: {error}')} Repair or uninstall {package!r}."
             ) from error
     return found
+
+
+def companions() -> tuple[str, ...]:
+    """How the files are called that are read only with others."""
+    return tuple(reader.companions for reader in _readers() if hasattr(reader, "companions"))
+
+
+def periods(names: Iterable[str]) -> list[tuple[Any, Any] | None]:
+    """From when to when each file was measured, by its name alone; None where no reader can tell."""
+    known = [reader for reader in _readers() if hasattr(reader, "period")]
+
+    def told(name: str) -> tuple[Any, Any] | None:
+        reader = next((reader for reader in known if fnmatch.fnmatchcase(name, reader.pattern)), None)
+        return None if reader is None else reader.period(name)
+
+    return [told(name.rsplit("/", 1)[-1]) for name in names]
 
 
 def patterns() -> list[str]:

@@ -2,7 +2,7 @@
 
     <ledger>/
       stream.json          what the stream is
-      entries/<key>.json   an input: claimed, done or refused; its run, its owner, what there is to say
+      entries/<key>.json   an input: claimed, done, skipped or refused; its run, its owner, what there is to say
       owners/<token>       held locked by a process while it lives
       hooks/               see modes/hooks.py
 
@@ -25,7 +25,8 @@ from typing import Any
 from phidias_lab.compute import runs
 from phidias_lab.errors import PhidiasError
 
-CLAIMED, DONE, REFUSED = "claimed", "done", "refused"
+CLAIMED, DONE, REFUSED, SKIPPED = "claimed", "done", "refused", "skipped"
+SETTLED = (DONE, REFUSED, SKIPPED)
 
 
 def key(*identity: Any) -> str:
@@ -36,13 +37,13 @@ class Ledger:
     """The ledger in a folder, opened by one of any number of processes."""
 
     def __init__(self, folder: Path, about: Mapping[str, Any]):
-        self.folder, self.token = folder, secrets.token_hex(8)
+        self.folder, self.about, self.token = folder, dict(about), secrets.token_hex(8)
         try:
             for name in ("entries", "owners"):
                 (folder / name).mkdir(parents=True, exist_ok=True)
             with runs.alone_in(folder):
                 if not (folder / "stream.json").exists():
-                    runs.write_json(folder / "stream.json", dict(about))
+                    runs.write_json(folder / "stream.json", self.about)
                 self._held = open(folder / "owners" / self.token, "xb")  # noqa: SIM115  held until it is closed
                 with contextlib.suppress(OSError):
                     fcntl.flock(self._held, fcntl.LOCK_EX)
@@ -85,13 +86,13 @@ class Ledger:
         for path in (self.folder / "entries").glob("[!.]*.json"):
             yield path.stem, runs.read_json(path)
 
-    def claim(self, name: str, address: str | None = None) -> dict | None:
+    def claim(self, name: str, **more: Any) -> dict | None:
         """The entry of an input if this process may work on it now; None where it is settled, or somebody is at it."""
         with runs.alone_in(self.folder):
             entry = self.get(name)
-            if entry.get("state") in (DONE, REFUSED) or self._lives(entry.get("owner")):
+            if entry.get("state") in SETTLED or self._lives(entry.get("owner")):
                 return None
-            entry = {"input": address, "since": runs.now(), **entry, "state": CLAIMED, "owner": self.token}
+            entry = {**more, "since": runs.now(), **entry, "state": CLAIMED, "owner": self.token}
             runs.write_json(self._file(name), entry)
             return entry
 
@@ -101,6 +102,12 @@ class Ledger:
 
     def settle(self, name: str, state: str, **more: Any) -> None:
         self.note(name, state=state, owner=None, settled=runs.now(), **more)
+
+    def forget(self, name: str) -> None:
+        """Make a refused input a new one."""
+        with runs.alone_in(self.folder):
+            if self.get(name).get("state") == REFUSED:
+                self._file(name).unlink(missing_ok=True)
 
     def release(self, name: str, **more: Any) -> None:
         """Give a claim back for the next process."""

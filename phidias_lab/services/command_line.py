@@ -25,7 +25,8 @@ from phidias_lab.errors import PhidiasError, UnknownNameError, as_sentence, near
 
 #: One module each in phidias_lab.services.commands, in the order in which a newcomer needs them.
 COMMANDS = (
-    "chains", "describe", "run", "watch", "events", "places", "runs", "rerun", "export", "lake", "catalog", "use", "lab",
+    "chains", "describe", "run", "watch", "campaign", "events", "places", "runs", "rerun", "export", "lake", "catalog",
+    "use", "lab",
 )  # fmt: skip
 #: Words that are tried for a command and are not spelled like it.
 _MEANT = {"clusters": "places", "cluster": "places", "partitions": "places"}

@@ -830,6 +830,7 @@ class Spectra:
     """Radiances as the catalogue opens them: files by name, all of one band (see `lake.readers`)."""
 
     pattern = "S5P_????_L1B_RA_BD?_*.nc"
+    companions = "S5P_????_L1B_IR_*.nc"
 
     def open(self, paths: list[str]) -> xr.Dataset:
         """The cube of these files. Those that cannot be read are passed over and named in the attribute `refused`; where
@@ -853,7 +854,15 @@ class Spectra:
     def beside(self, paths: list[str]) -> list[str]:
         """The files of irradiances in the folders of the radiances."""
         folders = sorted({Path(path).parent for path in paths})
-        return [str(path) for folder in folders for path in sorted(folder.glob("S5P_????_L1B_IR_*.nc"))]
+        return [str(path) for folder in folders for path in sorted(folder.glob(self.companions))]
+
+    def period(self, name: str) -> tuple[np.datetime64, np.datetime64] | None:
+        """The first and the last moment of a file, which stand in its name."""
+        try:
+            told = l1b.parse_name(name)
+        except NotReadable:
+            return None
+        return told.start, told.stop
 
 
 FORMAT = Spectra()

@@ -18,7 +18,7 @@ from phidias_lab import settings
 from phidias_lab.compute import runs
 from phidias_lab.compute.runs import Run
 from phidias_lab.errors import InputError, ParameterError, ProductError, UnknownNameError
-from phidias_lab.modes import watch as module
+from phidias_lab.modes import stream as module
 from phidias_lab.modes.ledger import Ledger
 from phidias_lab.modes.watch import Watch
 
@@ -259,7 +259,7 @@ def test_a_run_that_its_user_cancelled_is_not_done_and_the_stream_goes_on(folder
 def test_a_full_disk_is_no_fault_of_the_file(folder, tmp_path):
     how = {"parameters": {"fault": "full", "marks": str(tmp_path)}}
     arrive(folder, "a.parquet")
-    with pytest.raises(ProductError, match="Then start the watch again"):
+    with pytest.raises(ProductError, match="Then start again"):
         watched(folder, **how)
     (run,) = phidias_lab.runs()
     (tmp_path / "room").touch()
@@ -349,7 +349,7 @@ def test_a_folder_that_goes_away_for_a_while_is_said_once_and_watched_again(fold
 def test_a_claim_belongs_to_one_and_is_taken_over_from_the_dead(tmp_path):
     one, two = (Ledger(tmp_path / "ledger", {}) for _ in range(2))
     name = module.key("a")
-    assert one.claim(name, "/in/a")["input"] == "/in/a"
+    assert one.claim(name, input="/in/a")["input"] == "/in/a"
     one.note(name, run="r")
     assert two.claim(name) is None
     one.close()  # what the operating system does for the dead

@@ -85,6 +85,13 @@ class ProgressLine:
         if self.bar is not None:
             self.bar.stop()
 
+    def say(self, text: str) -> None:
+        """A line of its own above the bar."""
+        if self.bar is not None:
+            self.bar.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        elif not self.quiet:
+            click.echo(text, err=True)
+
     def update(self, fraction: float | None, message: str = "", seconds_left: float | None = None) -> None:
         if self.quiet:
             return
