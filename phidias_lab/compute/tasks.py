@@ -30,8 +30,16 @@ class Tasks:
         from distributed import Client
 
         self.cluster = cluster
-        self.client = Client(cluster.dask, set_as_default=False)
         self._futures: dict[Path, Any] = {}
+        try:
+            self.client = Client(cluster.dask, set_as_default=False)
+        except OSError:
+            raise self._ended() from None
+
+    def _ended(self) -> RunFailedError:
+        return RunFailedError(
+            f"The cluster {self.cluster.name} has ended. What is finished is kept: start again with another one."
+        )
 
     @property
     def many(self) -> int:
@@ -53,9 +61,7 @@ class Tasks:
             return False
         self.cluster.say_trouble()
         if self.cluster.closed or self.client.status != "running":
-            raise RunFailedError(
-                f"The cluster {self.cluster.name} has ended. What is finished is kept: start again with another one."
-            )
+            raise self._ended()
         if not future.done():
             return True
         del self._futures[run.folder]

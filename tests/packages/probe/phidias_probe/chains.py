@@ -14,6 +14,7 @@ import numpy as np
 import xarray as xr
 
 from phidias_lab import Chain, Input, Resources, Var, count, flag, number, text, variable
+from phidias_lab.errors import OutsideError
 
 _GRID = ("time", "latitude", "longitude")
 
@@ -180,7 +181,7 @@ class Events(Chain):
     above = number(15.0, bounds=(-100, 100), units="degree_Celsius", doc="Temperature above which a row is warm")
     marks = text("", doc="Folder in which each run leaves a mark when its work ends")
     gate = text("", doc="File that the work waits for")
-    fault = text("", doc="What goes wrong: raise, events, full, or nothing")
+    fault = text("", doc="What goes wrong: raise, events, full, outside, warn, or nothing")
 
     def run(self, rows, more):
         rows = rows.compute() if hasattr(rows, "compute") else rows
@@ -188,9 +189,14 @@ class Events(Chain):
             time.sleep(0.02)
         if self.fault == "raise":
             raise ZeroDivisionError("the probe divides by zero")
+        if self.fault == "outside":
+            raise OutsideError("The input 'rows' has no row in the region.")
         if self.fault == "full" and not (Path(self.marks) / "room").exists():
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         found = rows[rows["temperature"] > self.above].reset_index(drop=True)
+        self.counted("rows", len(rows), {"cold": len(rows) - len(found)})
+        if self.fault == "warn":
+            self.warn(f"{len(found)} rows are warm.")
         found.attrs = rows.attrs
         if self.marks:
             named = os.getpid()
