@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import statistics
 import threading
 import time
@@ -52,7 +53,7 @@ def campaign(folder: str | Path, chain: str | Chain | type[Chain], **how: Any) -
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a campaign is about to do. `seconds` is None as long as no run tells how long a file takes."""
+    """What a campaign is about to do. `seconds` and `written` (bytes) are None as long as no run tells of a file."""
 
     files: int
     bytes: int
@@ -63,6 +64,8 @@ class Estimate:
     left_bytes: int
     at_once: int
     seconds: float | None
+    written: int | None
+    free: int
     runs: int
 
     def __str__(self):
@@ -71,10 +74,13 @@ class Estimate:
         if self.seconds is not None:
             of = f"{self.runs} run{'s' * (self.runs != 1)}"
             time_ = f"about {timedelta(seconds=round(self.seconds))}, {self.at_once} at once, judged by {of} before"
+        write = ""
+        if self.written:
+            write = f", about {show_memory(self.written)} to write where {show_memory(self.free)} are free"
         lines = {
             "Files": f"{self.files}, {show_memory(self.bytes)}",
             "Before": ", ".join(before),
-            "To do": f"{self.left}, {show_memory(self.left_bytes)} to read",
+            "To do": f"{self.left}, {show_memory(self.left_bytes)} to read{write}",
             "Time": time_ if self.left else "nothing is left to do",
         }
         return "\n".join(f"{name:<9}{text}" for name, text in lines.items())
@@ -314,9 +320,17 @@ class Campaign(Stream):
         entries = self._entries()
         states = Counter(entry["state"] for _, entry in entries)
         left = [a.size for a, entry in entries if entry["state"] not in SETTLED]
-        rates = [entry["seconds"] / a.size for a, entry in entries if entry["state"] == DONE and entry.get("seconds")]
+        rates = [
+            (entry["seconds"] / a.size, entry.get("written", 0) / a.size)
+            for a, entry in entries
+            if entry["state"] == DONE and entry.get("seconds")
+        ]
         rates = rates or _recorded(self.order.chain, self.input)
-        seconds = statistics.median(rates) * sum(left) / min(self.at_once, max(len(left), 1)) if rates else None
+        seconds = written = None
+        if rates:
+            each, bytes_each = (statistics.median(some) for some in zip(*rates, strict=True))
+            seconds = each * sum(left) / min(self.at_once, max(len(left), 1))
+            written = round(bytes_each * sum(left)) if self.keep_runs is None else 0
         return Estimate(
             files=len(entries),
             bytes=sum(a.size for a, _ in entries),
@@ -327,6 +341,8 @@ class Campaign(Stream):
             left_bytes=sum(left),
             at_once=self.at_once,
             seconds=seconds,
+            written=written,
+            free=shutil.disk_usage(self.ledger.folder).free,
             runs=len(rates),
         )
 
@@ -335,15 +351,15 @@ def _left(states: Mapping[str, int]) -> int:
     return sum(number for state, number in states.items() if state not in SETTLED)
 
 
-def _recorded(chain: str, input: str) -> list[float]:
-    """Seconds for each byte of the input that the newest runs of a chain took."""
-    found: list[float] = []
+def _recorded(chain: str, input: str) -> list[tuple[float, float]]:
+    """Seconds that the newest runs of a chain took, and bytes that they wrote, for each byte of the input."""
+    found: list[tuple[float, float]] = []
     for run in (run for run in runs.runs() if f"-{chain}-" in run.id):
         record = run.record
         seconds = (record.get("measures") or {}).get("wall_seconds")
         size = ((record.get("inputs") or {}).get(input) or {}).get("bytes")
         if seconds and size and record["states"][-1]["state"] == runs.DONE:
-            found.append(seconds / size)
+            found.append((seconds / size, run.size_bytes / size))
         if len(found) == _RECORDED:
             break
     return found

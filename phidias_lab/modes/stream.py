@@ -300,11 +300,12 @@ def _uninterrupted() -> Iterator[None]:
 
 
 def _facts(run: Run) -> dict:
-    """What is kept of a run when its folder has gone: how long it took, and what it said."""
+    """What is kept of a run when its folder has gone: how long it took, how much it wrote, and what it said."""
     record = run.record
     said = record.get("said") or {}
     return {
         "seconds": (record.get("measures") or {}).get("wall_seconds"),
+        "written": run.size_bytes,
         "synthetic": bool(run.product.item["properties"].get("phidias:synthetic")),
         "said": {"counts": said.get("counts") or {}, "warnings": said.get("warnings") or []},
     }

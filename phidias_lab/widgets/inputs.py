@@ -11,7 +11,7 @@ import panel as pn
 from phidias_lab.contract.data import Input, measured
 from phidias_lab.contract.order import reference
 from phidias_lab.errors import InputError, ParameterError, PhidiasError
-from phidias_lab.lake import catalog
+from phidias_lab.lake import catalog, readers
 from phidias_lab.widgets.controls import control, fold, say, sentence
 
 _FILE, _NOTHING, _STORED = "(file)", "(nothing)", "(stored)"
@@ -31,6 +31,17 @@ def title_of(facts: Mapping[str, Any]) -> str:
     return f"{made} (synthetic)" if facts["synthetic"] and "synthetic" not in made.lower() else made
 
 
+def _what_a_file_is(kind: str) -> str:
+    """What may be written in the place of a file; formats of many files are opened as one cube."""
+    if kind != "cube":
+        return "A file, a store, or an address such as s3://bucket/data."
+    names = " or ".join(readers.patterns())
+    return (
+        "A file, a store, or an address such as s3://bucket/data. Several files are one cube, as a folder or as a pattern "
+        f"such as /data/*_RA_BD7_*, where they are called {names}."
+    )
+
+
 class InputChooser(pn.viewable.Viewer):
     """One input of a chain. `reference` is what an order holds; `set` shows one."""
 
@@ -48,6 +59,7 @@ class InputChooser(pn.viewable.Viewer):
             pn.widgets.TextInput,
             f"Path or address of the {text}",
             placeholder="/data/my_file.nc",
+            description=_what_a_file_is(declared.kind),
             visible=False,
             width=_WIDTH,
             max_length=4000,

@@ -59,7 +59,9 @@ def test_ctrl_c_stops_it_with_its_runs(start, folder, tmp_path, command):
         assert time.monotonic() < end, "it did not begin"
     process.send_signal(signal.SIGINT)
     assert process.wait(30) == 130
-    assert process.stderr.read().endswith("Cancelled.\n")
+    said = process.stderr.read()
+    assert "Stopped with 0 of 1 files, 0 events. The same words go on with what is left.\n" in said
+    assert said.endswith("Cancelled.\n")
     (run,) = json.loads(command("runs", "list", "--json").stdout)
     assert run["status"] == "cancelled"
 

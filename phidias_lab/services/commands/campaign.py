@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from phidias_lab.errors import InputError, ProductError
+from phidias_lab.services.command_line import Terminated
 from phidias_lab.services.commands.options import SHARED, not_empty
 from phidias_lab.services.commands.run import option
 from phidias_lab.services.commands.show import ProgressLine, print_json
@@ -45,14 +46,18 @@ def execute(ctx: click.Context, /, **_: Any) -> int:
     path = None if file is None else _writable(Path(file).expanduser())
     with signals_stop(hangup=True):
         campaign = Campaign(**asked(ctx, "period", "retry", "at_once", "on", "workers"))
-        with campaign:
-            if dry:
+        if dry:
+            with campaign:
                 print_json(vars(campaign.estimate)) if as_json else click.echo(str(campaign.estimate))
-                return 0
-            with ProgressLine("campaign", quiet) as line:
+            return 0
+        try:
+            with campaign, ProgressLine("campaign", quiet) as line:
                 line.say(str(campaign.estimate))
                 campaign.tell = lambda told: _tell(line, told)
                 campaign.run(lambda campaign: line.update(*_as_line(campaign.progress)))
+        except (KeyboardInterrupt, Terminated):
+            click.echo(f"Stopped with {campaign.progress.message}. The same words go on with what is left.", err=True)
+            raise
     report = campaign.report()
     if path is not None:
         write_report(report, path)
