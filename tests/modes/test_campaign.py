@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import os
 import random
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -45,6 +48,18 @@ def until(condition, seconds=LONG):
 
 def entries() -> list[dict]:
     return [json.loads(path.read_text()) for path in settings.runs_root().glob(".watch/*/entries/*.json")]
+
+
+def living() -> set[str]:
+    """Tokens of the processes that hold a ledger now."""
+    found = set()
+    for path in settings.runs_root().glob(".watch/*/owners/*"):
+        with contextlib.suppress(OSError), open(path, "rb") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                found.add(path.name)
+    return found
 
 
 def states(campaign) -> dict[str, str]:
@@ -223,23 +238,35 @@ def test_each_file_is_a_task_of_a_cluster_and_one_that_dies_is_done_again(folder
     assert len(phidias_lab.runs()) == 3
 
 
-def test_one_killed_at_random_moments_runs_each_file_once(commands, folder, tmp_path):
-    marks, chance, count = tmp_path / "marks", random.Random(3), 3
+def test_one_killed_at_any_moment_runs_each_file_once(folder, tmp_path):
+    marks, gate, chance, count = tmp_path / "marks", tmp_path / "gate", random.Random(3), 3
     marks.mkdir()
     put(folder, *(f"{number}.parquet" for number in range(count)))
+    words = ["campaign", folder, "--chain", "probe.events", "--marks", marks, "--gate", gate, "--json", "--quiet"]
 
-    def phidias(seconds):
-        words = ("campaign", folder, "--chain", "probe.events", "--marks", marks, "--json", "--quiet")
-        try:
-            return commands.run(*words, environment=dict(os.environ), folder=tmp_path, timeout=seconds)
-        except subprocess.TimeoutExpired:
-            return None
+    def phidias():
+        return subprocess.Popen([sys.executable, "-m", "phidias_lab", *map(str, words)], stdout=subprocess.PIPE)
 
-    killed = sum(phidias(chance.uniform(0.3, 2.0)) is None for _ in range(5))
-    done = phidias(LONG)
-    assert done.returncode == 0, done.stderr
-    assert killed
-    assert json.loads(done.stdout)["files"] == {"total": count, "done": count, "refused": 0, "skipped": 0, "left": 0}
+    def killed(process) -> bool:
+        process.kill()
+        return process.communicate() is not None and process.returncode == -signal.SIGKILL
+
+    first = phidias()
+    until(lambda: len(phidias_lab.runs()) == 2)  # as many as go on at one time
+    assert killed(first)
+    second = phidias()  # which takes them over, and may begin nothing beside them
+    until(lambda: len({entry["owner"] for entry in entries()} & living()) == 1)
+    assert len(phidias_lab.runs()) == 2
+    assert killed(second)
+    gate.touch()
+    for _ in range(2):
+        third = phidias()
+        time.sleep(chance.uniform(1.0, 4.0))
+        killed(third)
+    last = phidias()
+    out, _ = last.communicate(timeout=LONG)
+    assert last.returncode == 0
+    assert json.loads(out)["files"] == {"total": count, "done": count, "refused": 0, "skipped": 0, "left": 0}
     assert {entry["state"] for entry in entries()} == {"done"}
     assert len({entry["run"] for entry in entries()}) == count == len(phidias_lab.runs())
     assert len(list(marks.iterdir())) == count  # none was done twice
