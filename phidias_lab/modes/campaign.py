@@ -33,13 +33,15 @@ from phidias_lab.compute.tasks import Tasks
 from phidias_lab.contract.chain import Chain
 from phidias_lab.contract.resources import show_memory
 from phidias_lab.contract.said import counts_line
-from phidias_lab.errors import InputError, ParameterError, ProductError
+from phidias_lab.errors import InputError, ParameterError, ProductError, RunFailedError, as_sentence
 from phidias_lab.lake import catalog, drivers, readers
 from phidias_lab.modes.ledger import DONE, REFUSED, SETTLED, SKIPPED
 from phidias_lab.modes.stream import Arrived, Stream
 
 #: So many of the newest runs of a chain tell how long a file takes, where the campaign itself has done none yet.
 _RECORDED = 20
+#: So many files that are refused alike before one is done, and for a reason that names none of them, end a campaign.
+_DOUBT = 3
 
 
 def campaign(folder: str | Path, chain: str | Chain | type[Chain], **how: Any) -> Campaign:
@@ -133,6 +135,7 @@ class Campaign(Stream):
         self._thread: threading.Thread | None = None
         self._stop = threading.Event()
         self._closed, self._begun, self._worked = False, time.monotonic(), 0
+        self._doubts: set[str] | None = None if self.estimate.refused or self.estimate.done else set()
 
     def __repr__(self):
         return f"<Campaign of {self.order.chain} over {self.address}: {self.progress}>"
@@ -202,7 +205,7 @@ class Campaign(Stream):
                 sums["used"] += count["used"]
                 sums["left_out"] = dict(Counter(sums["left_out"]) + Counter(count["left_out"]))
             # The same sentence with other numbers in it is the same warning.
-            for alike, sentence in {re.sub(r"\d[\d.,:T-]*", "#", s): s for s in said.get("warnings") or ()}.items():
+            for alike, sentence in {_alike(s): s for s in said.get("warnings") or ()}.items():
                 warnings.setdefault(alike, {"sentence": sentence, "files": 0})["files"] += 1
 
         def sentences(state: str) -> list[dict]:
@@ -306,6 +309,17 @@ class Campaign(Stream):
     def _settle(self, name: str, state: str, run: Run | None, **more: Any) -> None:
         super()._settle(name, state, run, **more)
         self._worked += self.files[name].size if state == DONE else 0
+        if self._doubts is None or state == SKIPPED:
+            return
+        sentence = str(more.get("sentence")).replace(run.id if run else "", "")
+        self._doubts.add(_alike(sentence))
+        if state == DONE or Path(self.files[name].address).name in sentence or len(self._doubts) > 1:
+            self._doubts = None
+        elif self.counts[REFUSED] == _DOUBT:
+            raise RunFailedError(
+                f"The first {_DOUBT} files were refused for one reason: {as_sentence(more['sentence'])} If it is no fault "
+                "of theirs, mend it and start again with --retry (retry=True). Started again without, the others are tried."
+            )
 
     # What is known ----------------------------------------------------------------------------------------------------
 
@@ -345,6 +359,11 @@ class Campaign(Stream):
             free=shutil.disk_usage(self.ledger.folder).free,
             runs=len(rates),
         )
+
+
+def _alike(sentence: str) -> str:
+    """A sentence without its numbers."""
+    return re.sub(r"\d[\d.,:T-]*", "#", sentence)
 
 
 def _left(states: Mapping[str, int]) -> int:

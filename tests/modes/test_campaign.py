@@ -125,6 +125,27 @@ def test_what_was_refused_is_tried_again_when_that_is_asked_for(folder, tmp_path
         assert len(phidias_lab.runs()) == many
 
 
+def test_where_the_first_files_are_refused_for_one_reason_the_others_are_not_tried(folder):
+    put(folder, *(f"{number}.parquet" for number in range(4)))
+    how = {"parameters": {"fault": "raise"}, "at_once": 1}
+    with pytest.raises(
+        RunFailedError, match=r"The first 3 files were refused for one reason: ZeroDivisionError .* --retry"
+    ):
+        phidias_lab.campaign(folder, "probe.events", **how).wait(LONG)
+    assert len(phidias_lab.runs()) == 3
+    assert Campaign(folder, "probe.events", **how).estimate.left == 1
+    after = phidias_lab.campaign(folder, "probe.events", **how).wait(LONG)
+    assert set(states(after).values()) == {"refused"}
+
+
+def test_damaged_files_are_no_reason_to_stop(folder):
+    for name in "abc":
+        (folder / f"{name}.parquet").write_text("no table")
+    put(folder, "d.parquet")
+    campaign = phidias_lab.campaign(folder, "probe.events").wait(LONG)
+    assert list(campaign.table()["state"]) == ["refused"] * 3 + ["done"]
+
+
 def test_a_file_that_holds_nothing_of_what_was_asked_for_is_passed_over(folder):
     put(folder, "a.parquet")
     campaign = phidias_lab.campaign(folder, "probe.events", parameters={"fault": "outside"}, retry=True).wait(LONG)
