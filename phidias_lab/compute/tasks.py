@@ -46,7 +46,13 @@ class Tasks:
         """How many runs go on at one time: one on each worker, which shares its cores among the run's pieces."""
         return max(1, self.cluster.running)
 
+    def _look(self) -> None:
+        self.cluster.say_trouble()
+        if self.cluster.closed or self.client.status != "running":
+            raise self._ended()
+
     def launch(self, run: Run, where: dict | None = None) -> None:
+        self._look()
         before = read_json(run.folder / "launched.json")
         asked = {"asked": before.get("asked") or runs.now(), "title": before.get("title")}
         # Until a worker takes it, the run waits for as long as this process lives.
@@ -59,9 +65,7 @@ class Tasks:
         future = self._futures.get(run.folder)
         if future is None:
             return False
-        self.cluster.say_trouble()
-        if self.cluster.closed or self.client.status != "running":
-            raise self._ended()
+        self._look()
         if not future.done():
             return True
         del self._futures[run.folder]
@@ -69,12 +73,6 @@ class Tasks:
             launched = read_json(run.folder / "launched.json")
             write_json(run.folder / "launched.json", {k: v for k, v in launched.items() if k != "starter"})
         return False
-
-    def forget(self, run: Run) -> None:
-        """Take a run's task back if no worker has taken it."""
-        future = self._futures.pop(run.folder, None)
-        if future is not None:
-            future.cancel()
 
     def close(self) -> None:
         self.client.close()

@@ -168,7 +168,7 @@ class Campaign(Stream):
     @property
     def progress(self) -> Progress:
         """How far it is, by bytes, with the seconds left as they follow from what was done since it began."""
-        settled = [a for a in self.files.values() if self._is_settled(a.key)]
+        settled = [a for name, a in self.files.items() if self._is_settled(name)]
         flying = sum(run.progress.fraction * self.files[name].size for name, run in list(self.flying.items()))
         total, have = sum(a.size for a in self.files.values()), sum(a.size for a in settled)
         worked, since, left = self._worked + flying, time.monotonic() - self._begun, None

@@ -234,7 +234,9 @@ def test_where_there_is_nothing_to_do_it_says_so(folder):
 
 def test_each_file_is_a_task_of_a_cluster_and_one_that_dies_is_done_again(folder, tmp_path):
     put(folder, "a.parquet", "b.parquet")
-    gate, how = tmp_path / "gate", {"parameters": {"gate": str(tmp_path / "gate")}}
+    gate, marks = tmp_path / "gate", tmp_path / "marks"
+    marks.mkdir()
+    how = {"parameters": {"gate": str(gate), "marks": str(marks)}}
     with phidias_lab.cluster("local", workers=2, cores=1, memory="1GiB") as cluster:
         cluster.wait_for_workers()
         campaign = phidias_lab.campaign(folder, "probe.events", on=cluster, **how)
@@ -244,9 +246,12 @@ def test_each_file_is_a_task_of_a_cluster_and_one_that_dies_is_done_again(folder
         assert {run.launched["where"]["kind"] for run in (first, second)} == {"task"}
         os.kill(first.record["worker"]["pid"], signal.SIGKILL)
         until(lambda: len([s for s in first.record["states"] if s["state"] == runs.RUNNING]) == 2)
+        os.kill(next(iter(cluster.client.run(os.getpid).values())), signal.SIGKILL)  # a worker, not its run
+        until(lambda: cluster.workers[-1].state == "lost")
         gate.touch()
         campaign.wait(LONG)
         assert states(campaign) == {"a.parquet": "done", "b.parquet": "done"}
+        assert len(list(marks.iterdir())) == 2
         assert len(phidias_lab.runs()) == 2
         put(folder, "c.parquet")
         gate.unlink()
