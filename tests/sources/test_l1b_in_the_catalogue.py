@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import fnmatch
+
 import numpy as np
 import pytest
 import spectra_files
 
 from phidias_lab.errors import InputError
-from phidias_lab.lake import catalog
+from phidias_lab.lake import catalog, readers
 from phidias_lab.products import l1b as products
 
 
@@ -61,3 +63,14 @@ def test_other_irradiances_make_other_data(day):
     sun = [spectra_files.irradiance(band=band, factor=2.0) for band in (7, 8)]
     products.write(sun, day / spectra_files.name("IR_SIR", 99))
     assert checksum() != before
+
+
+def test_names_tell_the_time_and_which_files_are_read_only_beside_others():
+    start = np.datetime64("2022-06-28T18:58:06", "s")
+    named = spectra_files.name("RA_BD7", 1, start)
+    told, *others = readers.periods([f"s3://bucket/{named}", named.replace("20220628", "20221328"), "a.parquet"])
+    assert told == (start, start + np.timedelta64(6089, "s"))
+    assert others == [None, None]
+    (pattern,) = readers.companions()
+    assert fnmatch.fnmatchcase(spectra_files.name("IR_SIR", 1), pattern)
+    assert not fnmatch.fnmatchcase(named, pattern)
