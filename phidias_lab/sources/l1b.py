@@ -626,6 +626,12 @@ _AS_STORED = {
     "delta_time": "delta_time", "satellite_latitude": "satellite_latitude", "satellite_longitude": "satellite_longitude",
     "satellite_altitude": "satellite_altitude", "instrument_configuration": "instrument_configuration",
 }  # fmt: skip
+#: CF's names of what has one.
+_STANDARD = {
+    "latitude": "latitude", "longitude": "longitude", "solar_zenith_angle": "solar_zenith_angle",
+    "solar_azimuth_angle": "solar_azimuth_angle", "viewing_zenith_angle": "sensor_zenith_angle",
+    "viewing_azimuth_angle": "sensor_azimuth_angle", "time": "time", "wavelength": "radiation_wavelength",
+}  # fmt: skip
 
 
 def open_spectra(
@@ -778,6 +784,9 @@ def _cube(parts: list[_Part], suns: list[np.ndarray | None]) -> xr.Dataset:
         data["irradiance"] = (rows, np.stack([none if sun is None else sun for sun in suns]), words)
     words = l1b.RADIANCE["earth_sun_distance"].attributes("earth_sun_distance")
     data["earth_sun_distance"] = ("granule", np.array([part.distance for part in parts], "f4"), words)
+    for name, standard in _STANDARD.items():
+        if name in data:
+            data[name][2]["standard_name"] = standard
     orbits = [int(f.attributes.get("orbit", f.name.orbit if f.name else -1)) for f in files]
     coords = {
         "granule_name": ("granule", [f.path.name for f in files]),

@@ -80,6 +80,17 @@ def test_a_cube_is_what_the_file_means(tmp_path, encoding, sense):
     for key in ("ground_pixel_quality", "spectral_channel_quality", "measurement_quality"):
         np.testing.assert_array_equal(loaded[key], content[key][0])
     assert loaded["ground_pixel_quality"].attrs["flag_meanings"].split()[3] == "night"
+    named = {key: array.attrs["standard_name"] for key, array in cube.items() if "standard_name" in array.attrs}
+    assert named == {
+        "latitude": "latitude",
+        "longitude": "longitude",
+        "solar_zenith_angle": "solar_zenith_angle",
+        "solar_azimuth_angle": "solar_azimuth_angle",
+        "viewing_zenith_angle": "sensor_zenith_angle",
+        "viewing_azimuth_angle": "sensor_azimuth_angle",
+        "time": "time",
+        "wavelength": "radiation_wavelength",
+    }
     np.testing.assert_array_equal(loaded["time"], FIRST + np.arange(12) * np.timedelta64(840, "ms"))
     np.testing.assert_array_equal(loaded["wavelength"], content["nominal_wavelength"])
     assert loaded["earth_sun_distance"].values == np.float32(1.0165)
