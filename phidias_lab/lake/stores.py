@@ -28,6 +28,9 @@ def write_cube(data: xr.Dataset, folder: Path, *, entry: str, chunks: Mapping[st
     from zarr.codecs import BloscCodec, Crc32cCodec
 
     encoding = {}
+    # Text of fixed length has no specification in format 3; of any length it has.
+    text = {name: variable.astype(object) for name, variable in data.variables.items() if variable.dtype.kind == "U"}
+    data = data.assign(text)
     for name, variable in data.variables.items():
         shape = tuple(min(chunks.get(d, n), n) for d, n in variable.sizes.items())
         compress = BloscCodec(cname="zstd", clevel=5, shuffle="bitshuffle", typesize=variable.dtype.itemsize)
