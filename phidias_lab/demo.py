@@ -11,17 +11,22 @@ import os
 import shutil
 import uuid
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from phidias_lab import settings
 from phidias_lab.errors import InputError, ProductError, UnknownNameError, nearest
 from phidias_lab.lake import manifest, stores
 from phidias_lab.lake.locks import lock
 
+if TYPE_CHECKING:
+    from phidias_lab.testing.scenes.spectra import Scene
+
 #: Raised when a scene or a layout changes: a lake of another version is built anew.
-VERSION = "3"
+VERSION = "4"
 SEED = 0
-PARTS = ("ocean",)
+PARTS = ("ocean", "atmosphere")
 _CHUNKS = {"time": 6}
 _UNFINISHED = ".building-"
 
@@ -42,7 +47,13 @@ def stores_of(part: str) -> dict[str, str]:
             "ocean.smos_monthly": "ocean/smos_monthly.zarr",
             "ocean.ocean_colour": "ocean/ocean_colour.zarr",
             "ocean.model_salinity": "ocean/model_salinity.zarr",
-        }
+        },
+        "atmosphere": {
+            "atmosphere.spectra": "atmosphere/spectra",
+            "atmosphere.learning_spectra": "atmosphere/learning_spectra",
+            "atmosphere.truth_spectra": "atmosphere/truth_spectra.zarr",
+            "atmosphere.screening_basis": "atmosphere/screening_basis.zarr",
+        },
     }[part]
 
 
@@ -108,7 +119,7 @@ def _intact(base: Path, part: str) -> dict[str, dict] | None:
 def _refused(base: Path, error: OSError) -> ProductError:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return ProductError(
-            f"The disk of {base} is full. Free about 100 MB, or set PHIDIAS_LAKE to a folder with more space."
+            f"The disk of {base} is full. Free about 150 MB, or set PHIDIAS_LAKE to a folder with more space."
         )
     return ProductError(
         f"The lake {base} cannot be written ({error.strerror or error}). Set PHIDIAS_LAKE to a folder you may write to."
@@ -121,7 +132,7 @@ def _build(base: Path, part: str, tell: Progress) -> None:
     work = base / f"{_UNFINISHED}{part}-{uuid.uuid4().hex[:8]}"
     work.mkdir()
     try:
-        {"ocean": _ocean}[part](work, tell)
+        {"ocean": _ocean, "atmosphere": _atmosphere}[part](work, tell)
         for path in stores_of(part).values():
             target, old = base / path, None
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -168,3 +179,45 @@ def _ocean(folder: Path, tell: Progress) -> None:
     for table, entry in zip(tables, ("ocean.observations", "ocean.observations_truth"), strict=True):
         tell(0.85, f"Writing {entry}")
         stores.write_table(table, folder / paths[entry], entry=entry, version=VERSION)
+
+
+def _atmosphere(folder: Path, tell: Progress) -> None:
+    from phidias_lab.chains.atmosphere.screening_basis import ScreeningBasis
+    from phidias_lab.sources.l1b import open_spectra
+    from phidias_lab.testing.scenes import half_orbits, spectra
+
+    paths = {entry: folder / path for entry, path in stores_of("atmosphere").items()}
+    happening, learning = half_orbits.happening(SEED), half_orbits.learning(SEED)
+    tell(0.02, "Spectra to learn from (synthetic)")
+    files = _level_1b(learning, paths["atmosphere.learning_spectra"], "atmosphere.learning_spectra")
+    tell(0.2, "Spectra in which something happens (synthetic)")
+    _level_1b([happening], paths["atmosphere.spectra"], "atmosphere.spectra")
+    truth, ground = spectra.truth(happening), happening.ground()
+    places = {
+        name: (("scanline", "ground_pixel"), ground[name], {"standard_name": name, "units": f"degrees_{direction}"})
+        for name, direction in (("latitude", "north"), ("longitude", "east"))
+    }
+    truth = truth.assign_coords({**places, "time": ("scanline", ground["time"], {"standard_name": "time"})})
+    tell(0.3, "The basis of usual spectra")
+    basis = ScreeningBasis(**half_orbits.LEARNT)(spectra=open_spectra(files)).load()
+    for data, entry in ((truth, "atmosphere.truth_spectra"), (basis, "atmosphere.screening_basis")):
+        stores.write_cube(data, paths[entry], entry=entry, chunks={}, version=VERSION)
+
+
+def _level_1b(scenes: list[Scene], folder: Path, entry: str) -> list[Path]:
+    """Write granules, and the irradiances that were taken before them, as level 1B files; returns those of the granules."""
+    from phidias_lab.methods.formats.l1b import parse_name
+    from phidias_lab.products import l1b
+    from phidias_lab.testing.scenes import spectra
+
+    folder.mkdir(parents=True)
+    files = [folder / spectra.name(scene) for scene in scenes]
+    for scene, file in zip(scenes, files, strict=True):
+        made = spectra.granule(scene, "u2")
+        # HDF5 keeps the time at which a compound type was made, and two builds give the same bytes.
+        arrays = {name: array for name, array in made.arrays.items() if array.dtype.names is None}
+        l1b.write(replace(made, arrays=arrays), file)
+    light = replace(parse_name(files[0].name), product="IR_SIR")
+    l1b.write(spectra.irradiance(scenes[0]), folder / str(light))
+    manifest.write(folder, entry=entry, kind="cube", version=VERSION)
+    return files

@@ -55,11 +55,13 @@ def test_an_entry_opens_as_it_is_described(demo_lake, address, parameters):
     expected = set(told["variables"]) if chosen == "all" else {chosen}
     if told["kind"] == "cube":
         assert isinstance(data, xr.Dataset)
-        assert set(data.data_vars) == expected
-        assert all(v.chunks is not None for v in data.data_vars.values())
+        # Spectra, and what is learnt from them, hold much beside their leading variables, small parts of it in memory.
+        some = address.startswith("atmosphere.")
+        assert set(data.data_vars) >= expected if some else set(data.data_vars) == expected
+        assert all(v.chunks is not None or (some and v.nbytes < 2**20) for v in data.data_vars.values())
         for name in expected:
             assert data[name].attrs["units"] == told["units"][name]
-            assert data[name].attrs["standard_name"] == told["variables"][name]["standard_name"]
+            assert data[name].attrs.get("standard_name") == told["variables"][name].get("standard_name")
         assert set(told["dims"]) <= set(data.dims)
         assert data.attrs["synthetic"] == "true"
     else:
@@ -97,7 +99,9 @@ def test_every_entry_says_what_it_is_without_being_opened():
         assert "synthetic" in entry["source"]
         assert entry["synthetic"] is True
         assert entry["compartment"] == entry["address"].split(".")[0]
-        assert all(v.get("units") and v.get("standard_name") for v in entry["variables"].values())
+        assert all(v.get("units") for v in entry["variables"].values())
+        # CF has no names for scores, bases and radiances in moles.
+        assert entry["compartment"] == "atmosphere" or all(v.get("standard_name") for v in entry["variables"].values())
         assert all(p["description"] for p in entry["parameters"].values())
 
 
