@@ -4,9 +4,9 @@
     python benchmarks/atmosphere_events.py 1000 4000 --level 3
 
 Granules of band 7 (215 rows, 480 channels) are written in the real layout from synthetic spectra with a fire in them, and a
-basis is learnt from short granules of the days around. `atmosphere.screening` then takes the file as a notebook would: opened
-by its name, with all scores, events and selected spectra as the result. The peer reads the radiances and their flags with the
-NetCDF library, block by block, and does nothing with them: in one thread, and in two processes, half of the scanlines each.
+basis is learnt from short granules of the days around. `atmosphere.screening` then takes the file as a notebook would:
+opened by its name, with all scores, events and selected spectra as the result. The peer reads the radiances and their flags
+with the NetCDF library, block by block, and does nothing with them: in one thread, and in two processes, half of them each.
 Every measurement has a process of its own, and the best of the repeats counts; what compiled code needs to be loaded is in
 the first repeat only.
 """
@@ -134,7 +134,9 @@ def in_own_process(*given: object) -> dict:
 
 
 def table(results: list[dict]) -> str:
-    rows = [f"{'scanlines':>9}  {'program':<33} {'seconds':>8} {'CPU s':>7} {'spectra/s':>10} {'times':>6} {'MiB':>5} events"]
+    rows = [
+        f"{'scanlines':>9}  {'program':<33} {'seconds':>8} {'CPU s':>7} {'spectra/s':>10} {'times':>6} {'MiB':>5} events"
+    ]
     for run in results:
         rows.append(
             f"{run['scanlines']:>9}  {run['program']:<33} {run['seconds']:8.3f} {run['cpu_seconds']:7.3f} "

@@ -105,7 +105,8 @@ def learn(
     """A basis from the moments of spectra y that are not normalised yet.
 
     `number` of components, else those above the noise edge; `gases` are the changes of y per unit of each gas that is looked
-    for, which no component hides; `windows` are masks of channels; `constant` adds a constant for spectra of `log_shapes.log_shape`.
+    for, which no component hides; `windows` are masks of channels; `constant` adds a constant for spectra of
+    `log_shapes.log_shape`.
     """
     noise = np.asarray(noise, float)
     size = noise.size

@@ -38,7 +38,9 @@ def test_references_stand_for_rows_for_single_spectra_or_for_all():
     np.testing.assert_allclose(log_shapes.log_shape(spectra, sun), wanted, atol=1e-6)
     np.testing.assert_allclose(log_shapes.log_shape(spectra[:, 1], sun[1]), wanted[:, 1], atol=1e-6)
     row = np.array([0, 2, 1, 1, 0, 2])
-    np.testing.assert_allclose(log_shapes.log_shape(spectra[np.arange(6), row], sun[row]), wanted[np.arange(6), row], atol=1e-6)
+    np.testing.assert_allclose(
+        log_shapes.log_shape(spectra[np.arange(6), row], sun[row]), wanted[np.arange(6), row], atol=1e-6
+    )
 
 
 def test_a_distance_is_scaled_and_what_is_missing_stays_missing():

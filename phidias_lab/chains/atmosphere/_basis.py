@@ -34,7 +34,9 @@ class Learnt:
     rates: dict[str, alarms.Calibrated]
     dead: np.ndarray  # (rows, m) channels that a row never has
     stripe: np.ndarray  # (rows, m) what a row adds to the mean
-    extremes: tuple[alarms.Gumbel, alarms.Gumbel]  # of the highest residual of a block, and of the lowest with its sign changed
+    extremes: tuple[
+        alarms.Gumbel, alarms.Gumbel
+    ]  # of the highest residual of a block, and of the lowest with its sign changed
     quantity: str
     facts: dict[str, Any]
 
@@ -125,8 +127,21 @@ def of_dataset(data: xr.Dataset) -> Learnt:
         usual = tuple(data[f"snr_{n}"].transpose("gas", "stratum").values[:, :-1] for n in ("middle", "deviation"))
         rates = {str(name): _calibrated(data.sel(detector=name)) for name in data["detector"].values}
         of = facts.pop("extremes_of")
-        extremes = tuple(alarms.Gumbel(*(data[f"extreme_{n}"].values[i] for n in ("mode", "scale")), of) for i in (0, 1))
-        return Learnt(basis, level, strata, usual, rates, data["dead"].values.astype(bool), data["stripe"].values, extremes, facts.pop("quantity"), facts)
+        extremes = tuple(
+            alarms.Gumbel(*(data[f"extreme_{n}"].values[i] for n in ("mode", "scale")), of) for i in (0, 1)
+        )
+        return Learnt(
+            basis,
+            level,
+            strata,
+            usual,
+            rates,
+            data["dead"].values.astype(bool),
+            data["stripe"].values,
+            extremes,
+            facts.pop("quantity"),
+            facts,
+        )
     except (KeyError, ValueError, TypeError, AttributeError) as error:
         raise InputError(
             f"The input 'basis' is no basis of spectra ({type(error).__name__}: {error}). Give a product of "

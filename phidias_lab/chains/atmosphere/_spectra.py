@@ -1,4 +1,4 @@
-"""What the chains of spectra share: the input, its blocks of scanlines, which pixels are used, and spectra as a basis sees them."""
+"""What the chains of spectra share: the input, its blocks, which pixels are used, and spectra as a basis sees them."""
 
 from __future__ import annotations
 
@@ -152,8 +152,8 @@ def light(
         sun = of("irradiance")
         if not np.isfinite(sun).any():
             raise InputError(
-                f"There is no irradiance for {names(spectra)[granule]}. Put the file of irradiances (S5P_..._L1B_IR_...) that "
-                "was measured before it into the same folder, or set 'quantity' to radiance."
+                f"There is no irradiance for {names(spectra)[granule]}. Put the file of irradiances (S5P_..._L1B_IR_...) "
+                "that was measured before it into the same folder, or set 'quantity' to radiance."
             )
         sun = np.log(np.where(sun > 0, sun, np.nan) / np.nanmean(sun)).astype(np.float32)
     wavelength, mean = of("wavelength"), None
@@ -224,7 +224,7 @@ class Level:
 
 @dataclass(frozen=True)
 class Strata:
-    """Parts of the pixels that are judged alike: rows of the swath, and how bright they are; the anomaly is one of its own."""
+    """Parts of the pixels that are judged alike: rows of the swath, how bright they are; the anomaly is one of its own."""
 
     rows: tuple[float, ...]
     brightness: tuple[float, ...]  # edges of the logarithm of the radiance; the outer ones hold all that is beyond

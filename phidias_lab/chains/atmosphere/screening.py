@@ -16,11 +16,11 @@ from phidias_lab.chains.atmosphere import _scoring, _spectra
 from phidias_lab.chains.atmosphere._basis import COMBINED, Learnt, detected, of_dataset, provenance
 from phidias_lab.chains.atmosphere._spectra import SPECTRA
 from phidias_lab.contract import Chain, Input, Resources, Var, choice, count, number, period, region
-from phidias_lab.errors import InputError
+from phidias_lab.errors import InputError, OutsideError
 from phidias_lab.methods import alarms, clusters, screening
 
 PIXEL, CHANNEL = ("scanline", "ground_pixel"), "spectral_channel"
-#: What a pixel is, beside the gases, which follow from 4 on. One pixel alone, or one of a group that is no event, is unusual.
+#: What a pixel is, beside the gases, which follow from 4 on. Pixels alone, or of a group that is no event, are unusual.
 NOT_SCREENED, USUAL, ALONE, UNKNOWN = 0, 1, 2, 3
 #: Local components of the residuals that are kept: what new signatures look like (EUMETSAT's hybrid compression keeps 5).
 LOCAL = 5
@@ -80,8 +80,8 @@ class Screening(Chain):
     """Find the few spectra that tell of an unusual event, and say which gas it is.
 
     Each spectrum is compared with what a basis knows as usual: its residual as a whole, in windows, and along the signature
-    of each gas. The scores become one false-alarm rate. Unusual pixels side by side are an event; it is given to the gas that
-    explains its mean residual, or called unknown where none does. The unusual spectra are kept as they were measured.
+    of each gas. The scores become one false-alarm rate. Unusual pixels side by side are an event; it is given to the gas
+    that explains its mean residual, or called unknown where none does. The unusual spectra are kept as they were measured.
     """
 
     title = "Screening of spectra for unusual events"
@@ -97,14 +97,19 @@ class Screening(Chain):
     }
     outputs = {
         "false_alarm_rate": Var(
-            "1", long_name="share of usual pixels that are as unusual as this one", dims=PIXEL, doc="all detectors together"
+            "1",
+            long_name="share of usual pixels that are as unusual as this one",
+            dims=PIXEL,
+            doc="all detectors together",
         ),
         "snr": Var(
             "1", long_name="amplitude of each gas over its standard deviation in usual spectra", dims=("gas", *PIXEL)
         ),
         "amplitude": Var("1", long_name="enhancement of each gas, in standard columns", dims=("gas", *PIXEL)),
         "detection_limit": Var(
-            "1", long_name="enhancement of each gas that is found half of the time, in standard columns", dims=("gas", *PIXEL)
+            "1",
+            long_name="enhancement of each gas that is found half of the time, in standard columns",
+            dims=("gas", *PIXEL),
         ),
         "reconstruction_score": Var("1", long_name="root mean square of the residual over the noise", dims=PIXEL),
         "unexplained_score": Var(
@@ -118,25 +123,41 @@ class Screening(Chain):
         "selected_scanline": Var("1", long_name="scanline of each spectrum that is kept", dims=("selected",)),
         "selected_ground_pixel": Var("1", long_name="row of each spectrum that is kept", dims=("selected",)),
         "selected_event": Var("1", long_name="number of the event of each spectrum that is kept", dims=("selected",)),
-        "selected_false_alarm_rate": Var("1", long_name="false-alarm rate of each spectrum that is kept", dims=("selected",)),
-        "selected_amplitude": Var("1", long_name="enhancement of each gas, in standard columns", dims=("selected", "gas")),
-        "selected_snr": Var("1", long_name="amplitude of each gas over its standard deviation", dims=("selected", "gas")),
+        "selected_false_alarm_rate": Var(
+            "1", long_name="false-alarm rate of each spectrum that is kept", dims=("selected",)
+        ),
+        "selected_amplitude": Var(
+            "1", long_name="enhancement of each gas, in standard columns", dims=("selected", "gas")
+        ),
+        "selected_snr": Var(
+            "1", long_name="amplitude of each gas over its standard deviation", dims=("selected", "gas")
+        ),
         "event_class": Var(long_name="what the event is", dims=("event_number",)),
         "event_snr": Var("1", long_name="SNR of each gas in the mean of the event", dims=("event_number", "gas")),
         "event_amplitude": Var(
-            "1", long_name="enhancement of each gas in the mean of the event, in standard columns", dims=("event_number", "gas")
+            "1",
+            long_name="enhancement of each gas in the mean of the event, in standard columns",
+            dims=("event_number", "gas"),
         ),
         "event_residual": Var(
-            "1", long_name="mean residual of the spectra of the event that are kept, over the noise", dims=("event_number", CHANNEL)
+            "1",
+            long_name="mean residual of the spectra of the event that are kept, over the noise",
+            dims=("event_number", CHANNEL),
         ),
         "event_unexplained": Var(
-            "1", long_name="chance that usual spectra differ as much from what the gases explain", dims=("event_number",)
+            "1",
+            long_name="chance that usual spectra differ as much from what the gases explain",
+            dims=("event_number",),
         ),
         **{f"selected_{name}": Var(units, long_name=words, optional=True) for name, (units, words) in KEPT.items()},
-        "nominal_wavelength": Var("nm", long_name="wavelengths of each row of the spectra that are kept", optional=True),
+        "nominal_wavelength": Var(
+            "nm", long_name="wavelengths of each row of the spectra that are kept", optional=True
+        ),
         "earth_sun_distance": Var(long_name="distance of the Earth from the Sun", optional=True),
         "instrument_settings": Var(long_name="settings of the instrument as the bytes of the file", optional=True),
-        "residual": Var("1", long_name="residual of each spectrum that is kept, over the noise", dims=("selected", CHANNEL)),
+        "residual": Var(
+            "1", long_name="residual of each spectrum that is kept, over the noise", dims=("selected", CHANNEL)
+        ),
         "signature": Var("1", long_name="what one standard column more of each gas adds, over the noise"),
         "local_component": Var(
             "1", long_name="leading shapes of the residuals that are kept", dims=("local", CHANNEL), optional=True
@@ -155,7 +176,10 @@ class Screening(Chain):
     )
 
     rate = number(
-        1e-4, bounds=(1e-9, 0.1), scale="log", doc="Share of usual pixels that may be taken for unusual (false-alarm rate)"
+        1e-4,
+        bounds=(1e-9, 0.1),
+        scale="log",
+        doc="Share of usual pixels that may be taken for unusual (false-alarm rate)",
     )
     region = region(doc="Where pixels are screened; empty is everywhere")
     period = period(doc="When pixels are screened; empty is always")
@@ -185,9 +209,8 @@ class Screening(Chain):
         spectra, basis = inputs["spectra"], inputs["basis"]
         _spectra.check(spectra)
         if "screening_basis" not in basis.attrs:
-            raise InputError(
-                "The input 'basis' is no basis of spectra. Give a product of atmosphere.screening_basis."
-            )
+            raise InputError("The input 'basis' is no basis of spectra. Give a product of atmosphere.screening_basis.")
+        self._within(spectra)
 
     def headline(self, inputs: Mapping[str, Any]) -> str:
         spectra = inputs["spectra"]
@@ -203,7 +226,7 @@ class Screening(Chain):
         self.report(0.0, "putting pixels together to events")
         rate = scored["false_alarm_rate"].values
         if not np.isfinite(rate).any():
-            raise InputError(
+            raise OutsideError(
                 "No pixel of the input 'spectra' can be screened: none is in sunlight, in this region and period. Choose "
                 "another 'region' or 'period', or other granules."
             )
@@ -225,9 +248,9 @@ class Screening(Chain):
             for block, places in _spectra.iterate(spectra, ("latitude", "longitude")):
                 wanted[block.lines] &= _spectra.usable(places, 90.0, self.region).any(axis=1)
         if not wanted.any():
-            raise InputError(
-                f"The input 'spectra' reaches from {str(times.min())[:16]} to {str(times.max())[:16]} and has no scanline in "
-                "this region and period. Choose others, or other granules."
+            raise OutsideError(
+                f"The input 'spectra' reaches from {str(times.min())[:16]} to {str(times.max())[:16]} and has no scanline "
+                "in this region and period. Choose others, or other granules."
             )
         return spectra if wanted.all() else spectra.isel(scanline=np.flatnonzero(wanted))
 
@@ -241,7 +264,9 @@ class Screening(Chain):
             level = learnt.level.of(brightness)[..., None]
             with np.errstate(invalid="ignore", divide="ignore"):
                 deviation = np.abs(found.amplitude / found.snr) * level
-            found = found._replace(snr=_scoring.snr(found.snr, learnt.usual, stratum), amplitude=found.amplitude * level)
+            found = found._replace(
+                snr=_scoring.snr(found.snr, learnt.usual, stratum), amplitude=found.amplitude * level
+            )
 
             def first(values):
                 return np.moveaxis(values, -1, 0).astype(np.float32)
@@ -306,8 +331,8 @@ class Screening(Chain):
         room = max(int(self.most * screened), 1)
         if keep.sum() > room:
             self.warn(
-                f"{int(keep.sum())} of {screened} spectra are unusual, more than the share of {self.most:g} that is kept; the "
-                f"{room} most unusual ones are. Either the basis does not fit these spectra, or 'rate' is too high."
+                f"{int(keep.sum())} of {screened} spectra are unusual, more than the share of {self.most:g} that is kept; "
+                f"the {room} most unusual ones are. Either the basis does not fit these spectra, or 'rate' is too high."
             )
             least = np.partition(rate[keep], room - 1)[room - 1]
             keep &= rate <= least
@@ -315,7 +340,6 @@ class Screening(Chain):
         selected = _selected(spectra, line, row)
         residual, looked = _looked_at(rows, learnt, scored["stratum"].values.astype(int), spectra, selected, line, row)
         kinds, facts = self._attributed(learnt, residual, looked["level"], event[line, row])
-        groups = int(event.max())
         event[~np.isin(event, list(kinds))] = 0
         stay = np.flatnonzero(event[line, row] > 0) if self.keep_alone == "no" else np.arange(line.size)
         line, row, residual = line[stay], row[stay], residual[stay]
@@ -326,6 +350,7 @@ class Screening(Chain):
             kind[event == number_] = code
         kind[(rate <= self.rate) & (event == 0)] = ALONE
         self.counted("spectra", rate.size, {"not in sunlight, or out of the region": int(rate.size - screened)})
+        self.counted("spectra that are kept", screened, {"usual": screened - int(line.size)})
         names = [*basis.gases]
         told = pd.Series([["unknown", *names][code - UNKNOWN] for code in kinds.values()], dtype=object).value_counts()
         what = ", ".join(f"{n} {name}" for name, n in told.items())
@@ -368,7 +393,8 @@ class Screening(Chain):
         granules = _of_granules(spectra, line)
         made = made.assign(granules.data_vars).assign_coords(granules.coords)
         coords = {
-            name: (PIXEL, np.asarray(spectra[name].values), dict(spectra[name].attrs)) for name in ("latitude", "longitude")
+            name: (PIXEL, np.asarray(spectra[name].values), dict(spectra[name].attrs))
+            for name in ("latitude", "longitude")
         }
         return made.assign_coords(
             **coords,
@@ -376,7 +402,11 @@ class Screening(Chain):
             wavelength=(CHANNEL, basis.wavelength, {"units": "nm", "standard_name": "radiation_wavelength"}),
             gas=names,
             window=list(basis.windows),
-            event_number=("event_number", np.array(sorted(kinds), np.int32), {"long_name": "number of the event", "units": "1"}),
+            event_number=(
+                "event_number",
+                np.array(sorted(kinds), np.int32),
+                {"long_name": "number of the event", "units": "1"},
+            ),
         ).assign_attrs({n: spectra.attrs[n] for n in ("instrument", "band") if n in spectra.attrs})
 
     def _extremes(self, spectra: xr.Dataset, learnt: Learnt, scored: xr.Dataset, rate: np.ndarray) -> dict[str, Any]:
@@ -407,7 +437,7 @@ class Screening(Chain):
     def _attributed(
         self, learnt: Learnt, residual: np.ndarray, level: np.ndarray, event: np.ndarray
     ) -> tuple[dict[int, int], dict[str, np.ndarray]]:
-        """What each event is: the gas that explains its mean residual, or unknown where something is left that none explains.
+        """What each event is: the gas that explains its mean residual, or unknown where none explains all of it.
 
         The noise of a mean of n spectra has an n-th of its variance; the natural variability, which neighbours share, keeps
         all of it. Groups of pixels that are neither are no events: usual variation that several pixels share, or a detector
@@ -445,7 +475,7 @@ class Screening(Chain):
 
     @staticmethod
     def _broad(basis: screening.Basis, mean: np.ndarray) -> bool:
-        """Whether a mean residual is unusual without its most unusual channels too: a few of them flicker, no gas is so narrow."""
+        """Whether a mean residual is unusual without its most unusual channels too: those flicker, no gas is so narrow."""
         away = np.square(mean) / basis.white
         some = mean.copy()
         some[np.argsort(away)[-_FLICKERING:]] = np.nan
@@ -494,7 +524,11 @@ class Screening(Chain):
                         for j, name in enumerate(names[1:])
                     },
                     "event": int(event),
-                    **({"granules": granules[some["selected_granule"].values].unique().tolist()} if granules is not None else {}),
+                    **(
+                        {"granules": granules[some["selected_granule"].values].unique().tolist()}
+                        if granules is not None
+                        else {}
+                    ),
                     "unusual_channels": [
                         wavelength[c] for c in np.flatnonzero(unusual[np.searchsorted(first, line[peak], "right") - 1])
                     ],
@@ -509,24 +543,33 @@ class Screening(Chain):
 
 
 def _pixels(spectra: xr.Dataset, at: tuple[np.ndarray, np.ndarray], score: np.ndarray) -> clusters.Pixels:
-    """Some pixels as `clusters` takes them; without corners in the data they are squares as large as the pixels lie apart."""
+    """Some pixels as `clusters` takes them; without corners in the data they are as large as they lie apart."""
     latitude, longitude = (np.asarray(spectra[n].values, float) for n in ("latitude", "longitude"))
     if "latitude_bounds" in spectra:
         bounds = [np.asarray(spectra[f"{n}_bounds"].values, float)[at] for n in ("latitude", "longitude")]
     else:
-        bounds = [_corners(latitude)[at], _corners(np.rad2deg(np.unwrap(np.unwrap(np.deg2rad(longitude), axis=1), axis=0)))[at]]
+        bounds = [
+            _corners(latitude)[at],
+            _corners(np.rad2deg(np.unwrap(np.unwrap(np.deg2rad(longitude), axis=1), axis=0)))[at],
+        ]
     return clusters.Pixels(np.asarray(spectra["time"].values)[at[0]], latitude[at], longitude[at], score, *bounds)
 
 
 def _taken(pixels: clusters.Pixels, rules: clusters.Rules) -> np.ndarray:
     """Which pixels `Clusters.add` takes in."""
-    good = (np.asarray(pixels.score) >= rules.grow) & np.isfinite(pixels.latitude_bounds + pixels.longitude_bounds).all(axis=1)
+    good = (np.asarray(pixels.score) >= rules.grow) & np.isfinite(pixels.latitude_bounds + pixels.longitude_bounds).all(
+        axis=1
+    )
     return good & np.isfinite(pixels.latitude + pixels.longitude) & ~np.isnat(pixels.time)
 
 
 def _corners(middle: np.ndarray) -> np.ndarray:
     """Corners (..., 4) of cells from their middles (lines, rows), half-way to the neighbours."""
-    padded = np.pad(middle, 1, mode="reflect", reflect_type="odd") if min(middle.shape) > 1 else np.pad(middle, 1, mode="edge")
+    padded = (
+        np.pad(middle, 1, mode="reflect", reflect_type="odd")
+        if min(middle.shape) > 1
+        else np.pad(middle, 1, mode="edge")
+    )
     corner = (padded[:-1, :-1] + padded[1:, :-1] + padded[:-1, 1:] + padded[1:, 1:]) / 4
     return np.stack([corner[:-1, :-1], corner[:-1, 1:], corner[1:, 1:], corner[1:, :-1]], axis=-1)
 
@@ -565,12 +608,21 @@ def _of_granules(spectra: xr.Dataset, line: np.ndarray) -> xr.Dataset:
     used = np.unique(_spectra.granules(spectra)[line])
     found = {new: spectra[old].variable for old, new in OF_GRANULES.items() if old in spectra}
     found = {name: array.isel(granule=used) for name, array in found.items() if array.dims[:1] == ("granule",)}
-    told = xr.Dataset(found).set_coords([name for name in ("granule_name", "orbit", "granule_attributes") if name in found])
-    return told.assign_coords(granule=("granule", used.astype(np.int32), {"long_name": "number of the granule", "units": "1"}))
+    told = xr.Dataset(found).set_coords(
+        [name for name in ("granule_name", "orbit", "granule_attributes") if name in found]
+    )
+    return told.assign_coords(
+        granule=("granule", used.astype(np.int32), {"long_name": "number of the granule", "units": "1"})
+    )
 
 
 def _looked_at(
-    rows: _scoring.Rows, learnt: Learnt, stratum: np.ndarray, spectra: xr.Dataset, selected: dict, line: np.ndarray,
+    rows: _scoring.Rows,
+    learnt: Learnt,
+    stratum: np.ndarray,
+    spectra: xr.Dataset,
+    selected: dict,
+    line: np.ndarray,
     row: np.ndarray,
 ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """Residuals of the selected spectra on the basis' grid, amplitudes of gases and their SNR."""

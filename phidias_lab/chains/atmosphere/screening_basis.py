@@ -1,4 +1,4 @@
-"""atmosphere.screening_basis: what spectra usually look like, learnt from many of them, and how often they look otherwise."""
+"""atmosphere.screening_basis: what spectra usually look like, and how often they look otherwise."""
 
 from __future__ import annotations
 
@@ -59,14 +59,16 @@ class ScreeningBasis(Chain):
         "spectra": SPECTRA,
         "absorption": Input(
             "cube",
-            doc="cross-sections of your own: a variable for each gas (cm2 per molecule) over `wavelength` in nm; they go before "
-            "those that are built in, of which only CO is real and CH4, H2O and HDO are pseudo-lines",
+            doc="cross-sections of your own: a variable for each gas (cm2 per molecule) over `wavelength` in nm; they go "
+            "before those that are built in, of which only CO is real and CH4, H2O and HDO are pseudo-lines",
             optional=True,
             role="support",
         ),
     }
     outputs = {
-        "mean": Var("1", long_name="mean of ln reflectance less its mean over the channels", dims=("spectral_channel",)),
+        "mean": Var(
+            "1", long_name="mean of ln reflectance less its mean over the channels", dims=("spectral_channel",)
+        ),
         "noise": Var("1", long_name="standard deviation of the noise of ln reflectance", dims=("spectral_channel",)),
         "shape": Var("1", long_name="shapes of the components, in units of the noise"),
         "variance": Var("1", long_name="variance of the scores of the components; -1 for one that is only taken out"),
@@ -77,10 +79,16 @@ class ScreeningBasis(Chain):
         "dead": Var("1", long_name="channels that a row never has (1)", dims=("ground_pixel", "spectral_channel")),
         "stripe": Var("1", long_name="what each row adds to the mean", dims=("ground_pixel", "spectral_channel")),
         "snr_deviation": Var(
-            "1", long_name="standard deviation of the SNR of usual spectra, by which it is divided", dims=("gas", "stratum")
+            "1",
+            long_name="standard deviation of the SNR of usual spectra, by which it is divided",
+            dims=("gas", "stratum"),
         ),
-        "snr_middle": Var("1", long_name="median of the SNR of usual spectra, which is taken off", dims=("gas", "stratum")),
-        "extreme_mode": Var("1", long_name="most frequent highest residual, and lowest with its sign changed, of a block"),
+        "snr_middle": Var(
+            "1", long_name="median of the SNR of usual spectra, which is taken off", dims=("gas", "stratum")
+        ),
+        "extreme_mode": Var(
+            "1", long_name="most frequent highest residual, and lowest with its sign changed, of a block"
+        ),
         "extreme_scale": Var("1", long_name="scale of the Gumbel distribution of the extremes of a block"),
         "curve_score": Var("1", long_name="scores of the curves from score to false-alarm rate"),
         "curve_rate": Var("1", long_name="false-alarm rates of the curves from score to false-alarm rate"),
@@ -99,7 +107,10 @@ class ScreeningBasis(Chain):
     )
 
     learning_size = count(
-        100_000, bounds=(1000, 5_000_000), scale="log", doc="How many spectra are learnt from, of all kinds of pixels alike"
+        100_000,
+        bounds=(1000, 5_000_000),
+        scale="log",
+        doc="How many spectra are learnt from, of all kinds of pixels alike",
     )
     gases = text(
         "CO, CH4",
@@ -127,8 +138,8 @@ class ScreeningBasis(Chain):
     )
     accuracy = number(
         0.003, bounds=(0, 0.1), level="expert",
-        doc="Relative accuracy of the radiances; what is smaller in spectra of little noise is not told from noise, which keeps "
-        "the number of components low",
+        doc="Relative accuracy of the radiances; what is smaller in spectra of little noise is not told from noise, which "
+        "keeps the number of components low",
     )  # fmt: skip
     clean = number(
         0.01, bounds=(0, 0.2), doc="Share of the learning set, the most unusual, that is taken out before learning again",
@@ -137,12 +148,14 @@ class ScreeningBasis(Chain):
     null = choice(
         "mirrored",
         ["mirrored", "upper"],
-        doc="Which scores of a gas tell of clean pixels: those of too little of it with the sign changed, in which no event is, "
-        "or those of too much",
+        doc="Which scores of a gas tell of clean pixels: those of too little of it with the sign changed, in which no event "
+        "is, or those of too much",
         level="expert",
     )
     row_strata = count(3, bounds=(1, 8), doc="Parts of the swath with thresholds of their own", level="expert")
-    brightness_strata = count(4, bounds=(1, 8), doc="Classes of brightness with thresholds of their own", level="expert")
+    brightness_strata = count(
+        4, bounds=(1, 8), doc="Classes of brightness with thresholds of their own", level="expert"
+    )
     largest_zenith = number(
         80.0, bounds=(20, 90), units="degree", doc="Pixels under a lower sun are left out", level="expert"
     )
@@ -151,8 +164,8 @@ class ScreeningBasis(Chain):
         bounds=(0.001, 50),
         units="nm",
         scale="log",
-        doc="Width (FWHM) of the instrument's response, for the signatures; empty takes that of the data, else 2.5 times the "
-        "distance of the channels",
+        doc="Width (FWHM) of the instrument's response, for the signatures; empty takes that of the data, else 2.5 times "
+        "the distance of the channels",
         level="expert",
     )
     air_mass = number(2.5, bounds=(1, 10), doc="Air mass at which the gases' signatures are computed", level="expert")
@@ -256,7 +269,8 @@ class ScreeningBasis(Chain):
             )
         if there.sum() < self.learning_size:
             self.warn(
-                f"The learning set has all {there.sum()} spectra that can be used, of {self.learning_size} that were asked for."
+                f"The learning set has all {there.sum()} spectra that can be used, of {self.learning_size} "
+                "that were asked for."
             )
         draw = Reservoir(_shared(there, self.learning_size), self.seed)
         granule_names = _spectra.names(spectra)
@@ -280,7 +294,9 @@ class ScreeningBasis(Chain):
                 continue
             if block.granule not in lights:
                 lights = {block.granule: _spectra.light(spectra, block.granule, radiances)}
-            values = [_block(spectra[name], block.lines) for name in ("radiance", *(["radiance_noise"] if noisy else []))]
+            values = [
+                _block(spectra[name], block.lines) for name in ("radiance", *(["radiance_noise"] if noisy else []))
+            ]
             found = dask.delayed(_gather, pure=False)(
                 line[mine] - block.lines.start, row[mine], lights[block.granule], rows, *values
             )
@@ -320,7 +336,9 @@ class ScreeningBasis(Chain):
         tables = {}
         if absorption is not None:
             if "wavelength" not in absorption.variables:
-                raise InputError("The input 'absorption' has no 'wavelength'. Give cross-sections over a wavelength in nm.")
+                raise InputError(
+                    "The input 'absorption' has no 'wavelength'. Give cross-sections over a wavelength in nm."
+                )
             x = absorption["wavelength"].values.astype(float)
             tables = {
                 str(name): (x, array.values.astype(float))
@@ -434,14 +452,20 @@ class ScreeningBasis(Chain):
             worst[part] = _rank_score(detected(found))
             left[part] = found.unexplained * level.of(brightness[part])
         use = np.isfinite(brightness)
-        return use & (worst <= np.quantile(worst[use], 1 - self.clean)), Level.learnt(brightness, left, self.accuracy / float(np.median(basis.noise)))
+        return use & (worst <= np.quantile(worst[use], 1 - self.clean)), Level.learnt(
+            brightness, left, self.accuracy / float(np.median(basis.noise))
+        )
 
     def _by_coherence(self, spectra, y, level, use, grid, signatures, noise, dead) -> screening.Basis:
         """The number of components whose scores are alike side by side, from a few whole blocks."""
         most = min(150, grid.size // 4)
         wide = self._learn(y, level, use, grid, signatures, most, noise)
         rows = _scoring.Rows(spectra, wide, dead, self._stripe, self.quantity == "radiance")
-        some = [(b, p) for b, p in _spectra.iterate(spectra, _scoring.PLACES) if _spectra.usable(p, self.largest_zenith).any()]
+        some = [
+            (b, p)
+            for b, p in _spectra.iterate(spectra, _scoring.PLACES)
+            if _spectra.usable(p, self.largest_zenith).any()
+        ]
         scores, lines, columns = [], [], []
         for block, places in some[:: max(1, len(some) // 4)][:4]:
             radiance = np.asarray(_block(spectra["radiance"], block.lines, True))
@@ -477,7 +501,11 @@ class ScreeningBasis(Chain):
         outputs = {
             "score": ((*_PIXEL, "detector"), {"detector": len(names)}, np.float32),
             "stratum": (_PIXEL, {}, np.int16),
-            "extreme": (("block", "side", "spectral_channel"), {"side": 2, "spectral_channel": spectra.sizes["spectral_channel"]}, np.float32),
+            "extreme": (
+                ("block", "side", "spectral_channel"),
+                {"side": 2, "spectral_channel": spectra.sizes["spectral_channel"]},
+                np.float32,
+            ),
         }
         scored = self.keep(
             "scores",
@@ -514,7 +542,9 @@ class ScreeningBasis(Chain):
         found = to_dataset(learnt)
         basis = learnt.basis
         thresholds = [[t.score.value for t in learnt.rates[str(n)].thresholds(1e-4)] for n in found["detector"].values]
-        together = [learnt.rates[str(n)].together.threshold(1e-4, 0.95, "").score.value for n in found["detector"].values]
+        together = [
+            learnt.rates[str(n)].together.threshold(1e-4, 0.95, "").score.value for n in found["detector"].values
+        ]
         names = [c.stratum for c in coverage]
         self.found(
             f"{len(basis.values)} components of {basis.wavelength.size} channels from {basis.spectra} spectra; "
@@ -534,8 +564,8 @@ def _usual_snr(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Of each gas and stratum the middle and the standard deviation of the SNR of usual spectra.
 
-    The deviation is that of the lower half, in which no event is. The middle is not 0: how bright a pixel is goes with how far
-    light went, and so with columns."""
+    The deviation is that of the lower half, in which no event is. The middle is not 0: how bright a pixel is goes with how
+    far light went, and so with columns."""
     values, stratum = [], []
     for some, where, _ in parts:
         good = where >= 0
@@ -605,7 +635,9 @@ def _masks(windows: str, grid: np.ndarray | None) -> dict[str, np.ndarray]:
     if text_.isdigit():
         many = int(text_)
         if not 1 <= many <= 64:
-            raise ParameterError(f"Parameter 'windows' was given {many}; expected 1 to 64 windows, or names with limits.")
+            raise ParameterError(
+                f"Parameter 'windows' was given {many}; expected 1 to 64 windows, or names with limits."
+            )
         edges = np.linspace(grid[0], grid[-1], many + 1)
         at = np.clip(np.searchsorted(edges, grid, "right") - 1, 0, many - 1)
         digits = 0 if np.ptp(grid) > 20 else 2
@@ -616,8 +648,8 @@ def _masks(windows: str, grid: np.ndarray | None) -> dict[str, np.ndarray]:
         limits = [float(match[2]), float(match[3])] if match and match[2].count(".") < 2 > match[3].count(".") else []
         if not limits or limits[0] >= limits[1] or match[1] in found:
             raise ParameterError(
-                f"Parameter 'windows' has the part {part.strip()!r}; expected a name of its own with rising wavelengths, such "
-                "as 'CO_1: 2311-2318', or one number of equal windows for all."
+                f"Parameter 'windows' has the part {part.strip()!r}; expected a name of its own with rising wavelengths, "
+                "such as 'CO_1: 2311-2318', or one number of equal windows for all."
             )
         found[match[1]] = limits if grid is None else (grid >= limits[0]) & (grid <= limits[1])
         if grid is not None and not found[match[1]].any():

@@ -38,7 +38,7 @@ def happened(learnt):
 
 
 def test_a_fire_is_told_by_its_gas_and_what_no_gas_explains_is_called_unknown(happened):
-    cube, truth, result, chain = happened
+    _, truth, result, chain = happened
     table = chain.events(result)
     found = {}
     for kind, line, row in zip(table["kind"], table["peak_scanline"], table["peak_ground_pixel"], strict=True):
@@ -81,7 +81,7 @@ def test_a_cut_into_granules_changes_no_event(happened, learnt):
 
 
 def test_a_region_and_a_period_cut_what_is_screened(happened, learnt):
-    cube, _, whole, _ = happened
+    cube, *_ = happened
     south = float(cube["latitude"].values[100].mean())
     part = Screening(region=[-180, south, 180, 90])(spectra=cube, basis=learnt[1])
     inside = part["latitude"].values >= south
@@ -129,7 +129,9 @@ def test_other_instruments_are_screened_by_the_same_chains(instrument):
     truth = scene.block()[1]["event"]
     kinds = [
         kind
-        for kind, line, row in zip(*(chain.events(result)[n] for n in ("kind", "peak_scanline", "peak_ground_pixel")), strict=True)
+        for kind, line, row in zip(
+            *(chain.events(result)[n] for n in ("kind", "peak_scanline", "peak_ground_pixel")), strict=True
+        )
         if truth[line, row] == 1
     ]
     assert kinds == ["unknown"]
