@@ -156,8 +156,10 @@ def provenance(data: xr.Dataset) -> dict[str, Any]:
     digest = hashlib.sha256(data.attrs["screening_basis"].encode())
     for name in sorted(map(str, data.variables)):
         values = np.asarray(data[name].values)
-        values = values if values.dtype.kind in "biuf" else values.astype(str)
-        digest.update(f"{name}{data[name].dims}{values.dtype.kind}{values.shape}".encode() + values.tobytes())
+        number = values.dtype.kind in "biuf"
+        # Labels come as text of fixed or of any length, by how they were stored.
+        content = values.tobytes() if number else json.dumps(list(map(str, values.ravel()))).encode()
+        digest.update(f"{name}{data[name].dims}{values.dtype.kind if number else ''}{values.shape}".encode() + content)
     told = {"id": "id", "version": "product_version", "created": "date_created"}
     return {
         **{name: str(data.attrs[attribute]) for name, attribute in told.items() if attribute in data.attrs},

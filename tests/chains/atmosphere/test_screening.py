@@ -115,6 +115,13 @@ def test_a_basis_is_read_back_as_it_was_written(learnt, tmp_path):
             )
 
 
+def test_a_basis_has_one_checksum_however_its_labels_are_stored(learnt):
+    stored = learnt[1].assign_coords(gas=("gas", learnt[1]["gas"].values.astype(np.dtypes.StringDType())))
+    other = learnt[1].assign(white=learnt[1]["white"] * 1.01)
+    one, same, changed = (_basis.provenance(data)["sha256"] for data in (learnt[1], stored, other))
+    assert one == same != changed
+
+
 @pytest.mark.parametrize("instrument", ["uvns_like", "iasi_like"])
 def test_other_instruments_are_screened_by_the_same_chains(instrument):
     of = dataclasses.replace(scenes.INSTRUMENTS[instrument], rows=32)
