@@ -26,8 +26,10 @@ NOT_SCREENED, USUAL, ALONE, UNKNOWN = 0, 1, 2, 3
 LOCAL = 5
 #: Whether no gas explains an event: its mean residual, less the gases, has a chi-square that noise has this seldom.
 _UNEXPLAINED = 1e-4
-#: Share of a spectrum's noise variance that a mean of many keeps: so well factors and signatures describe strong lines.
-_VAGUE = 0.5
+#: Share of a spectrum's noise variance that a mean of many keeps: so well factors describe usual spectra.
+_VAGUE = 0.1
+#: Share of what a gas adds by which it may differ from the gas's signature.
+_SATURATED = 0.15
 #: Channels that may flicker in a row of the detector.
 _FLICKERING = 3
 #: Of so many granules that a basis was learnt from the names stand with each event; the product has all.
@@ -440,7 +442,7 @@ class Screening(Chain):
         """What each event is: the gas that explains its mean residual, or unknown where none explains all of it.
 
         The noise of a mean of n spectra has an n-th of its variance; the natural variability, which neighbours share, keeps
-        all of it. Groups of pixels that are neither are no events: usual variation that several pixels share, or a detector
+        all of it. What a strong plume adds differs from the gases' signatures, since its lines saturate. Groups of pixels that are neither are no events: usual variation that several pixels share, or a detector
         channel that flickers.
         """
         basis, kinds = learnt.basis, {}
@@ -449,10 +451,12 @@ class Screening(Chain):
         least = norm.isf(self.rate)
         for number_ in np.unique(event[event > 0]):
             mine = event == number_
-            # Of the natural variability too little may be known to call a bright plume's shape exact.
-            quiet = dataclasses.replace(basis, white=basis.white / mine.sum() + _VAGUE * np.mean(basis.white))
             mean = np.nanmean(residual[mine], axis=0)
-            of_mean = screening.Scorer(quiet).examine((mean * basis.noise + basis.mean)[None], np.zeros(1, int))
+            white = basis.white / mine.sum() + _VAGUE * np.mean(basis.white)
+            first = _mean_of(dataclasses.replace(basis, white=white), mean)
+            strong = np.square(_SATURATED * (basis.signatures @ np.nan_to_num(first.amplitude[0])))
+            quiet = dataclasses.replace(basis, white=white + strong)
+            of_mean = _mean_of(quiet, mean)
             snr = of_mean.amplitude[0] / of_mean.deviation[0]
             best = int(np.argmax(snr))
             excess = max(of_mean.chi2[0] - of_mean.freedom[0], 0.0)
@@ -479,7 +483,7 @@ class Screening(Chain):
         away = np.square(mean) / basis.white
         some = mean.copy()
         some[np.argsort(away)[-_FLICKERING:]] = np.nan
-        looked = screening.Scorer(basis).examine((some * basis.noise + basis.mean)[None], np.zeros(1, int))
+        looked = _mean_of(basis, some)
         return bool(chi2.sf(looked.chi2[0], looked.freedom[0]) < _UNEXPLAINED)
 
     def events(self, result: xr.Dataset) -> pd.DataFrame:
@@ -540,6 +544,11 @@ class Screening(Chain):
             )
         columns = ["time", "time_end", "kind", "geometry", "quality", "false_alarm_rate", "pixels"]
         return pd.DataFrame(rows) if rows else pd.DataFrame(columns=columns)
+
+
+def _mean_of(basis: screening.Basis, residual: np.ndarray) -> screening.Examination:
+    """A mean residual, in units of the noise, as one spectrum."""
+    return screening.Scorer(basis).examine((residual * basis.noise + basis.mean)[None], np.zeros(1, int))
 
 
 def _pixels(spectra: xr.Dataset, at: tuple[np.ndarray, np.ndarray], score: np.ndarray) -> clusters.Pixels:
