@@ -34,9 +34,9 @@ def happening(seed: int) -> Scene:
     """A half orbit of the next day: a large fire, pollution of weeks, a gas that no dictionary knows, and flares."""
     plain = _half_orbit(21, seed)
     events = (
-        Event("fire", "fire", *plain.place(112, 20), 5.0, length=350.0, width=55.0, direction=300.0),
-        Event("pollution", "fire", *plain.place(225, 30), 2.0, length=350.0, width=65.0, direction=80.0),
-        Event("unknown gas", "unknown", *plain.place(165, 30), 2.0, length=350.0, width=50.0, direction=60.0),
-        Event("flare", "flare", *plain.place(185, 12), 30.0, width=50.0),
+        Event("fire", "fire", *plain.place(112, 20), 5.0, length=280.0, width=50.0, direction=300.0),
+        Event("pollution", "fire", *plain.place(225, 30), 2.0, length=280.0, width=60.0, direction=80.0),
+        Event("unknown gas", "unknown", *plain.place(165, 30), 2.0, length=260.0, width=45.0, direction=60.0),
+        Event("flare", "flare", *plain.place(185, 12), 30.0, width=45.0),
     )
     return replace(plain, events=events)
