@@ -118,6 +118,27 @@ def test_what_has_names_is_a_table_with_units():
     assert "seen" not in grid.value.columns
 
 
+def test_a_second_dimension_with_names_makes_columns_and_names_with_nothing_along_them_no_table():
+    data = xr.Dataset(
+        {
+            "threshold": (("detector", "stratum"), [[3.0, 4.0], [5.0, 6.0]], {"units": "K"}),
+            "signature": (("gas", "channel"), np.zeros((1, 5))),
+            "number": ("stratum", [7, 8]),
+        },
+        {"detector": ["CO", "all"], "stratum": ["dark", "bright"], "gas": ["CO"]},
+    )
+    shown = pairs.GroupsView(data)
+    assert list(shown.choice.options) == ["detector", "stratum"]
+    shown.choice.value = "stratum"
+    table = shown._body[0][1].value
+    assert table["threshold CO [K]"].tolist() == [3.0, 4.0]
+    assert table["threshold all [K]"].tolist() == [5.0, 6.0]
+    assert table["number"].tolist() == [7, 8]
+    assert "groups" not in pairs.suitable(data[["signature"]])
+    many = xr.Dataset({"a": (("x", "y"), np.zeros((2, 30)))}, {"x": ["p", "q"], "y": [f"n{k}" for k in range(30)]})
+    assert pairs.tabulated(many) == ["y"]
+
+
 @pytest.mark.parametrize("kind", ["scatter", "taylor", "target"])
 def test_figures_of_synthetic_data_say_so_and_can_be_drawn(kind):
     for synthetic in (True, False):

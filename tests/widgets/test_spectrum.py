@@ -44,7 +44,7 @@ def figures(shown) -> list:
 
 def test_what_has_wavelengths_is_a_spectrum_by_its_attributes_alone():
     data = synthetic()
-    assert suitable(data) == ["swath", "spectrum", "groups"]
+    assert suitable(data) == ["swath", "spectrum"]
     other = xr.Dataset(
         {"flux": ("band", np.arange(3.0))},
         {"nu": ("band", [1.0, 2, 3], {"standard_name": "sensor_band_central_radiation_wavenumber", "units": "cm-1"})},
@@ -56,6 +56,21 @@ def test_what_has_wavelengths_is_a_spectrum_by_its_attributes_alone():
     assert "[cm-1]" in hv.render(figure).below[0].axis_label
     del other["nu"].attrs["standard_name"]
     assert suitable(other) == ["table"]
+
+
+def test_the_first_spectrum_is_a_measured_one_in_the_order_of_the_data():
+    channel = "channel"
+    data = xr.Dataset(
+        {
+            "dead": (channel, np.zeros(3, np.int8)),
+            "mean": (channel, np.arange(3.0)),
+            "factor": (channel, np.arange(3.0)),
+        },
+        {"wavelength": (channel, [1.0, 2, 3], {"standard_name": "radiation_wavelength", "units": "nm"})},
+    )
+    assert spectrum.SpectrumView.drawable(data) == ["mean", "factor", "dead"]
+    data["dead"].attrs["explained_by"] = "amplitude: a template: b"
+    assert spectrum.SpectrumView.drawable(data)[0] == "dead"
 
 
 def test_a_residual_is_drawn_with_what_was_fitted_and_with_what_is_left():
@@ -163,5 +178,5 @@ def test_a_product_of_screening_is_shown_by_the_one_way_to_show_data(tmp_path):
     synthetic().to_netcdf(path)
     with xr.open_dataset(path, chunks={}) as data:
         page = view(data)
-        assert page._names == ["Swath", "Spectrum", "Groups"]
+        assert page._names == ["Swath", "Spectrum"]
         page.get_root()

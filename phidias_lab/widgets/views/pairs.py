@@ -27,6 +27,8 @@ STATISTICS = {
     "taylor": ("correlation", "deviation_ratio"),
     "target": ("bias", "deviation", "deviation_ratio", "observed_deviation"),
 }
+#: Of a second dimension with more names than this no columns are made.
+MOST_COLUMNS = 8
 _BLUE, _GREY = "#1f4e79", "#8a8a8a"
 
 
@@ -58,8 +60,22 @@ def groups(data: Any, kind: str) -> str | None:
 
 
 def tabulated(data: Any) -> list[str]:
-    """The dimensions whose places have names, so that what lies along them is a table."""
-    return [str(dim) for dim in data.dims if names_along(data, dim) is not None]
+    """The dimensions whose places have names and along which something lies, which is a table."""
+    return [str(dim) for dim in data.dims if names_along(data, dim) is not None and _columns(data, dim)]
+
+
+def _columns(data: Any, dim: str) -> dict[str, Any]:
+    """What lies along a dimension: arrays of it alone, and one for each place of a second, short one that has names."""
+    found = {}
+    for name, array in data.data_vars.items():
+        if array.dims == (dim,):
+            found[str(name)] = array
+        elif array.ndim == 2 and dim in array.dims:
+            (other,) = (each for each in array.dims if each != dim)
+            names = names_along(data, other)
+            if names is not None and names.size <= MOST_COLUMNS:
+                found |= {f"{name} {label}": array.isel({other: k}) for k, label in enumerate(names.values)}
+    return found
 
 
 def suitable(data: Any) -> set[str]:
@@ -277,11 +293,9 @@ class GroupsView(_Chosen):
         dim = self.choice.value
         names = names_along(self.data, dim)
         columns = {str(names.name): names.values.astype(str)}
-        for name, array in self.data.data_vars.items():
-            if array.dims == (dim,):
-                columns[str(name)] = array.values
-        table = pd.DataFrame(columns)
-        table.attrs["columns"] = {n: {"units": self.data[n].attrs.get("units")} for n in columns if n in self.data}
+        along = _columns(self.data, dim)
+        table = pd.DataFrame(columns | {name: array.values for name, array in along.items()})
+        table.attrs["columns"] = {name: {"units": array.attrs.get("units")} for name, array in along.items()}
         say(self.note, "")
         self._body.objects = [TableView(table).__panel__()]
 

@@ -46,7 +46,10 @@ class SpectrumView(_LineView):
 
     @classmethod
     def drawable(cls, data):
-        return sorted(super().drawable(data), key=lambda name: not explanation(data[name].attrs))
+        """What is explained, then what was measured; flags and counts come last. Else in the order of the data."""
+        found = set(super().drawable(data))
+        order = [name for name in map(str, data.data_vars) if name in found]
+        return sorted(order, key=lambda name: (not explanation(data[name].attrs), data[name].dtype.kind != "f"))
 
     def drawn(self, roles):
         return (roles["w"],)
