@@ -104,6 +104,9 @@ def explanation(attributes: Mapping[str, Any]) -> dict[str, str]:
 #: what the objects are ("event"). A map gives neighbours different colours and leaves out 0.
 LABEL_OF = "label_of"
 
+#: Attribute of a variable, "logarithm" where differences between its values mean ratios: rates, chances.
+DRAWN_ON = "drawn_on"
+
 
 def flags(attributes: Mapping[str, Any], kind: str = "flag_values") -> dict[int, str]:
     """What the values of a variable mean, or with "flag_masks" its bits, by CF's attribute of that name and flag_meanings

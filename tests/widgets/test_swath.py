@@ -152,6 +152,26 @@ def around(data, line: int, pixel: int, reach: float = 4.0) -> tuple[float, floa
     return lon - reach, lat - reach, lon + reach, lat + reach
 
 
+def test_what_says_that_it_is_drawn_on_a_logarithm_is_and_values_too_low_for_it_have_the_lowest_colour():
+    data = synthetic()
+    rate = data["false_alarm_rate"].values
+    rate[10:14, 5:9] = 0.0
+    data["false_alarm_rate"].attrs["drawn_on"] = "logarithm"
+    shown = swath.SwathView(data, "false_alarm_rate")
+    shown.look(*around(data, 12, 7, 2.0))
+    figure = hv.render(shown.figure)
+    (bar,) = figure.select({"type": ColorBar})
+    assert isinstance(bar.color_mapper, LogColorMapper)
+    (image,) = (each.data_source.data for each in figure.renderers if isinstance(getattr(each, "glyph", None), Image))
+    drawn, told = np.asarray(image["image"][0]), np.asarray(image["value"][0])
+    assert np.nanmin(told) == 0.0  # the pointer is told what it is
+    assert np.nanmin(drawn) == pytest.approx(bar.color_mapper.low)
+    assert bar.color_mapper.low >= 1e-6 * bar.color_mapper.high > 0
+    shown.scale.value = swath.LINEAR
+    (bar,) = hv.render(shown.figure).select({"type": ColorBar})
+    assert not isinstance(bar.color_mapper, LogColorMapper)
+
+
 def test_rates_over_many_powers_of_ten_have_logarithmic_colours_unless_told_otherwise():
     data = synthetic()
     data["false_alarm_rate"] = data["false_alarm_rate"] ** 4

@@ -16,7 +16,7 @@ import param
 import xarray as xr
 from bokeh.models import CustomJSHover, FixedTicker
 
-from phidias_lab.contract.data import LABEL_OF, diverges_from, flags
+from phidias_lab.contract.data import DRAWN_ON, LABEL_OF, diverges_from, flags
 from phidias_lab.methods import swaths
 from phidias_lab.widgets.controls import control, say, sentence
 from phidias_lab.widgets.views import axes
@@ -28,6 +28,8 @@ MEAN, GREATEST = "mean", "greatest"
 BY_VALUES, LINEAR, LOGARITHMIC = "by the values", "linear", "logarithmic"
 #: Colours are logarithmic by themselves where the usual values, all of them positive, span more than this ratio.
 WIDE = 300.0
+#: Of what is to be drawn on a logarithm the colours span so much below the highest value.
+SPAN = 1e-6
 #: The first class is pale; the others are told apart with the common colour blindnesses (Okabe and Ito 2008, with a violet
 #: in place of black, which coasts have).
 PALE = "#f7f7f7"
@@ -239,7 +241,9 @@ class SwathView(MapView):
             scale = self._logarithmic(array, values)
             settings = {"cnorm": "log", "clim": scale} if scale else {"cnorm": "linear"}
             if scale:
-                value = (value[0], "@image{0.000e+0}")
+                # What is too low for the colours, zero too, has the lowest; the pointer is told the value itself.
+                beside["value"], value = values, (value[0], "@value{0.000e+0}")
+                values = np.maximum(values, scale[0])
         place = [("longitude", "$x{0.00}"), ("latitude", "$y{0.00}")]
         settings["framewise"] = not self._on_line
         return values, beside, {**settings, "hover_tooltips": [value, *place, *tips], "hover_formatters": formatters}
@@ -250,6 +254,9 @@ class SwathView(MapView):
         positive = known[known > 0]
         if self.scale.value == LINEAR or not positive.size or diverges_from(array.attrs) is not None:
             return None
+        if array.attrs.get(DRAWN_ON) == "logarithm":
+            high = float(positive.max())
+            return max(float(positive.min()), high * SPAN), high
         low, high = np.percentile(positive, [1, 99])
         if self.scale.value == BY_VALUES and (positive.size < known.size or high < WIDE * low):
             return None
