@@ -10,11 +10,13 @@ import json
 import holoviews as hv
 import numpy as np
 import pandas as pd
+import panel as pn
 import pytest
 import shapely
 from bokeh.models.glyphs import MultiPolygons, Scatter
 from screened import synthetic_events
 
+import phidias_lab
 from phidias_lab.widgets.controls import prepare
 from phidias_lab.widgets.views import events, suitable, view
 
@@ -185,3 +187,26 @@ def test_rows_without_a_shape_and_events_that_are_points_can_be_shown():
     assert shown.box[0] < 5 < shown.box[2]
     shown.choose(0)
     hv.render(shown.figure)
+
+
+def test_a_run_that_found_events_shows_them_beside_its_result(tmp_path):
+    rows = {
+        "time": pd.Timestamp("2020-01-01", tz="UTC"),
+        "longitude": 3.0,
+        "latitude": [1.0, 2.0],
+        "temperature": [20.0, 1.0],
+    }
+    table = pd.DataFrame(rows)
+    table.to_csv(tmp_path / "rows.csv", index=False)
+    run = phidias_lab.run("probe.events", inputs={"rows": str(tmp_path / "rows.csv")})
+    run.result()
+    tabs = view(run)
+    assert tabs._names[0] == "Events"
+    shown = view(run, kind="events")
+    (table,) = (each.value for each in shown.select(pn.widgets.Tabulator))
+    assert table["kind"].tolist() == ["warmth"]
+    assert table["temperature"].tolist() == [20.0]  # what the chain says of an event beside
+    assert "properties" not in table
+    none = phidias_lab.run("probe.events", above=50, inputs={"rows": str(tmp_path / "rows.csv")})
+    none.result()
+    assert "Events" not in getattr(view(none), "_names", [])

@@ -15,12 +15,13 @@ from __future__ import annotations
 import html
 from typing import Any
 
+import pandas as pd
 import panel as pn
 
 from phidias_lab import flow
 from phidias_lab.compute.runs import Run
 from phidias_lab.contract.data import is_synthetic
-from phidias_lab.errors import InputError
+from phidias_lab.errors import InputError, PhidiasError
 from phidias_lab.products import Product
 from phidias_lab.widgets.controls import prepare
 from phidias_lab.widgets.views import axes, curves, pairs
@@ -79,15 +80,18 @@ def view(data: Any, *, kind: str | None = None, variable: str | None = None) -> 
     """Everything that suits the data, in tabs; or the one `kind` that is asked for.
 
     `data` is a Dataset or DataFrame, or a run (which is waited for) or a product: their maps can then also show the places
-    of the observations that were used and what weighs in a cell, if the chain tells them and its inputs are at hand. The
+    of the observations that were used and what weighs in a cell, if the chain tells them and its inputs are at hand, and the
+    events that were found have a view. The
     views share a place, that a click on the map chooses, and the line of the section.
     """
     prepare()
     more: dict[str, Any] = {"spot": Spot()}
+    events = None
     if isinstance(data, Run | Product):
         source, data = data, data.result() if isinstance(data, Run) else data.open()
         more["places"] = Places(source) if flow.tells(source, "places") else None
         more["weighs"] = source if flow.tells(source, "influences") else None
+        events = _events(source)
     if hasattr(data, "to_dataset") and not hasattr(data, "data_vars"):
         data = data.to_dataset(name=data.name or "value")
     if hasattr(data, "data_vars"):
@@ -95,14 +99,33 @@ def view(data: Any, *, kind: str | None = None, variable: str | None = None) -> 
     elif not hasattr(data, "columns"):
         raise InputError(f"A {type(data).__name__} cannot be shown. Give an xarray Dataset or a DataFrame.")
     kinds = suitable(data)
+    if events is not None:
+        kinds = [name for name in TITLES if name in {*kinds, "events"}]
     if kind is not None:
         if kind not in kinds:
             raise InputError(f"These data have no view {kind!r}. They can be shown as {', '.join(kinds)}.")
         kinds = [kind]
-    made = [(TITLES[name], _make(name, data, variable, more)) for name in kinds]
+    made = [
+        (TITLES[name], _make(name, data if name != "events" or events is None else events, variable, more))
+        for name in kinds
+    ]
     shown = made[0][1] if len(made) == 1 else pn.Tabs(*made, dynamic=True)
     words = of_synthetic(data, figures=bool(set(kinds) - {"points", "table", "groups"}))
     return shown if words is None else pn.Column(words, shown)
+
+
+def _events(source: Run | Product) -> Any | None:
+    """The events that a result tells of, where there are any; what its chain says of each in columns of its own, and nothing
+    that is the same for all of them."""
+    try:
+        found = flow.events(source)
+    except PhidiasError:  # its chain is not installed, or is another version of it
+        return None
+    if found is None or found.empty:
+        return None
+    told = pd.DataFrame(found["properties"].tolist(), index=found.index)
+    same = ["id", "chain", "run", "product", "source", "recorded", "properties"]
+    return found.drop(columns=same).join(told, rsuffix="_told")
 
 
 def of_synthetic(data: Any, figures: bool) -> pn.pane.HTML | None:
