@@ -10,9 +10,9 @@ transform and root mean square of what remains, in batches, which is a reconstru
 
 The roof is the slower of two limits measured in the same process with as many threads: the rate of large matrix products,
 for what no residual and no gas can do without (c, a and a by S from the spectrum and the residual from c, in the words of
-`methods/screening.py`: 2 m (2 k + 2 g) operations), and the rate at which memory is read, for the spectra. What else is
-done with every residual (extrema, windows) is not in it. Seconds of different machines or hours cannot be compared, only
-the ratios of one run.
+`methods/screening.py`: 2 m (2 k + 2 g) operations), and the rate at which memory is read, for the spectra and, once for
+each block, the basis of each of its rows. What else is done with every residual (extrema, windows) is not in it. Seconds of
+different machines or hours cannot be compared, only the ratios of one run.
 """
 
 from __future__ import annotations
@@ -162,8 +162,8 @@ def measure_scoring(components: int, number: int, channels: int, repeats: int = 
             best[name] = min(best[name], _timed(act)[0])
     scored = len(blocks) * lines * rows
     rate, product_rate, read_rate = scored / best["ours"], 2 * size**3 / best["product"], memory.nbytes / best["read"]
-    needed = 2 * channels * (2 * components + 2 * GASES)
-    roof = min(product_rate / needed, read_rate / (4 * channels))
+    numbers = channels * (2 * components + 2 * GASES)  # of a row's basis
+    roof = min(product_rate / (2 * numbers), read_rate / (4 * (channels + numbers / lines)))
     result = {
         "components": components,
         "spectra_per_second": rate,
