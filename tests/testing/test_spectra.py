@@ -694,6 +694,14 @@ def test_the_observer_scores_have_the_statistics_it_claims(observer):
     assert seen.probability(1e-2) > 0.5
 
 
+def test_the_observer_is_asked_about_given_scenes(observer):
+    scenes = [s.Scene(SMALL, NOON, 40), s.Scene(SMALL, NOON, 40).next()]
+    seen = observer.detect("CO", 0.5, scenes=scenes)
+    bright = [scene.truth()["signal_to_noise"][:, [1, 4]] >= 100 for scene in scenes]
+    assert 0 < seen.null.size == np.sum(bright) < np.size(bright)
+    assert (seen.event - seen.null).mean() == pytest.approx(seen.signal_to_noise.mean(), rel=0.1)
+
+
 def test_more_noise_is_less_to_see(observer):
     louder = s.Observer(replace(ORBIT, instrument=replace(SMALL, snr=30)), rows=[1, 4], spectra=200)
     assert louder.detect("CO", 0.25).auc < observer.detect("CO", 0.25).auc - 0.05

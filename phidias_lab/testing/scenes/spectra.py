@@ -1273,16 +1273,27 @@ class Observer:
         squared = np.maximum((filtered * change).sum(-1), 1e-12)
         return filtered / np.sqrt(squared + (natural * squared) ** 2)[:, None], 1 / np.sqrt(1 / squared + natural**2)
 
-    def detect(self, gas: str = "CO", enhancement: float = 0.25, seed: int = 0) -> Detection:
-        """How well it sees an enhancement, on spectra that it did not learn from and that are changed by it."""
-        plain, noise, keep = self._plain
-        raised, raised_noise, _ = self._spectra(gas, enhancement)
-        deviation = np.concatenate([state["deviation"].get(gas, 0 * state["albedo"]) for _, state in self._parts])
+    def detect(
+        self, gas: str = "CO", enhancement: float = 0.25, seed: int = 0, scenes: Sequence[Scene] | None = None
+    ) -> Detection:
+        """How well it sees an enhancement, on spectra that are changed by it: those that it drew but did not learn from, or
+        all of given scenes, without their events."""
+        parts, drawn = self._parts, self._plain
+        if scenes is not None:
+            of = self.instrument
+            places = [_geometry(of, s.first + np.arange(s.scanlines), self.rows) for s in scenes]
+            parts = [(where, _state(of, s.seed, where)) for where, s in zip(places, scenes, strict=True)]
+            drawn = self._spectra(parts=parts)
+        plain, noise, keep = drawn
+        raised, raised_noise, _ = self._spectra(gas, enhancement, parts)
+        deviation = np.concatenate([state["deviation"].get(gas, 0 * state["albedo"]) for _, state in parts])
         mean = self._nature(gas)[0]
         random = np.random.default_rng([seed, 2])
         ratio, null, event = [], [], []
         for row in range(self.rows.size):
-            mine = np.flatnonzero(keep[:, row])[self._wanted :][: self._wanted]
+            mine = np.flatnonzero(keep[:, row])
+            if scenes is None:
+                mine = mine[self._wanted :][: self._wanted]
             change = (raised[mine, row] - plain[mine, row]).astype(float)
             weights, q = self._filter(gas, row, change, noise[mine, row], deviation[mine, row] / enhancement)
             mine, change, weights, q = (v[q > 1e-3] for v in (mine, change, weights, q))
