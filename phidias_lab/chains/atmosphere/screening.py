@@ -442,8 +442,8 @@ class Screening(Chain):
         """What each event is: the gas that explains its mean residual, or unknown where none explains all of it.
 
         The noise of a mean of n spectra has an n-th of its variance; the natural variability, which neighbours share, keeps
-        all of it. What a strong plume adds differs from the gases' signatures, since its lines saturate. Groups of pixels that are neither are no events: usual variation that several pixels share, or a detector
-        channel that flickers.
+        all of it. What a strong plume adds differs from the gases' signatures, since its lines saturate. Groups of pixels
+        that are neither are no events: usual variation that several pixels share, or a detector channel that flickers.
         """
         basis, kinds = learnt.basis, {}
         g = len(basis.gases)
