@@ -6,6 +6,7 @@ It serves what was selected from real files, and synthetic spectra: their global
 from __future__ import annotations
 
 import ast
+import contextlib
 import dataclasses
 import json
 import os
@@ -124,7 +125,13 @@ def export(
     Returns a sentence for each file. A file is named like that of its granule, with the times of the spectra in it and the
     time of the run.
     """
-    found = selected(product.open(), attributes)
+    with contextlib.ExitStack() as held:
+        data = product.open()
+        held.callback(getattr(data, "close", lambda: None))
+        return _export(selected(data, attributes), folder, overwrite)
+
+
+def _export(found: dict[str, Granule], folder: Path, overwrite: bool) -> list[str]:
     there = [name for name in found if (folder / name).exists()]
     if there and not overwrite:
         raise ProductError(

@@ -65,6 +65,11 @@ def product(result: xr.Dataset, folder: Path) -> Product:
     return writing.write(result, folder, chain=chain, order=order, facts=FACTS)
 
 
+def read(made: Product) -> xr.Dataset:
+    with made.open() as data:
+        return data.load()
+
+
 def burning(scanlines: int, *fires: tuple[int, int], orbit: int = 1) -> scenes.Scene:
     """A granule with fires at some scanlines and rows."""
     plain = _scenes.granule(orbit, scanlines)
@@ -88,7 +93,7 @@ def kept(request, basis, tmp_path_factory):
 def test_what_was_selected_becomes_files_that_are_equal_to_the_bit(kept, tmp_path):
     paths, made = kept
     said = flow.export(made, tmp_path / "selected", "l1b")
-    data = made.open().load()
+    data = read(made)
     files = sorted((tmp_path / "selected").iterdir())
     assert len(files) == len(said) == 2, "the granule of the night makes no file"
     for number, path, file in zip([0, 2], [paths[0], paths[1]], files, strict=True):
@@ -145,7 +150,7 @@ def test_selected_spectra_are_screened_to_the_same_scores(kept, basis, tmp_path)
     for sun in paths[0].parent.glob("*_IR_SIR_*"):
         (tmp_path / sun.name).write_bytes(sun.read_bytes())
     again = screened(sorted(tmp_path.glob("*_RA_*")), basis)
-    data = made.open().load()
+    data = read(made)
     rate = again["false_alarm_rate"].values
     assert np.isfinite(rate).sum() == data.sizes["selected"]
     np.testing.assert_allclose(rate[np.isfinite(rate)], data["selected_false_alarm_rate"].values, rtol=1e-3)
@@ -185,7 +190,7 @@ def test_what_cannot_be_a_file_of_level_1b_is_refused_in_a_sentence(basis, tmp_p
 @pytest.mark.parametrize("kept", ["f4"], indirect=True)
 def test_an_event_tells_all_that_is_known_of_it_in_the_table_in_geoparquet_and_as_a_stac_item(kept, basis, tmp_path):
     paths, made = kept
-    found, data = flow.events(made), made.open().load()
+    found, data = flow.events(made), read(made)
     assert len(found) >= 2
     lake.append(found, str(tmp_path))
     stored = lake.read(root=str(tmp_path)).to_dict("records")
@@ -238,7 +243,7 @@ def test_a_basis_is_known_by_its_values_wherever_it_lies(basis, tmp_path):
     basis.assign_attrs(id="a run", product_version="1.0", date_created="2022-11-28T12:00:00Z").to_netcdf(
         tmp_path / "basis.nc"
     )
-    again = _basis.provenance(xr.open_dataset(tmp_path / "basis.nc"))
+    again = _basis.provenance(xr.load_dataset(tmp_path / "basis.nc"))
     assert again == {**told, "id": "a run", "version": "1.0", "created": "2022-11-28T12:00:00Z"}
     other = basis.assign(mean=basis["mean"] * (1 + 1e-12))
     assert _basis.provenance(other)["sha256"] != told["sha256"]
@@ -247,7 +252,7 @@ def test_a_basis_is_known_by_its_values_wherever_it_lies(basis, tmp_path):
 
 @pytest.mark.parametrize("kept", ["f4"], indirect=True)
 def test_channels_with_unusual_extremes_are_told_for_each_block_and_stand_with_its_events(kept, basis):
-    data = kept[1].open().load()
+    data = read(kept[1])
     facts = json.loads(basis.attrs["screening_basis"])
     rate, first = data["false_alarm_rate"].values, [*data["block_scanline"].values, data.sizes["scanline"]]
     assert first == [0, 64, 84, 124]
