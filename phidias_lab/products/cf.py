@@ -338,7 +338,11 @@ def write_netcdf(data: xr.Dataset, path: Path, *, chain: Mapping, order: Order, 
     """Write a cube as NetCDF-4, block by block."""
     data, encoding = prepared(data, chain, order, facts)
     for name, variable in data.variables.items():
-        if encoding[name] and variable.ndim:
+        if variable.dtype.kind in "OUST":
+            # Characters, as CF 2.2 has them. HDF5 2.0 crashes where text of any length is opened again while other handles of
+            # the file end (H5T__vlen_disk_isnull).
+            encoding[name] = {"dtype": "S1"}
+        elif encoding[name] and variable.ndim:
             encoding[name].update(zlib=True, complevel=4, shuffle=True, chunksizes=stored_chunks(variable.shape))
     with disk_errors(path.parent):
         try:

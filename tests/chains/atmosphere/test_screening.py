@@ -104,7 +104,7 @@ def test_another_input_than_a_basis_or_a_basis_of_another_band_is_refused(happen
 def test_a_basis_is_read_back_as_it_was_written(learnt, tmp_path):
     path = tmp_path / "basis.nc"
     learnt[1].to_netcdf(path)
-    one, other = (_basis.of_dataset(data) for data in (learnt[1], xr.open_dataset(path)))
+    one, other = (_basis.of_dataset(data) for data in (learnt[1], xr.load_dataset(path)))
     for field in dataclasses.fields(one.basis):
         np.testing.assert_array_equal(getattr(one.basis, field.name), getattr(other.basis, field.name))
     score = np.linspace(-2, 30, 500)
