@@ -70,7 +70,7 @@ class Sizes:
 
 
 SMALL = Sizes(rows=16, granules=120, learning_size=20_000, clean=128, raised=32, event_granules=96, observed=1500)
-FULL = Sizes(rows=48, granules=320, learning_size=100_000, clean=768, raised=128, event_granules=480, observed=3000)
+FULL = Sizes(rows=48, granules=320, learning_size=100_000, clean=768, raised=96, event_granules=240, observed=2000)
 
 
 # Granules ---------------------------------------------------------------------------------------------------------------
