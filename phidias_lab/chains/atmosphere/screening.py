@@ -610,6 +610,13 @@ def _means(residual: np.ndarray, event: np.ndarray, numbers: list[int]) -> np.nd
     return found
 
 
+#: What readers do not always say of what belongs to a granule.
+_WORDS = {
+    "granule_name": {"long_name": "name of the file of the granule"},
+    "orbit": {"long_name": "number of the orbit", "units": "1"},
+}
+
+
 def _of_granules(spectra: xr.Dataset, line: np.ndarray) -> xr.Dataset:
     """What the cube has of the granules of some scanlines."""
     if "granule" not in spectra or spectra["granule"].dims != ("scanline",):
@@ -617,6 +624,9 @@ def _of_granules(spectra: xr.Dataset, line: np.ndarray) -> xr.Dataset:
     used = np.unique(_spectra.granules(spectra)[line])
     found = {new: spectra[old].variable for old, new in OF_GRANULES.items() if old in spectra}
     found = {name: array.isel(granule=used) for name, array in found.items() if array.dims[:1] == ("granule",)}
+    for name, words in _WORDS.items():
+        if name in found and not found[name].attrs.get("long_name"):
+            found[name] = xr.Variable(found[name].dims, found[name].values, {**found[name].attrs, **words})
     told = xr.Dataset(found).set_coords(
         [name for name in ("granule_name", "orbit", "granule_attributes") if name in found]
     )
