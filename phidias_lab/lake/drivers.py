@@ -187,7 +187,7 @@ class Cube(_Source):
         region, time = parse_region(self.region), parse_time(self.time)
         known = self._manifest()
         with errors_of_reading(self._label(), self.address):
-            data = with_labels(self._open(known))
+            data = _with_plain_text(with_labels(self._open(known)))
             # Zarr lists its arrays in no order of its own.
             data = _only(data, (known or {}).get("variables") or sorted(data.data_vars))
         if self.read_as:
@@ -234,6 +234,14 @@ class Cube(_Source):
         if known:
             store = manifest.CheckedStore(store, address, known["files"])
         return xr.open_dataset(store, engine="zarr", consolidated=False, chunks={}, decode_coords="all")
+
+
+def _with_plain_text(data: xr.Dataset) -> xr.Dataset:
+    """Labels of the type that NetCDF gives: Zarr's, of any length, numpy casts to no other text."""
+    text = {name: array for name, array in data.coords.items() if array.dtype.kind == "T"}
+    return data.assign_coords(
+        {name: (array.dims, np.array(array.values.tolist(), str), array.attrs) for name, array in text.items()}
+    )
 
 
 def _coordinate(data: xr.Dataset, names: Sequence[str], label: str) -> xr.DataArray:

@@ -18,6 +18,7 @@ def test_labels_are_written_without_a_warning_and_read_back_as_they_were(tmp_pat
         stores.write_cube(data, tmp_path / "a.zarr", entry="e", chunks={}, version="1")
     found = drivers.Cube(str(tmp_path / "a.zarr")).read()
     assert found["gas"].values.tolist() == names
+    assert found["gas"].dtype.kind == "U"  # as of NetCDF
     assert found["unit"].values.tolist() == ["a", "bb", "µ"]
     assert data["gas"].dtype.kind == "U"  # what was given stays as it was
     other = stores.write_cube(data, tmp_path / "b.zarr", entry="e", chunks={}, version="1")
