@@ -91,7 +91,7 @@ def view(data: Any, *, kind: str | None = None, variable: str | None = None) -> 
         source, data = data, data.result() if isinstance(data, Run) else data.open()
         more["places"] = Places(source) if flow.tells(source, "places") else None
         more["weighs"] = source if flow.tells(source, "influences") else None
-        events = _events(source)
+        events = _events(source) if kind in (None, "events") else None
     if hasattr(data, "to_dataset") and not hasattr(data, "data_vars"):
         data = data.to_dataset(name=data.name or "value")
     if hasattr(data, "data_vars"):
