@@ -17,6 +17,7 @@ from bokeh.models.glyphs import MultiPolygons, Scatter
 from screened import synthetic_events
 
 import phidias_lab
+from phidias_lab.widgets import views
 from phidias_lab.widgets.controls import prepare
 from phidias_lab.widgets.views import events, suitable, view
 
@@ -210,3 +211,10 @@ def test_a_run_that_found_events_shows_them_beside_its_result(tmp_path):
     none = phidias_lab.run("probe.events", above=50, inputs={"rows": str(tmp_path / "rows.csv")})
     none.result()
     assert "Events" not in getattr(view(none), "_names", [])
+
+
+def test_lists_that_are_told_of_an_event_are_no_columns():
+    told = pd.DataFrame(
+        [{"snr": 5.0, "of": "CO", "signature": [1.0, 2.0]}, {"snr": 6.0, "of": "CH4", "basis": {"id": 1}}]
+    )
+    assert list(views._single(told)) == ["snr", "of"]

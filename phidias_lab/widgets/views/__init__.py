@@ -123,9 +123,14 @@ def _events(source: Run | Product) -> Any | None:
         return None
     if found is None or found.empty:
         return None
-    told = pd.DataFrame(found["properties"].tolist(), index=found.index)
+    told = _single(pd.DataFrame(found["properties"].tolist(), index=found.index))
     same = ["id", "chain", "run", "product", "source", "recorded", "properties"]
     return found.drop(columns=same).join(told, rsuffix="_told")
+
+
+def _single(table: pd.DataFrame) -> pd.DataFrame:
+    """The columns with one number or word in each row: spectra and lists would fill the page."""
+    return table[[name for name in table if not table[name].map(lambda value: isinstance(value, list | dict)).any()]]
 
 
 def of_synthetic(data: Any, figures: bool) -> pn.pane.HTML | None:
