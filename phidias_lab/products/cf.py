@@ -339,7 +339,7 @@ def write_netcdf(data: xr.Dataset, path: Path, *, chain: Mapping, order: Order, 
     data, encoding = prepared(data, chain, order, facts)
     for name, variable in data.variables.items():
         if variable.dtype.kind in "OUST":
-            # Characters, as CF 2.2 has them. HDF5 2.0 crashes where text of any length is opened again while other handles of
+            # Characters, as CF 2.2 has them: HDF5 2 crashes where text of any length is opened again while other handles of
             # the file end (H5T__vlen_disk_isnull).
             encoding[name] = {"dtype": "S1"}
         elif encoding[name] and variable.ndim:

@@ -368,6 +368,7 @@ class Screening(Chain):
             {
                 "detection_limit": (("gas", *PIXEL), limit),
                 **self._extremes(spectra, learnt, scored, rate),
+                "false_alarm_rate": scored["false_alarm_rate"].assign_attrs(drawn_on="logarithm"),
                 "class": (PIXEL, kind, flags),
                 "event": (PIXEL, event, {"label_of": "event"}),
                 "selected_scanline": ("selected", line.astype(np.int32)),

@@ -56,7 +56,7 @@ class ScreeningBasis(Chain):
     title = "Basis for the screening of spectra"
     version = "1.0"
     inputs = {
-        "spectra": SPECTRA,
+        "spectra": dataclasses.replace(SPECTRA, default="atmosphere.learning_spectra"),
         "absorption": Input(
             "cube",
             doc="cross-sections of your own: a variable for each gas (cm2 per molecule) over `wavelength` in nm; they go "
