@@ -336,8 +336,8 @@ class Screening(Chain):
                 f"{int(keep.sum())} of {screened} spectra are unusual, more than the share of {self.most:g} that is kept; "
                 f"the {room} most unusual ones are. Either the basis does not fit these spectra, or 'rate' is too high."
             )
-            least = np.partition(rate[keep], room - 1)[room - 1]
-            keep &= rate <= least
+            at = np.flatnonzero(keep)
+            keep.flat[at[np.argsort(rate.flat[at], kind="stable")[room:]]] = False
         line, row = np.nonzero(keep)
         selected = _selected(spectra, line, row)
         residual, looked = _looked_at(rows, learnt, scored["stratum"].values.astype(int), spectra, selected, line, row)

@@ -12,6 +12,7 @@ import dask
 import dask.array as da
 import numpy as np
 import xarray as xr
+from scipy.ndimage import median_filter
 from scipy.stats import norm
 
 from phidias_lab.chains.atmosphere import _scoring, _spectra
@@ -35,6 +36,8 @@ _ENOUGH = 50
 #: A channel of a row that stands out alone in a larger share of its spectra, and ten times as often as most of the row's do,
 #: flickers, and is taken for dead.
 _FLICKERS = 0.01
+#: The noise of a channel is half of the median of so many around it at least.
+_NEIGHBOURS = 15
 #: Pixels of so many lines and rows depend on each other: they are the clusters of the thresholds' intervals.
 _TOGETHER = 10
 _PIXEL = ("scanline", "ground_pixel")
@@ -440,7 +443,9 @@ class ScreeningBasis(Chain):
         found = _scoring.some(scorer, values, row)
         left = scorer.residual(values, found.components, row) - found.amplitude @ basis.signatures.T
         away = np.nanmedian(np.abs(left - np.nanmedian(left, axis=0)), axis=0)
-        return basis.noise * 1.4826 * np.maximum(away, 0.05 * np.nanmedian(away))
+        noise = basis.noise * 1.4826 * away
+        # A channel that few rows have is bridged in the others, and would be trusted ever more if it were taken for quiet.
+        return np.maximum(noise, 0.5 * median_filter(noise, _NEIGHBOURS, mode="nearest"))
 
     def _usual(self, y: xr.Dataset, level: Level, basis: screening.Basis) -> tuple[np.ndarray, Level]:
         """Which spectra are not among the most unusual ones, and how noisy spectra are by their brightness."""
