@@ -52,7 +52,7 @@ def test_a_fire_is_told_by_its_gas_and_what_no_gas_explains_is_called_unknown(ha
 
 
 def test_what_is_kept_is_what_was_measured_to_the_bit(happened):
-    cube, truth, result, _ = happened
+    cube, _, result, _ = happened
     line, row = result["selected_scanline"].values, result["selected_ground_pixel"].values
     assert 0 < line.size <= 0.01 * np.isfinite(result["false_alarm_rate"].values).sum()
     for name in ("radiance", "radiance_noise", "latitude_bounds", "ground_pixel_quality"):
