@@ -95,18 +95,24 @@ def test_pages_are_served_when_asked_for_to_the_owner_alone_and_end_with_the_clu
         cluster.dashboard()
 
 
+def listening() -> set[int]:
+    """The ports that this process and those it started listen on."""
+    me = psutil.Process()
+    return {
+        c.laddr.port
+        for process in (me, *me.children(recursive=True))
+        for c in process.net_connections("tcp")
+        if c.status == psutil.CONN_LISTEN
+    }
+
+
 def test_no_port_serves_them_nor_leads_elsewhere(offered):
+    others = listening()  # servers of other tests
     with phidias_lab.cluster("local", workers=1) as cluster:
         cluster.wait_for_workers(timeout=90)
         cluster.dashboard()
         assert asked(OnSocket(offered / cluster.name), "/status")[0] == 200
-        me = psutil.Process()
-        ports = {
-            c.laddr.port
-            for process in (me, *me.children(recursive=True))
-            for c in process.net_connections("tcp")
-            if c.status == psutil.CONN_LISTEN
-        }
+        ports = listening() - others
         scheduler = cluster.dask.scheduler
         assert scheduler.http_server.port in ports
         answers = []
