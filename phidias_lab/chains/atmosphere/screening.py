@@ -584,18 +584,24 @@ def _corners(middle: np.ndarray) -> np.ndarray:
     return np.stack([corner[:-1, :-1], corner[:-1, 1:], corner[1:, 1:], corner[1:, :-1]], axis=-1)
 
 
+def _spans(lines: np.ndarray) -> Any:
+    """Rising numbers as a slice, where they follow each other."""
+    if lines.size and lines[-1] - lines[0] == lines.size - 1:
+        return slice(int(lines[0]), int(lines[-1]) + 1)
+    return lines
+
+
 def _selected(spectra: xr.Dataset, line: np.ndarray, row: np.ndarray) -> dict[str, Any]:
     """What the cube has of some pixels, in the order of their scanlines, as it was delivered; no other scanline is read."""
     names = [name for name in KEPT if name in spectra and spectra[name].dims[:1] == ("scanline",)]
     cube = xr.Dataset({f"selected_{name}": spectra[name].variable for name in names})
-    # Scanlines that follow each other within a block are read together.
+    # The scanlines of a block are read together, so that memory stays bounded.
     block = np.digitize(line, [b.lines.start for b in _spectra.blocks(spectra)])
-    runs = np.split(np.arange(line.size), np.flatnonzero((np.diff(line) > 1) | (np.diff(block) > 0)) + 1)
     parts = []
-    for run in runs:
-        first, last = (int(line[run[0]]), int(line[run[-1]]) + 1) if run.size else (0, 0)
-        read = cube.isel(scanline=slice(first, last)).compute()
-        at = {"scanline": ("selected", line[run] - first), "ground_pixel": ("selected", row[run])}
+    for run in np.split(np.arange(line.size), np.flatnonzero(np.diff(block) > 0) + 1):
+        lines, which = np.unique(line[run], return_inverse=True)
+        read = cube.isel(scanline=_spans(lines)).compute()
+        at = {"scanline": ("selected", which), "ground_pixel": ("selected", row[run])}
         parts.append(read.isel(at, missing_dims="ignore"))
     found = xr.concat(parts, "selected", data_vars="all")
     return {str(name): (array.dims, array.values, dict(array.attrs)) for name, array in found.data_vars.items()}
