@@ -16,10 +16,8 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import pickle
 import platform
 import resource
-import subprocess
 import sys
 import tempfile
 import time
@@ -27,7 +25,9 @@ from concurrent.futures import ProcessPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 
+import _alone
 import numpy as np
+import xarray as xr
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
@@ -44,7 +44,7 @@ def learn(folder: Path, learning_size: int) -> dict:
     cube = spectra.cube(_scenes.spread(spectra.TROPOMI_BAND_7, scanlines=32))
     start = time.perf_counter()
     basis = ScreeningBasis(learning_size=learning_size)(spectra=cube)
-    (folder / "basis.pickle").write_bytes(pickle.dumps(basis.load()))
+    basis.to_netcdf(folder / "basis.nc")
     return {"components": basis.sizes["component"], "seconds": time.perf_counter() - start}
 
 
@@ -86,7 +86,7 @@ def measure(folder: Path, path: str, program: str, repeat: int) -> dict:
         from phidias_lab.chains.atmosphere.screening import Screening
         from phidias_lab.sources.l1b import FORMAT
 
-        basis = pickle.loads((folder / "basis.pickle").read_bytes())  # noqa: S301 (written by this very run)
+        basis = xr.load_dataset(folder / "basis.nc")
 
     def run() -> int:
         nonlocal events, kept
@@ -124,13 +124,7 @@ def measure(folder: Path, path: str, program: str, repeat: int) -> dict:
 
 
 def in_own_process(*given: object) -> dict:
-    paths = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-    command = [sys.executable, "-W", "ignore", str(Path(__file__).resolve()), "--alone", *map(str, given)]
-    environment = os.environ | {"PYTHONPATH": paths, "OPENBLAS_NUM_THREADS": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment)
-    if done.returncode:
-        raise RuntimeError(f"The measurement {given} stopped with {done.returncode}: {done.stderr[-2000:]}")
-    return json.loads(done.stdout.splitlines()[-1])
+    return _alone.in_own_process(__file__, "--alone", *given, OPENBLAS_NUM_THREADS="1", PYTHONWARNINGS="ignore")
 
 
 def table(results: list[dict]) -> str:
@@ -171,7 +165,7 @@ def main(arguments: list[str] | None = None) -> dict:
         for scanlines in options.scanlines:
             place = Path(folder) / str(scanlines)
             place.mkdir()
-            (place / "basis.pickle").hardlink_to(Path(folder) / "basis.pickle")
+            (place / "basis.nc").hardlink_to(Path(folder) / "basis.nc")
             path = in_own_process("write", place, scanlines, options.level)["path"]
             programs = ("inflating", "inflating twice", "screening")
             runs = [in_own_process("measure", place, path, program, options.repeat) for program in programs]

@@ -16,13 +16,13 @@ import json
 import os
 import platform
 import resource
-import subprocess
 import sys
 import tempfile
 import time
 from datetime import UTC, datetime
 from pathlib import Path
 
+import _alone
 import numpy as np
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -114,13 +114,7 @@ def measure(path: Path, encoding: str, threads: int, repeat: int) -> dict:
 
 
 def in_own_process(*given: object) -> dict:
-    paths = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-    command = [sys.executable, str(Path(__file__).resolve()), "--alone", *map(str, given)]
-    environment = os.environ | {"PYTHONPATH": paths, "OPENBLAS_NUM_THREADS": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment)
-    if done.returncode:
-        raise RuntimeError(f"The measurement {given} stopped with {done.returncode}: {done.stderr[-2000:]}")
-    return json.loads(done.stdout.splitlines()[-1])
+    return _alone.in_own_process(__file__, "--alone", *given, OPENBLAS_NUM_THREADS="1")
 
 
 def table(results: list[dict]) -> str:

@@ -23,7 +23,6 @@ import json
 import os
 import platform
 import resource
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -31,6 +30,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 
+import _alone
 import numpy as np
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -215,12 +215,7 @@ def _peak() -> float:
 
 
 def in_own_process(kind: str, what: str, number: int, channels: int) -> dict:
-    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-    command = [sys.executable, str(Path(__file__).resolve()), f"{number}x{channels}", "--only", kind, what]
-    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": path})
-    if done.returncode:
-        raise RuntimeError(f"The measurement of {what} stopped with {done.returncode}: {done.stderr[-2000:]}")
-    return json.loads(done.stdout.splitlines()[-1])
+    return _alone.in_own_process(__file__, f"{number}x{channels}", "--only", kind, what)
 
 
 def compare(number: int, channels: int, repeats: int) -> dict:

@@ -17,12 +17,12 @@ import json
 import os
 import platform
 import resource
-import subprocess
 import sys
 import time
 from datetime import UTC, datetime
 from pathlib import Path
 
+import _alone
 import numpy as np
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -192,12 +192,7 @@ def _peak() -> float:
 
 
 def in_own_process(size: int) -> dict:
-    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-    command = [sys.executable, str(Path(__file__).resolve()), str(size), "--alone"]
-    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": path})
-    if done.returncode:
-        raise RuntimeError(f"The measurement of {size} stopped with {done.returncode}: {done.stderr[-2000:]}")
-    return json.loads(done.stdout.splitlines()[-1])
+    return _alone.in_own_process(__file__, size, "--alone")
 
 
 def table(results: list[dict]) -> str:

@@ -17,13 +17,13 @@ import math
 import os
 import platform
 import resource
-import subprocess
 import sys
 import tempfile
 import time
 from datetime import UTC, datetime
 from pathlib import Path
 
+import _alone
 import numpy as np
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -126,14 +126,8 @@ def matmul_rate(size: int = 2000, repeats: int = 5) -> float:
 
 def in_own_process(job: str, shape: tuple[int, ...], solver: str, field: Path) -> dict:
     """One of the measurements above in a fresh Python."""
-    command = [sys.executable, str(Path(__file__).resolve()), "--job", job, "--solver", solver, "--field", str(field)]
-    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-    done = subprocess.run(
-        [*command, "x".join(map(str, shape))], capture_output=True, text=True, env=os.environ | {"PYTHONPATH": path}
-    )
-    if done.returncode:
-        raise RuntimeError(f"The measurement {job} {solver} stopped with {done.returncode}: {done.stderr[-2000:]}")
-    return json.loads(done.stdout.splitlines()[-1])
+    given = ("--job", job, "--solver", solver, "--field", field)
+    return _alone.in_own_process(__file__, *given, "x".join(map(str, shape)))
 
 
 def compare(shape: tuple[int, ...], solvers: tuple[str, ...], *, repeats: int = 1) -> dict:

@@ -18,13 +18,13 @@ import math
 import os
 import platform
 import resource
-import subprocess
 import sys
 import tempfile
 import time
 from datetime import UTC, datetime
 from pathlib import Path
 
+import _alone
 import numpy as np
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -136,12 +136,7 @@ def _peak() -> float:
 
 
 def in_own_process(program: str, size: int, answer: Path) -> dict:
-    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-    command = [sys.executable, str(Path(__file__).resolve()), str(size), "--only", program, "--answer", str(answer)]
-    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": path})
-    if done.returncode:
-        raise RuntimeError(f"The measurement of {program} stopped with {done.returncode}: {done.stderr[-2000:]}")
-    return json.loads(done.stdout.splitlines()[-1])
+    return _alone.in_own_process(__file__, size, "--only", program, "--answer", answer)
 
 
 def compare(size: int, repeats: int) -> dict:

@@ -15,13 +15,12 @@ import json
 import math
 import os
 import resource
-import subprocess
-import sys
 import tempfile
 import time
 from datetime import UTC, datetime
 from pathlib import Path
 
+import _alone
 import numpy as np
 import pandas as pd
 import xarray as xr
@@ -92,24 +91,10 @@ def measure(shape: tuple[int, int], way: str, memory: float | None, folder: Path
 
 def in_own_process(shape: tuple[int, int], way: str, memory: float | None, folder: Path) -> dict:
     folder.mkdir()
-    command = [
-        sys.executable,
-        str(Path(__file__).resolve()),
-        "x".join(map(str, shape)),
-        "--job",
-        way,
-        "--folder",
-        str(folder),
-    ]
-    command += [] if memory is None else ["--memory", str(memory)]
-    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-    threads = {"OPENBLAS_NUM_THREADS": "1"}  # two tiles are solved at a time, one on each core
-    done = subprocess.run(
-        command, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": path} | threads, check=False
-    )
-    if done.returncode:
-        raise RuntimeError(f"{way} of {shape} stopped with {done.returncode}: {done.stderr[-2000:]}")
-    return json.loads(done.stdout.splitlines()[-1])
+    given = ["x".join(map(str, shape)), "--job", way, "--folder", folder]
+    given += [] if memory is None else ["--memory", memory]
+    # Two tiles are solved at a time, one on each core.
+    return _alone.in_own_process(__file__, *given, OPENBLAS_NUM_THREADS="1")
 
 
 def main() -> None:
