@@ -326,65 +326,6 @@ def unusual_channels(
         )
 
 
-class Extrema:
-    """Number, mean and squared deviations of the largest residuals of granules, per stratum and channel.
-
-    Smallest residuals are learnt with their signs changed. The largest of many values tends to a Gumbel distribution, here
-    fitted by moments: beta = s sqrt(6) / pi, mu = mean - 0.5772 beta (Gumbel 1958, Statistics of Extremes).
-    """
-
-    def __init__(self, strata: int, channels: int):
-        self.number, self.mean, self.squares = np.zeros((3, strata, channels))
-
-    def add(self, extreme: np.ndarray, stratum: np.ndarray) -> None:
-        """Extremes (granule, channel), NaN where there is none."""
-        extreme, stratum = np.asarray(extreme, float), np.asarray(stratum)
-        for s in np.unique(stratum[stratum >= 0]):
-            here = extreme[stratum == s]
-            number = np.isfinite(here).sum(axis=0)
-            mean = np.nansum(here, axis=0) / np.maximum(number, 1)
-            self._take(s, number, mean, np.nansum(np.square(here - mean), axis=0))
-
-    def merge(self, other: Extrema) -> None:
-        for s in range(len(self.number)):
-            self._take(s, other.number[s], other.mean[s], other.squares[s])
-
-    def thresholds(self, rate: float) -> np.ndarray:
-        """The extremes (stratum, channel) that clean granules exceed at this rate; strata with fewer than three granules
-        get those of all together."""
-        mode, beta = (part[:-1] for part in self._gumbel())
-        return mode - beta * np.log(-np.log1p(-rate))
-
-    def false_alarm_rate(self, extreme: np.ndarray, stratum: np.ndarray) -> np.ndarray:
-        """The share of clean granules of its stratum with a larger extreme in that channel."""
-        stratum = np.asarray(stratum)
-        mode, beta = (part[np.where(stratum < len(self.number), stratum, -1)] for part in self._gumbel())
-        return -np.expm1(-np.exp(-(np.asarray(extreme, float) - mode) / beta))
-
-    def _take(self, s: int, number, mean, squares) -> None:
-        """Chan, Golub and LeVeque 1979 (Stanford STAN-CS-79-773), eqs. 2.1."""
-        total = self.number[s] + number
-        apart = mean - self.mean[s]
-        share = number / np.maximum(total, 1)
-        self.squares[s] += squares + np.square(apart) * self.number[s] * share
-        self.mean[s] += apart * share
-        self.number[s] = total
-
-    def _gumbel(self) -> tuple[np.ndarray, np.ndarray]:
-        """Mode and beta of each stratum, and in a last row of all together."""
-        whole = Extrema(1, self.number.shape[1])
-        for s in range(len(self.number)):
-            whole._take(0, self.number[s], self.mean[s], self.squares[s])
-        number, mean, squares = (
-            np.vstack([getattr(self, name), getattr(whole, name)]) for name in ("number", "mean", "squares")
-        )
-        few = number < 3
-        number, mean, squares = (np.where(few, part[-1], part) for part in (number, mean, squares))
-        with np.errstate(invalid="ignore", divide="ignore"):
-            beta = np.sqrt(6 * squares / (number - 1)) / np.pi
-        return mean - np.euler_gamma * beta, beta
-
-
 def _not_too_small(scale: np.ndarray, number: np.ndarray) -> np.ndarray:
     """Scales of Gumbel distributions from the quartiles of so many values. A few tell one badly, and what is too small by
     chance would alarm: it is drawn towards the middle of all channels by as much as their spread is explained by their

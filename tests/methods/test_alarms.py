@@ -11,7 +11,6 @@ from scipy import optimize, stats
 from phidias_lab.errors import InputError
 from phidias_lab.methods import alarms
 from phidias_lab.methods.alarms import (
-    Extrema,
     Gumbel,
     Scores,
     calibrate,
@@ -298,45 +297,6 @@ def test_the_squared_residual_of_gaussian_spectra_is_exceeded_as_often_as_asked_
             assert least - 0.15 < (q > jackson_mudholkar(left, rate)).mean() / rate < 1.15
 
 
-def test_extremes_of_clean_granules_exceed_their_threshold_as_often_as_asked_for():
-    random = np.random.default_rng(0)
-
-    def granules(number):
-        return random.normal(size=(number, 2, 2000)).max(axis=2) * [1, 3]
-
-    clean = Extrema(3, 2)
-    for _ in range(4):
-        clean.add(granules(500), np.zeros(500, int))
-    thresholds = clean.thresholds(0.02)
-    exceeded = (granules(3000) > thresholds[0]).mean(axis=0)
-    # A Gaussian's extremes come near to Gumbel's law slowly: a little fewer exceed.
-    assert (exceeded > 0.008).all()
-    assert (exceeded < 0.026).all()
-    # Strata without granules are judged as all.
-    assert np.array_equal(thresholds[0], thresholds[2])
-
-
-def test_extremes_have_the_gumbel_law_of_their_moments():
-    random = np.random.default_rng(1)
-    extreme = stats.gumbel_r(3, 0.5).rvs((4000, 3), random_state=random)
-    extreme[:1000, 1] = np.nan
-    whole = Extrema(2, 3)
-    whole.add(extreme, np.zeros(4000, int))
-    parts = [Extrema(2, 3) for _ in range(3)]
-    for k, part in enumerate(parts):
-        part.add(extreme[k::3], np.zeros(len(extreme[k::3]), int))
-    parts[0].merge(parts[1])
-    parts[2].merge(parts[0])
-    assert parts[2].thresholds(0.01) == pytest.approx(whole.thresholds(0.01), rel=1e-12)
-    for channel in range(3):
-        mine = extreme[np.isfinite(extreme[:, channel]), channel]
-        scale = mine.std(ddof=1) * np.sqrt(6) / np.pi
-        law = stats.gumbel_r(mine.mean() - np.euler_gamma * scale, scale)
-        assert whole.thresholds(0.01)[0, channel] == pytest.approx(law.isf(0.01))
-        rate = whole.false_alarm_rate(np.full((2, 3), 5.0), np.array([0, -1]))
-        assert rate[:, channel] == pytest.approx(law.sf(5.0))
-
-
 def test_a_law_of_extremes_is_learnt_from_blocks_of_any_size_and_holds_for_others():
     random = np.random.default_rng(2)
     number = random.integers(50, 5000, 6000)
@@ -361,9 +321,10 @@ def test_events_in_the_blocks_that_are_learnt_from_hardly_change_the_law():
     extreme[::20, 1] += 20
     law = Gumbel.learnt(extreme, np.full(400, 1000))
     assert law.threshold(1e-4, 1000)[1] < clean.threshold(1e-4, 1000)[1] * 1.1
-    moments = Extrema(1, 4)
-    moments.add(extreme, np.zeros(400, int))
-    assert moments.thresholds(1e-4)[0, 1] > 2 * clean.threshold(1e-4, 1000)[1]
+    # By its moments (Gumbel 1958, Statistics of Extremes) the law would be another.
+    scale = extreme[:, 1].std(ddof=1) * np.sqrt(6) / np.pi
+    by_moments = stats.gumbel_r(extreme[:, 1].mean() - np.euler_gamma * scale, scale)
+    assert by_moments.isf(1e-4) > 2 * clean.threshold(1e-4, 1000)[1]
 
 
 def test_a_law_of_few_blocks_does_not_alarm_in_channels_whose_scale_came_out_small():
