@@ -5,7 +5,6 @@ It serves what was selected from real files, and synthetic spectra: their global
 
 from __future__ import annotations
 
-import ast
 import contextlib
 import dataclasses
 import json
@@ -224,8 +223,15 @@ def selected(data: Any, attributes: Mapping[str, str] | None = None) -> dict[str
 
 def _compound(array: Any) -> np.ndarray:
     """Values of a compound type from their bytes in the last dimension."""
-    kind = np.dtype(ast.literal_eval(array.attrs["stored_dtype"]))
-    return np.ascontiguousarray(array.values).view(kind)[..., 0]
+    told, values = array.attrs.get("stored_dtype"), np.ascontiguousarray(array.values)
+    try:
+        kind = np.dtype([(str(name), str(form), *map(tuple, shape)) for name, form, *shape in json.loads(told)])
+        return values.view(kind)[..., 0]
+    except (TypeError, ValueError, RecursionError):
+        raise InputError(
+            f"{array.name} of this product is said to hold {str(told)[:80]!r}; expected names and types of numbers that "
+            f"fill {values.shape[-1]} bytes. The product was changed or is damaged: screen once more."
+        ) from None
 
 
 def _named(source: str, told: Mapping, band: int, begins: Any, ends: Any, created: Any) -> l1b.Name:

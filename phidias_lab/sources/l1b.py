@@ -820,7 +820,7 @@ def _described(name: str, variable: Variable) -> tuple[tuple[str, ...], dict[str
     words = stored_as.attributes(name) | ({} if variable.fill is None else {"stored_fill": variable.fill})
     if not variable.dtype.names:
         return dims, words
-    return (*dims, f"{name}_byte"), {**words, "stored_dtype": repr(repack_fields(variable.dtype).descr)}
+    return (*dims, f"{name}_byte"), {**words, "stored_dtype": json.dumps(repack_fields(variable.dtype).descr)}
 
 
 def _of_numpy(value: Any) -> Any:

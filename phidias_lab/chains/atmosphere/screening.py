@@ -222,7 +222,7 @@ class Screening(Chain):
 
     def run(self, spectra: xr.Dataset, basis: xr.Dataset) -> xr.Dataset:
         learnt = of_dataset(basis)
-        spectra = self._within(spectra)
+        spectra = self._within(_with_corners(spectra))
         rows = _scoring.Rows(spectra, learnt.basis, learnt.dead, learnt.stripe, learnt.quantity == "radiance")
         scored = self.keep("scores", self._scored(spectra, rows, learnt))
         self.report(0.0, "putting pixels together to events")
@@ -553,15 +553,9 @@ def _mean_of(basis: screening.Basis, residual: np.ndarray) -> screening.Examinat
 
 
 def _pixels(spectra: xr.Dataset, at: tuple[np.ndarray, np.ndarray], score: np.ndarray) -> clusters.Pixels:
-    """Some pixels as `clusters` takes them; without corners in the data they are as large as they lie apart."""
+    """Some pixels as `clusters` takes them."""
     latitude, longitude = (np.asarray(spectra[n].values, float) for n in ("latitude", "longitude"))
-    if "latitude_bounds" in spectra:
-        bounds = [np.asarray(spectra[f"{n}_bounds"].values, float)[at] for n in ("latitude", "longitude")]
-    else:
-        bounds = [
-            _corners(latitude)[at],
-            _corners(np.rad2deg(np.unwrap(np.unwrap(np.deg2rad(longitude), axis=1), axis=0)))[at],
-        ]
+    bounds = [np.asarray(spectra[f"{n}_bounds"].values, float)[at] for n in ("latitude", "longitude")]
     return clusters.Pixels(np.asarray(spectra["time"].values)[at[0]], latitude[at], longitude[at], score, *bounds)
 
 
@@ -571,6 +565,16 @@ def _taken(pixels: clusters.Pixels, rules: clusters.Rules) -> np.ndarray:
         axis=1
     )
     return good & np.isfinite(pixels.latitude + pixels.longitude) & ~np.isnat(pixels.time)
+
+
+def _with_corners(spectra: xr.Dataset) -> xr.Dataset:
+    """Spectra whose pixels have corners; where none were delivered, pixels are as large as they lie apart."""
+    if "latitude_bounds" in spectra and "longitude_bounds" in spectra:
+        return spectra
+    latitude, longitude = (np.asarray(spectra[n].values, float) for n in ("latitude", "longitude"))
+    turned = np.rad2deg(np.unwrap(np.unwrap(np.deg2rad(longitude), axis=1), axis=0))
+    bounds = {"latitude": _corners(latitude), "longitude": _corners(turned)}
+    return spectra.assign({f"{n}_bounds": ((*PIXEL, "corner"), values) for n, values in bounds.items()})
 
 
 def _corners(middle: np.ndarray) -> np.ndarray:

@@ -25,7 +25,7 @@ from phidias_lab.errors import InputError, ProductError
 from phidias_lab.lake import events as lake
 from phidias_lab.methods.formats import l1b
 from phidias_lab.products import Product, stac, writing
-from phidias_lab.products.l1b import write
+from phidias_lab.products.l1b import selected, write
 from phidias_lab.services.commands.export import command as export
 from phidias_lab.sources import l1b as source
 from phidias_lab.testing.scenes import spectra as scenes
@@ -120,6 +120,19 @@ def test_what_was_selected_becomes_files_that_are_equal_to_the_bit(kept, tmp_pat
                 assert one[0, line].tobytes() == other[0, at].tobytes(), name
             else:
                 assert one.tobytes() == other.tobytes(), name
+
+
+@pytest.mark.parametrize(
+    "told", ["[['a', '<i4']]", "__import__('os')", '[["a", "O"]]', '[["a", "<i4"]]', '[["a"]]', "7"]
+)
+def test_a_product_that_says_it_holds_other_types_is_refused_in_a_sentence(kept, tmp_path, told):
+    data = read(kept[1])
+    held = [name for name, array in data.variables.items() if "stored_dtype" in array.attrs]
+    assert held
+    for name in held:
+        data[name].attrs["stored_dtype"] = told
+    with pytest.raises(InputError, match=r"of this product is said to hold .*The product was changed or is damaged"):
+        selected(data)
 
 
 @pytest.mark.parametrize("kept", ["f4"], indirect=True)

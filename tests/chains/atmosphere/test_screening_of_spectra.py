@@ -80,6 +80,15 @@ def test_a_cut_into_granules_changes_no_event(happened, learnt):
     np.testing.assert_array_equal(cut["event"].values, whole["event"].values)
 
 
+def test_spectra_without_corners_have_the_same_events_of_about_the_same_outlines(happened, learnt):
+    cube, _, whole, chain = happened
+    bare = chain(spectra=cube.drop_vars(["latitude_bounds", "longitude_bounds"]), basis=learnt[1])
+    np.testing.assert_array_equal(bare["event"].values > 0, whole["event"].values > 0)
+    one, other = (chain.events(result) for result in (bare, whole))
+    for mine, theirs in zip(one["geometry"], other["geometry"], strict=True):
+        assert mine.intersection(theirs).area > 0.9 * mine.union(theirs).area
+
+
 def test_a_region_and_a_period_cut_what_is_screened(happened, learnt):
     cube, *_ = happened
     south = float(cube["latitude"].values[100].mean())
